@@ -1,0 +1,122 @@
+"""Every setting and limit, one frozen dataclass per room, read from TOML tables named after the rooms.
+
+Rule: units are in the names, every queue, buffer, fan-out and wait is bounded by a name in here, and an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class DiskConfig:
+    """`[disk]`: journal, segments, index, and the space kept free for them."""
+
+    reserve_bytes: int = 256 * 1024 * 1024
+    """Kept for journal, flushes and deletes: writes of content are refused (507) below it."""
+    journal_file_bytes: int = 64 * 1024 * 1024
+    journal_idle_mark_ms: int = 1000
+    """After this long without a batch an empty one records the synced offset (rule 5)."""
+    journal_pending_max_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 256 * 1024 * 1024
+    segment_dead_ratio: float = 0.5
+    """A sealed segment is compacted when this share of it is dead."""
+    compaction_bytes_per_s: int = 32 * 1024 * 1024
+    scrub_bytes_per_s: int = 8 * 1024 * 1024
+    index_write_buffer_bytes: int = 8 * 1024 * 1024
+    index_cache_bytes: int = 16 * 1024 * 1024
+    open_files_max: int = 256
+    reader_threads: int = 4
+    sync_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusConfig:
+    """`[consensus]`: how operations are gathered into log entries."""
+
+    entry_operations_max: int = 512
+    entry_bytes_max: int = 1024 * 1024
+    entries_in_flight_max: int = 2
+    tick_ms: int = 20
+    log_entries_kept_max: int = 4096
+    """The catalog is flushed and the journal trimmed when the log in memory holds more entries than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaConfig:
+    """`[meta]`: proposing to the catalog."""
+
+    proposals_max: int = 4096
+    """Operations waiting for their commit; beyond it `TooBusy`."""
+    propose_timeout_s: float = 30.0
+    operation_memory_ms: int = 600_000
+    """Log time for which an operation id is remembered; an older one is refused (rule 9)."""
+    catalog_write_buffer_bytes: int = 16 * 1024 * 1024
+    catalog_cache_bytes: int = 24 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksConfig:
+    """`[chunks]`: cutting, compressing, buffering and reclaiming bodies."""
+
+    pool_bytes: int = 64 * 1024 * 1024
+    """All receive, intake and decode buffers of the node together (rule 13)."""
+    pool_read_reserve_bytes: int = 16 * 1024 * 1024
+    compression_level: int = 1
+    compression_saving_min: float = 0.10
+    worker_threads: int = 2
+    read_ahead_units: int = 4
+    pin_ttl_ms: int = 300_000
+    """A read that lasts longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
+    reclaim_batch_chunks: int = 256
+    reclaim_interval_ms: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsConfig:
+    """`[objects]`: limits of S3 itself and of the service."""
+
+    object_max_bytes: int = 5 * 1024**4
+    put_max_bytes: int = 5 * 1024**3
+    part_min_bytes: int = 5 * 1024**2
+    parts_max: int = 10_000
+    buckets_per_owner_max: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """`[http]`: the front."""
+
+    head_max_bytes: int = 32 * 1024
+    fast_body_max_bytes: int = 128 * 1024
+    connections_max: int = 4096
+    head_timeout_s: float = 10.0
+    body_idle_timeout_s: float = 60.0
+    keepalive_timeout_s: float = 75.0
+    drain_timeout_s: float = 8.0
+    write_buffer_max_bytes: int = 256 * 1024
+    xml_max_bytes: int = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class S3Config:
+    """`[s3]`: what the S3 face answers to."""
+
+    region: str = "us-east-1"
+    domain: str = ""
+    """Empty: path style only. `example.org` also takes `BUCKET.example.org`."""
+    clock_skew_max_s: int = 900
+    presign_expiry_max_s: int = 604_800
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. Rooms receive their section only."""
+
+    disk: DiskConfig = field(default_factory=DiskConfig)
+    consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    chunks: ChunksConfig = field(default_factory=ChunksConfig)
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    s3: S3Config = field(default_factory=S3Config)

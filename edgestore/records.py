@@ -1,0 +1,272 @@
+"""Every record that crosses a room on disk or wire: catalog rows, chunk names, conditions, principals.
+
+Rule: fields are only appended, each with a default, so old bytes decode in the new struct and new bytes in the old one.
+Sizes are bytes of plain (uncompressed) content unless the name says `stored`. Times end in `_ms` (since 1970).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+INLINE_MAX_BYTES = 8 * 1024
+UNIT_BYTES = 256 * 1024
+PAGE_BYTES = 64 * 1024
+CHUNK_MAX_BYTES = 4 * 1024 * 1024
+EXTENT_CHUNKS_MAX = 1024
+
+SITE_TENANT = 0
+"""Rows that belong to the site itself (names of buckets, writers, chunks)."""
+ROOT_TENANT = 1
+"""The owner that the root key pair belongs to."""
+
+
+class VersionKind(IntEnum):
+    """What a version row is."""
+
+    OBJECT = 1
+    DELETE_MARKER = 2
+
+
+class CloudState(IntEnum):
+    """Where a version is on its way to the cloud."""
+
+    LOCAL = 0
+    QUEUED = 1
+    UPLOADING = 2
+    IN_CLOUD = 3
+
+
+class Versioning(IntEnum):
+    """Versioning state of a bucket; it never returns to OFF."""
+
+    OFF = 0
+    ENABLED = 1
+    SUSPENDED = 2
+
+
+class ChecksumType(IntEnum):
+    """How the checksum of a multipart object is made of those of its parts."""
+
+    FULL_OBJECT = 0
+    COMPOSITE = 1
+
+
+class Checksum(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A checksum of plain bytes. `algorithm`: CRC32, CRC32C, CRC64NVME, SHA1 or SHA256; `value`: big-endian raw digest."""
+
+    algorithm: str
+    value: bytes
+    type: ChecksumType = ChecksumType.FULL_OBJECT
+
+
+class ChunkRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Names one immutable chunk: `writer` + `number` are its 128-bit id. Stored size and units are the fragment's."""
+
+    writer: int
+    number: int
+    size_bytes: int
+
+    @property
+    def chunk_id(self) -> bytes:
+        """The 16-byte id: writer, then number, both big-endian."""
+        return self.writer.to_bytes(8, "big") + self.number.to_bytes(8, "big")
+
+
+class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Up to 1,024 chunks in order, counted by `references`. `exceptions`: (chunk position, shard, node) that went elsewhere."""
+
+    extent_id: bytes
+    chunks: tuple[ChunkRef, ...]
+    size_bytes: int
+    references: int = 1
+    owning_group: int = 0
+    k: int = 1
+    m: int = 0
+    generation: int = 0
+    layout_epoch: int = 1
+    exceptions: tuple[tuple[int, int, int], ...] = ()
+
+
+class ExtentSpan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A run of bytes of one extent, as a version names it."""
+
+    extent_id: bytes
+    size_bytes: int
+    offset_bytes: int = 0
+
+
+class PartSpan(msgspec.Struct, frozen=True, array_like=True):
+    """One part boundary of a multipart object."""
+
+    number: int
+    size_bytes: int
+    checksums: tuple[Checksum, ...] = ()
+    etag: str = ""
+
+
+class ListedVersion(msgspec.Struct, frozen=True, array_like=True):
+    """The first fields of a `VersionRecord`: what a listing needs. msgspec skips the rest of the row."""
+
+    kind: VersionKind
+    size_bytes: int
+    etag: str
+    modified_ms: int
+    log_index: int
+    position: int
+    site_incarnation: int
+    is_null: bool
+    owner: int
+    storage_class: str
+    checksums: tuple[Checksum, ...]
+
+    @property
+    def version_id(self) -> str:
+        """The public version id; `null` for the version written while versioning was off or suspended."""
+        return "null" if self.is_null else format_version_id(self.site_incarnation, self.log_index, self.position)
+
+
+class VersionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One version of one key. `etag` without quotes. Inline bodies lie in a row of their own (`inline`)."""
+
+    kind: VersionKind
+    size_bytes: int
+    etag: str
+    modified_ms: int
+    log_index: int
+    position: int
+    site_incarnation: int
+    is_null: bool
+    owner: int
+    storage_class: str
+    checksums: tuple[Checksum, ...]
+    log_time_ms: int = 0
+    inline: bool = False
+    extents: tuple[ExtentSpan, ...] = ()
+    parts: tuple[PartSpan, ...] = ()
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    cloud_state: CloudState = CloudState.LOCAL
+    base_etag: str = ""
+    cloud_version_id: str = ""
+    key_id: str = ""
+
+    @property
+    def version_id(self) -> str:
+        """The public version id; `null` for the version written while versioning was off or suspended."""
+        return "null" if self.is_null else format_version_id(self.site_incarnation, self.log_index, self.position)
+
+
+def format_version_id(site_incarnation: int, log_index: int, position: int) -> str:
+    """32 hex digits: site incarnation (8), log index (16), position in the log entry (8)."""
+    return f"{site_incarnation:08x}{log_index:016x}{position:08x}"
+
+
+def parse_version_id(text: str) -> tuple[int, int, int] | None:
+    """The reverse of `format_version_id`; None for anything that is not one (also for `null`)."""
+    if len(text) != 32 or not all(c in "0123456789abcdef" for c in text):
+        return None
+    return int(text[:8], 16), int(text[8:24], 16), int(text[24:], 16)
+
+
+class BucketRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One bucket. `bucket_id` is never reused."""
+
+    bucket_id: int
+    name: str
+    owner: int
+    created_ms: int
+    versioning: Versioning = Versioning.OFF
+    region: str = "us-east-1"
+
+
+class BucketUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Counts of a bucket, moved in the same command as the names (rule 7)."""
+
+    current_objects: int = 0
+    versions: int = 0
+    size_bytes: int = 0
+    uploads: int = 0
+
+
+class UploadRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A multipart upload that has begun. `upload_id` is 32 hex digits, never part of a path."""
+
+    upload_id: str
+    bucket_id: int
+    key: str
+    owner: int
+    started_ms: int
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    storage_class: str = "STANDARD"
+    checksum_algorithm: str = ""
+    checksum_type: ChecksumType = ChecksumType.COMPOSITE
+
+
+class PartRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One uploaded part (1..10,000)."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    modified_ms: int
+    checksums: tuple[Checksum, ...] = ()
+    extents: tuple[ExtentSpan, ...] = ()
+
+
+class WriterRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One start of one node. Numbers below `low_water` that nothing names are garbage (rule 6)."""
+
+    writer: int
+    node: str
+    opened_index: int
+    low_water: int = 0
+    closed: bool = False
+
+
+class TenantRecord(msgspec.Struct, frozen=True, array_like=True):
+    """An owner of buckets. `canonical_id`: 64 hex digits or what the operator gave, shown by S3 as the owner's ID."""
+
+    tenant_id: int
+    canonical_id: str
+    name: str
+    email: str = ""
+
+
+class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One access key pair. The secret must be readable: SigV4 needs it to check a signature."""
+
+    access_key: str
+    secret_key: str
+    tenant_id: int
+    created_ms: int
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. Root may do all; any other owner may do all on its own buckets."""
+
+    tenant_id: int
+    canonical_id: str
+    name: str
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the owner of the root key pair."""
+        return self.tenant_id == ROOT_TENANT
+
+
+class IfAbsent(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The write happens only where the key has no current version (`If-None-Match: *`)."""
+
+
+class IfMatch(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The write happens only where the current version has this ETag (`*`: any). Zero or None fields are not compared."""
+
+    etag: str
+    size_bytes: int | None = None
+    modified_ms: int | None = None
+
+
+Condition = IfAbsent | IfMatch | None
