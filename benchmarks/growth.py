@@ -1,0 +1,56 @@
+"""Latency as the store grows: p50 of PUT and GET of 4 KiB at 1 million objects against that at 10,000.
+
+Rule: the same node binary, two data folders, measured in turn with one connection, so that queueing hides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import report, servers
+from benchmarks.listing import fill
+from benchmarks.load import drive_elsewhere
+from benchmarks.requests import client, presigned
+
+SIZES = {"small": 10_000, "large": 1_000_000}
+ROUNDS = 5
+
+
+def measure() -> list[report.Row]:
+    """Fills both folders, then measures in turn."""
+    figures: dict[tuple[str, str], list[float]] = {}
+    start_s = 0.0
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        running = {}
+        for name, count in SIZES.items():
+            folder = Path(temporary) / name
+            folder.mkdir()
+            fill(folder, "growth", [f"key-{number:07d}" for number in range(count)])
+            started = time.monotonic()
+            running[name] = stack.enter_context(servers.edgestore(folder))
+            start_s = time.monotonic() - started
+        for _ in range(ROUNDS):
+            for name, server in running.items():
+                s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
+                keys = [f"key-{random.randrange(SIZES[name]):07d}" for _ in range(2000)]
+                for method, body in (("GET", b""), ("PUT", os.urandom(4096))):
+                    outcome = drive_elsewhere(server.address, presigned(s3, method, "growth", keys, body), Path(temporary), connections=1, seconds=2)
+                    if outcome.failures:
+                        raise RuntimeError(f"{outcome.failures} {method} failed")
+                    figures.setdefault((method, name), []).append(outcome.percentile_ms(0.5))
+    rows = []
+    for method in ("GET", "PUT"):
+        small, large = (statistics.median(figures[method, name]) for name in ("small", "large"))
+        rows.append(report.Row(f"p50 of {method} at 1 million objects / at 10,000", large / small, "x", "<= 1.3", "p50 ms at 10,000", small))
+    rows.append(report.Row("start-up with 1 million objects", start_s, "s", "<= 3"))
+    return rows
+
+
+if __name__ == "__main__":
+    report.run(measure, __doc__.splitlines()[0])

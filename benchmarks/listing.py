@@ -1,0 +1,108 @@
+"""Listing: 1 million keys in pages of 1,000, and a delimiter over 10^5 common prefixes, client time included.
+
+Rule: the client walks all pages over HTTP with signed requests and takes the keys out of the XML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import edgestore
+from benchmarks import report, servers
+from benchmarks.load import drive_elsewhere
+from benchmarks.requests import client, presigned
+
+KEYS = 1_000_000
+PREFIXES = 100_000
+KEY = re.compile(rb"<Key>([^<]*)</Key>")
+PREFIX = re.compile(rb"<CommonPrefixes><Prefix>([^<]*)</Prefix>")
+TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+
+
+async def _fill(folder: Path, bucket: str, keys: list[str]) -> None:
+    """Puts small objects through the embedded store, many at once."""
+    async with await edgestore.aio.open(folder / "data") as store:
+        target = await store.create_bucket(bucket)
+        waiting = iter(keys)
+
+        async def work() -> None:
+            for key in waiting:
+                await target.put(key, b"x" * 16)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(512):
+                group.create_task(work())
+
+
+def fill(folder: Path, bucket: str, keys: list[str]) -> None:
+    """Fills a bucket of the data folder that no node has open."""
+    asyncio.run(_fill(folder, bucket, keys))
+
+
+def walk(s3: Any, bucket: str, pattern: re.Pattern[bytes], **parameters: str) -> tuple[list[bytes], list[float]]:
+    """All pages of a listing; returns what the pattern found, and the seconds of each page."""
+    found: list[bytes] = []
+    seconds: list[float] = []
+    connection: http.client.HTTPConnection | None = None
+    token = ""
+    while True:
+        started = time.perf_counter()
+        more = {"ContinuationToken": token} if token else {}
+        url = urlsplit(s3.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket, **parameters, **more}))
+        connection = connection or http.client.HTTPConnection(url.netloc)
+        connection.request("GET", f"{url.path}?{url.query}")
+        answer = connection.getresponse()
+        document = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(document.decode())
+        found += pattern.findall(document)
+        seconds.append(time.perf_counter() - started)
+        match = TOKEN.search(document)
+        if not match:
+            connection.close()
+            return found, seconds
+        token = match[1].decode()
+
+
+def deep_prefix_keys(prefixes: int, below: int) -> list[str]:
+    """`prefixes` folders; every hundredth holds `below` keys, the others one, so that pages skip different numbers of keys."""
+    return [f"p{number:06d}/k{key:04d}" for number in range(prefixes) for key in range(below if number % 100 == 0 else 1)]
+
+
+def measure() -> list[report.Row]:
+    """Fills once, walks three times."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        fill(folder, "flat", [f"folder-{number // 1000:04d}/key-{number:07d}" for number in range(KEYS)])
+        fill(folder, "deep", deep_prefix_keys(PREFIXES, 200))
+        with servers.edgestore(folder) as server:
+            s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
+            rates = []
+            for _ in range(3):
+                started = time.perf_counter()
+                keys, _ = walk(s3, "flat", KEY)
+                rates.append(len(keys) / (time.perf_counter() - started))
+                if len(keys) != KEYS or keys != sorted(keys):
+                    raise RuntimeError(f"the listing returned {len(keys)} keys")
+            prefixes, pages = walk(s3, "deep", PREFIX, Delimiter="/")
+            if len(prefixes) != PREFIXES:
+                raise RuntimeError(f"the listing returned {len(prefixes)} common prefixes")
+            gets = drive_elsewhere(server.address, presigned(s3, "GET", "flat", ["folder-0000/key-0000001"]), folder, connections=1, seconds=1)
+    shallow = statistics.median(pages)
+    slowest = sorted(pages)[int(len(pages) * 0.95)]
+    return [
+        report.Row("ListObjectsV2 over 1 million keys", statistics.median(rates), "keys/s", ">= 200000", "GET p50 ms", gets.percentile_ms(0.5)),
+        report.Row("page of 1,000 common prefixes: p95 / median, skipping 1 or 200 keys each", slowest / shallow, "x", "<= 2", "median page ms", shallow * 1000),
+    ]
+
+
+if __name__ == "__main__":
+    report.run(measure, __doc__.splitlines()[0])

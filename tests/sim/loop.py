@@ -1,0 +1,111 @@
+"""An asyncio event loop whose time is virtual: it runs one callback a step, and jumps to the next timer when idle.
+
+Rule: nothing here or above it waits for real time, so a run of simulated hours takes seconds and a seed replays exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Crash(BaseException):
+    """The machine lost power. It is no Exception, so that no handler of the product can survive it."""
+
+
+class Stuck(AssertionError):
+    """Nothing is ready, no timer is due, and the main task is not done: a lost wake-up or a deadlock."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """One callback a step. `crash_at` is the step before which the power fails."""
+
+    def __init__(self, *, start_s: float = 1000.0, steps_max: int = 2_000_000) -> None:
+        super().__init__()
+        self.now_s = start_s
+        self.steps = 0
+        self.steps_max = steps_max
+        self.crash_at: int | None = None
+        self.crashed = False
+        self.failures: list[dict[str, Any]] = []
+        self.set_exception_handler(lambda _, context: self.failures.append(context))
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self.now_s
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """There are no other threads."""
+        return self.call_soon(callback, *args, context=context)
+
+    def power_off(self) -> None:
+        """From here on nothing runs: called by the disk when the crash falls inside one of its operations."""
+        self.crashed = True
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready:
+            if not scheduled:
+                raise Stuck(f"nothing left to run at {self.now_s:.3f} s")
+            self.now_s = max(self.now_s, scheduled[0]._when)
+        while scheduled and scheduled[0]._when <= self.now_s:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        handle = ready.popleft()
+        if self.crashed or self.steps == self.crash_at:
+            self.crashed = True
+            raise Crash
+        self.steps += 1
+        if self.steps > self.steps_max:
+            raise Stuck(f"still running after {self.steps_max} steps")
+        if not handle._cancelled:
+            handle._run()
+        if self.crashed:
+            raise Crash
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake."""
+
+    def _process_events(self, event_list: object) -> None:
+        """There is no selector."""
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Runs `main` to its end. Raises Crash when the power fails first."""
+        task = self.create_task(main)
+        task.add_done_callback(lambda _: self.stop())
+        asyncio.events._set_running_loop(None)
+        self.run_forever()
+        return task.result()
+
+    def abandon(self) -> None:
+        """Drops everything that was running, as a power cut does: no `finally` of the product may touch the disk again."""
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
+        logging.getLogger("asyncio").disabled = True
+
+
+class SimClock:
+    """The clock of the product (edgestore.clock.Clock) on the loop's virtual time; the wall clock may jump."""
+
+    def __init__(self, loop: SimLoop, wall_offset_ms: int = 1_760_000_000_000) -> None:
+        self.loop = loop
+        self.wall_offset_ms = wall_offset_ms
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 as the node believes."""
+        return self.wall_offset_ms + int(self.loop.now_s * 1000)
+
+    def boot_ms(self) -> int:
+        """Milliseconds of boot time."""
+        return int(self.loop.now_s * 1000)
