@@ -1,0 +1,1 @@
+"""Real nodes, real kills, real disks: what a node has acknowledged is there afterwards, byte for byte."""

@@ -1,0 +1,159 @@
+"""A mixed load that writes down what was acknowledged, and the check of a node against those notes.
+
+Rule: every key belongs to one client, so its operations are in order; the one operation that a kill interrupts may have
+happened or not, but never by half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+PLAIN, VERSIONED = "plain", "versioned"
+PART_BYTES = 5 * 1024 * 1024
+SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
+
+
+@dataclass
+class Key:
+    """What is known of one key. `current` None: it is not there. `maybe`: outcomes of the interrupted operation."""
+
+    current: str | None = None
+    maybe: list[str | None] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def digest(body: bytes) -> str:
+    """What identifies a body in the notes."""
+    return hashlib.sha256(body).hexdigest()
+
+
+class Client:
+    """One client with keys of its own in both buckets."""
+
+    def __init__(self, name: str, seed: int, make: Callable[[], Any]) -> None:
+        self.name, self.rng, self.make = name, random.Random(seed), make
+        self.keys: dict[tuple[str, str], Key] = {}
+        self.acknowledged = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Operates until told to stop or until the node is gone."""
+        s3 = self.make()
+        try:
+            while not stop.is_set():
+                self.step(s3)
+        except (BotoCoreError, ClientError):
+            return
+        finally:
+            s3.close()
+
+    def step(self, s3: Any) -> None:
+        """One operation on a random key."""
+        bucket = self.rng.choice((PLAIN, VERSIONED))
+        name = f"{self.name}/{self.rng.randrange(12):02d}"
+        key = self.keys.setdefault((bucket, name), Key())
+        action = self.rng.choices((self.put, self.multipart, self.delete), weights=(12, 1, 4))[0]
+        action(s3, bucket, name, key)
+        self.acknowledged += 1
+
+    def put(self, s3: Any, bucket: str, name: str, key: Key) -> None:
+        """A body of some size, mostly small."""
+        size = self.rng.choice(SIZES)
+        body = self.rng.randbytes(size) if self.rng.random() < 0.5 else (b"edge of the network " * (size // 20 + 1))[:size]
+        key.maybe = [digest(body)]
+        answer = s3.put_object(Bucket=bucket, Key=name, Body=body)
+        self._is_current(key, digest(body), answer)
+
+    def multipart(self, s3: Any, bucket: str, name: str, key: Key) -> None:
+        """Two parts."""
+        parts = [self.rng.randbytes(PART_BYTES), self.rng.randbytes(1000)]
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=name)["UploadId"]
+        done = []
+        for number, part in enumerate(parts, 1):
+            answer = s3.upload_part(Bucket=bucket, Key=name, UploadId=upload, PartNumber=number, Body=part)
+            done.append({"PartNumber": number, "ETag": answer["ETag"]})
+        key.maybe = [digest(b"".join(parts))]
+        answer = s3.complete_multipart_upload(Bucket=bucket, Key=name, UploadId=upload, MultipartUpload={"Parts": done})
+        self._is_current(key, digest(b"".join(parts)), answer)
+
+    def delete(self, s3: Any, bucket: str, name: str, key: Key) -> None:
+        """Of the current version."""
+        key.maybe = [None]
+        s3.delete_object(Bucket=bucket, Key=name)
+        key.current, key.maybe = None, []
+
+    @staticmethod
+    def _is_current(key: Key, body_digest: str, answer: dict[str, Any]) -> None:
+        key.current, key.maybe = body_digest, []
+        if "VersionId" in answer:
+            key.versions[answer["VersionId"]] = body_digest
+
+
+def create_buckets(s3: Any) -> None:
+    """One plain, one with versions."""
+    for bucket in (PLAIN, VERSIONED):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
+
+
+def check(s3: Any, clients: list[Client]) -> list[str]:
+    """Compares node and notes; returns what is wrong. What an interrupted operation did becomes part of the notes."""
+    wrong: list[str] = []
+    listed = {bucket: _listed(s3, bucket) for bucket in (PLAIN, VERSIONED)}
+    expected: dict[str, set[str]] = {PLAIN: set(), VERSIONED: set()}
+    for client in clients:
+        for (bucket, name), key in client.keys.items():
+            found = _read(s3, bucket, name)
+            if found not in (key.current, *key.maybe):
+                wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
+            key.current, key.maybe = found, []
+            if found is not None:
+                expected[bucket].add(name)
+            for version, body_digest in key.versions.items():
+                if (seen := _read(s3, bucket, name, VersionId=version)) != body_digest:
+                    wrong.append(f"{bucket}/{name} version {version}: found {seen}, acknowledged {body_digest}")
+    for bucket, names in expected.items():
+        if listed[bucket] != names:
+            wrong.append(f"{bucket}: listing differs from content by {sorted(listed[bucket] ^ names)[:5]}")
+    return wrong
+
+
+def _listed(s3: Any, bucket: str) -> set[str]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {row["Key"] for page in pages for row in page.get("Contents", [])}
+
+
+def _read(s3: Any, bucket: str, name: str, **version: str) -> str | None:
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=name, **version)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion"):
+            return None
+        raise
+    body = answer["Body"].read()
+    if len(body) != answer["ContentLength"]:
+        return f"{len(body)} of {answer['ContentLength']} bytes"
+    return digest(body)
+
+
+class Load:
+    """Clients in threads, until stopped."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self.stop_event = threading.Event()
+        self.threads = [threading.Thread(target=client.run, args=(self.stop_event,)) for client in clients]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Returns when every client has ended."""
+        self.stop_event.set()
+        for thread in self.threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a client hangs"
