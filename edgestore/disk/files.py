@@ -1,0 +1,420 @@
+"""The bottom: files, folders, locks and worker threads of one data folder, behind Protocols a simulator replaces.
+
+Rule: every system call on content goes through here, and an OSError leaves as an error of the tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from edgestore.errors import DiskFailed, EdgeStoreError, InUse, StorageFull
+
+T = TypeVar("T")
+Done = Callable[[Any, BaseException | None], None]
+Buffer = bytes | bytearray | memoryview
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_VECTORS_MAX = 512
+
+
+class File(Protocol):
+    """One open file. Offsets and lengths are bytes."""
+
+    path: str
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """May be short at the end of the file."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fills `buffer` as far as the file goes; returns the bytes read."""
+        ...
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """Only what the page cache holds (RWF_NOWAIT); None where the read would block or come short."""
+        ...
+
+    def write_at(self, offset: int, *parts: Buffer) -> None:
+        """Writes all parts one behind the other. Raises StorageFull or DiskFailed."""
+        ...
+
+    def sync(self) -> None:
+        """fdatasync. Raises DiskFailed; the caller must not try again, the kernel has dropped the pages."""
+        ...
+
+    def allocate(self, length: int) -> None:
+        """Reserves the first `length` bytes on the disk (posix_fallocate)."""
+        ...
+
+    def punch(self, offset: int, length: int) -> None:
+        """Gives the range back to the file system; it reads as zeroes. Without support: nothing."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Cuts or extends to `length`."""
+        ...
+
+    def size(self) -> int:
+        """Length of the file."""
+        ...
+
+    def close(self) -> None:
+        """Closes the descriptor."""
+        ...
+
+
+class Worker(Protocol):
+    """A few threads with a queue. Answers come on the event loop, in the order in which the work ended."""
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Runs `work` in a thread, then `done(result, error)` on the loop."""
+        ...
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """`submit` as a coroutine."""
+        ...
+
+    def close(self) -> None:
+        """Ends the threads when the queue is empty."""
+        ...
+
+
+class Lock(Protocol):
+    """A held lock."""
+
+    def release(self) -> None:
+        """Lets the next process in."""
+        ...
+
+
+class Files(Protocol):
+    """One data folder. Paths are relative to it."""
+
+    def open(self, path: str, *, create: bool = False, write: bool = True) -> File:
+        """Opens a file; FileNotFoundError where it is missing and `create` is off."""
+        ...
+
+    def list(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; empty where the folder is missing."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """A whole (small) file."""
+        ...
+
+    def replace(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Atomically: new file, fsync, rename, fsync of the folder."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Removes a file; durable after `sync_folder`."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Renames a file; durable after `sync_folder`."""
+        ...
+
+    def make_folder(self, path: str) -> None:
+        """Creates a folder and makes its name durable; nothing where it exists."""
+        ...
+
+    def sync_folder(self, path: str) -> None:
+        """Makes the names in a folder durable."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes that the file system still takes."""
+        ...
+
+    def real_path(self, path: str) -> str:
+        """For RocksDB, which opens its files itself."""
+        ...
+
+    def lock(self, path: str) -> Lock:
+        """Takes an exclusive lock. Raises InUse where another process has it."""
+        ...
+
+    def worker(self, name: str, threads: int = 1) -> Worker:
+        """New threads; the caller closes the worker."""
+        ...
+
+
+def translate(error: OSError, path: str) -> EdgeStoreError:
+    """An operating system error as one of the tree."""
+    if error.errno in _FULL:
+        return StorageFull(f"no space left while writing {path}: free space or add a disk", path=path)
+    return DiskFailed(
+        f"{error.strerror} ({errno.errorcode.get(error.errno or 0)}) on {path}: check the disk", path=path
+    )
+
+
+class SystemFile:
+    """`File` on a descriptor."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `File.read_at`."""
+        try:
+            data = os.pread(self._fd, length, offset)
+            while 0 < len(data) < length and (more := os.pread(self._fd, length - len(data), offset + len(data))):
+                data += more
+        except OSError as error:
+            raise translate(error, self.path) from error
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `File.read_into`."""
+        done = 0
+        try:
+            while done < len(buffer):
+                taken = os.preadv(self._fd, [buffer[done:]], offset + done)
+                if not taken:
+                    break
+                done += taken
+        except OSError as error:
+            raise translate(error, self.path) from error
+        return done
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See `File.read_cached`."""
+        data = bytearray(length)
+        try:
+            taken = os.preadv(self._fd, [data], offset, _RWF_NOWAIT)
+        except OSError:
+            return None
+        return bytes(data) if taken == length else None
+
+    def write_at(self, offset: int, *parts: Buffer) -> None:
+        """See `File.write_at`."""
+        try:
+            for start in range(0, len(parts), _VECTORS_MAX):
+                vector = parts[start : start + _VECTORS_MAX]
+                total = sum(len(part) for part in vector)
+                written = os.pwritev(self._fd, vector, offset)
+                if written < total:
+                    self._write_rest(offset + written, b"".join(vector)[written:])
+                offset += total
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def _write_rest(self, offset: int, rest: bytes) -> None:
+        while rest:
+            written = os.pwrite(self._fd, rest, offset)
+            offset, rest = offset + written, rest[written:]
+
+    def sync(self) -> None:
+        """See `File.sync`."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            message = (
+                f"fdatasync of {self.path} failed ({error.strerror}): the node stops; check the disk, then start again"
+            )
+            raise DiskFailed(message, path=self.path) from error
+
+    def allocate(self, length: int) -> None:
+        """See `File.allocate`."""
+        try:
+            os.posix_fallocate(self._fd, 0, length)
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def punch(self, offset: int, length: int) -> None:
+        """See `File.punch`. Python cannot call fallocate(2) with a mode: the space comes back with the file."""
+
+    def truncate(self, length: int) -> None:
+        """See `File.truncate`."""
+        try:
+            os.ftruncate(self._fd, length)
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def size(self) -> int:
+        """See `File.size`."""
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        """See `File.close`."""
+        os.close(self._fd)
+
+
+class SystemLock:
+    """flock on a file of the data folder."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """See `Lock.release`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class SystemWorker:
+    """`Worker` on threads. One `call_soon_threadsafe` a job; the journal hands a whole batch over as one job."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"edgestore-{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """See `Worker.submit`."""
+        self._jobs.put((work, done))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """See `Worker.run`."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.submit(work, done)
+        return await future
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, done = job
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as caught:
+                error = caught
+            if self._loop.is_closed():
+                return
+            self._loop.call_soon_threadsafe(done, result, error)
+            del job, work, done, result, error
+
+    def close(self) -> None:
+        """See `Worker.close`."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+
+class SystemFiles:
+    """`Files` on a folder of this machine."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+
+    def _absolute(self, path: str) -> str:
+        return os.path.join(self.root, path)
+
+    def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
+        """See `Files.open`."""
+        flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0) | os.O_CLOEXEC
+        try:
+            return SystemFile(path, os.open(self._absolute(path), flags, 0o600))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise translate(error, path) from error
+
+    def list(self, folder: str) -> list[str]:
+        """See `Files.list`."""
+        try:
+            return sorted(os.listdir(self._absolute(folder)))
+        except FileNotFoundError:
+            return []
+
+    def exists(self, path: str) -> bool:
+        """See `Files.exists`."""
+        return os.path.exists(self._absolute(path))
+
+    def read(self, path: str) -> bytes:
+        """See `Files.read`."""
+        with open(self._absolute(path), "rb") as file:
+            return file.read()
+
+    def replace(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """See `Files.replace`."""
+        temporary = self._absolute(path) + ".new"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+            os.rename(temporary, self._absolute(path))
+        except OSError as error:
+            raise translate(error, path) from error
+        self.sync_folder(os.path.dirname(path))
+
+    def remove(self, path: str) -> None:
+        """See `Files.remove`."""
+        os.unlink(self._absolute(path))
+
+    def rename(self, old: str, new: str) -> None:
+        """See `Files.rename`."""
+        os.rename(self._absolute(old), self._absolute(new))
+
+    def make_folder(self, path: str) -> None:
+        """See `Files.make_folder`."""
+        os.makedirs(self._absolute(path), mode=0o700, exist_ok=True)
+        self.sync_folder(os.path.dirname(path))
+
+    def sync_folder(self, path: str) -> None:
+        """See `Files.sync_folder`."""
+        fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise translate(error, path) from error
+        finally:
+            os.close(fd)
+
+    def free_bytes(self) -> int:
+        """See `Files.free_bytes`."""
+        status = os.statvfs(self.root)
+        return status.f_bavail * status.f_frsize
+
+    def real_path(self, path: str) -> str:
+        """See `Files.real_path`."""
+        return self._absolute(path)
+
+    def lock(self, path: str) -> SystemLock:
+        """See `Files.lock`."""
+        fd = os.open(self._absolute(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            message = (
+                f"the data folder {self.root} is in use by another process: stop it, or act through the running node"
+            )
+            raise InUse(message, path=self.root) from error
+        return SystemLock(fd)
+
+    def worker(self, name: str, threads: int = 1) -> SystemWorker:
+        """See `Files.worker`."""
+        return SystemWorker(name, threads)

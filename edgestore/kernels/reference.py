@@ -1,0 +1,86 @@
+"""The specification of the kernels, in plain Python."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+Buffer = bytes | bytearray | memoryview
+
+
+def _table(polynomial: int) -> tuple[int, ...]:
+    rows = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = (value >> 1) ^ (polynomial if value & 1 else 0)
+        rows.append(value)
+    return tuple(rows)
+
+
+_CRC32C = _table(0x82F63B78)
+_CRC64NVME = _table(0x9A6C9329AC4BC9B5)
+
+
+def crc32(data: Buffer, value: int = 0) -> int:
+    """CRC32 with the polynomial of zlib."""
+    return zlib.crc32(data, value)
+
+
+def crc32c(data: Buffer, value: int = 0) -> int:
+    """CRC32C (Castagnoli)."""
+    state = value ^ 0xFFFFFFFF
+    for byte in bytes(data):
+        state = _CRC32C[(state ^ byte) & 0xFF] ^ (state >> 8)
+    return state ^ 0xFFFFFFFF
+
+
+def crc64nvme(data: Buffer, value: int = 0) -> int:
+    """CRC64NVME."""
+    state = value ^ 0xFFFFFFFFFFFFFFFF
+    for byte in bytes(data):
+        state = _CRC64NVME[(state ^ byte) & 0xFF] ^ (state >> 8)
+    return state ^ 0xFFFFFFFFFFFFFFFF
+
+
+def _combine(crc_a: int, crc_b: int, length_b: int, polynomial: int, bits: int) -> int:
+    """Multiplies crc_a by x^(8 * length_b) modulo the polynomial, and adds crc_b."""
+    top = 1 << (bits - 1)
+
+    def multiply(a: int, b: int) -> int:
+        product = 0
+        while a:
+            if a & top:
+                product ^= b
+            a = (a << 1) & ((top << 1) - 1)
+            b = (b >> 1) ^ (polynomial if b & 1 else 0)
+        return product
+
+    power, result, length = top >> 8, top, length_b
+    while length:
+        if length & 1:
+            result = multiply(power, result)
+        power = multiply(power, power)
+        length >>= 1
+    return multiply(result, crc_a) ^ crc_b
+
+
+def crc32_combine(crc_a: int, crc_b: int, length_b: int) -> int:
+    """The CRC32 of a + b."""
+    return _combine(crc_a, crc_b, length_b, 0xEDB88320, 32)
+
+
+def crc32c_combine(crc_a: int, crc_b: int, length_b: int) -> int:
+    """The CRC32C of a + b."""
+    return _combine(crc_a, crc_b, length_b, 0x82F63B78, 32)
+
+
+def crc64nvme_combine(crc_a: int, crc_b: int, length_b: int) -> int:
+    """The CRC64NVME of a + b."""
+    return _combine(crc_a, crc_b, length_b, 0x9A6C9329AC4BC9B5, 64)
+
+
+def page_crcs(data: Buffer, page_bytes: int = 65536) -> bytes:
+    """CRC32C of every page, little-endian u32 each."""
+    view = memoryview(data)
+    return b"".join(struct.pack("<I", crc32c(view[at : at + page_bytes])) for at in range(0, len(view), page_bytes))
