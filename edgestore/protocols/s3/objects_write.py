@@ -1,0 +1,65 @@
+"""PutObject and DeleteObject: what the request promises about its bytes and is bound to, handed to the object service."""
+
+from __future__ import annotations
+
+from edgestore.errors import EdgeStoreError
+from edgestore.objects import Body, PutRequest
+from edgestore.protocols.http import Response
+from edgestore.protocols.s3 import checksums, conditions, headers
+from edgestore.protocols.s3.bodies import decoded_body, decoded_bytes, expectation
+from edgestore.protocols.s3.call import Call, Reply, empty_response
+from edgestore.protocols.s3.faults import Fault
+from edgestore.records import VersionRecord
+
+
+def put_request(call: Call) -> PutRequest:
+    """The request for the object service, from headers alone."""
+    given = call.headers
+    return PutRequest(
+        bucket=call.bucket,
+        key=call.key,
+        headers=headers.system_headers(given),
+        metadata=headers.user_metadata(given),
+        condition=conditions.write_condition(given),
+        expected=expectation(call),
+    )
+
+
+async def put_object(call: Call, body: Body) -> Response:
+    """PutObject in the slow lane."""
+    request = put_request(call)
+    record = await call.objects.put(call.principal, request, decoded_body(call, body))
+    return _put_response(call, record)
+
+
+def put_hot(call: Call, body: bytes, reply: Reply) -> bool:
+    """PutObject in the fast lane: answered by the callback of the commit."""
+
+    def done(record: VersionRecord | None, error: EdgeStoreError | None) -> None:
+        reply(_put_response(call, record) if record is not None else error or EdgeStoreError())
+
+    content = decoded_bytes(call, body)
+    call.objects.put_small(call.principal, put_request(call, content.checksums), content.data, done)
+    return True
+
+
+async def delete_object(call: Call, body: Body) -> Response:
+    """DeleteObject: of the current version (or a delete marker is written), or of one version for good."""
+    condition = conditions.delete_condition(call.headers)
+    deleted = await call.objects.delete(call.principal, call.bucket, call.key, call.version(), condition)
+    response = empty_response(204)
+    if deleted.delete_marker:
+        response.headers.append(("x-amz-delete-marker", "true"))
+    if deleted.version_id and (deleted.version_id != "null" or call.is_versioned()):
+        response.headers.append(("x-amz-version-id", deleted.version_id))
+    return response
+
+
+def _put_response(call: Call, record: VersionRecord) -> Response:
+    shown = [("ETag", f'"{record.etag}"')]
+    if record.checksums:
+        shown.extend(checksums.checksum_headers(record.checksums))
+    version_id = headers.shown_version_id(record, versioned=record.is_null and call.is_versioned())
+    if version_id is not None:
+        shown.append(("x-amz-version-id", version_id))
+    return Response(200, shown, b"")

@@ -1,0 +1,222 @@
+"""The S3 face: both lanes admit a request the same way (address, signature, operation), then run its row of the table.
+
+Rule: nothing is looked up, parsed or refused by name before the signature was checked; every answer, also a refusal,
+carries a request id; what breaks inside is logged and answered with InternalError, nothing of it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgestore.clock import Clock, Entropy
+from edgestore.config import HttpConfig, S3Config
+from edgestore.errors import Denied, EdgeStoreError
+from edgestore.objects import Body
+from edgestore.observe import NO_METRICS, Metrics
+from edgestore.protocols.http import Plan, RequestHead, Response
+from edgestore.protocols.s3 import addressing, faults
+from edgestore.protocols.s3.call import Call, Services
+from edgestore.protocols.s3.operations import SUB_RESOURCES, Operation, find_operation
+from edgestore.protocols.s3.owners import require_expected_owner
+from edgestore.protocols.s3.unsupported import refuse_unsupported_headers
+from edgestore.protocols.s3.xml import XML_TYPE
+from edgestore.security import SignedRequest, SigningLimits, verify_request
+
+if TYPE_CHECKING:
+    from edgestore.objects import ObjectService
+    from edgestore.tenants import TenantService
+
+logger = logging.getLogger("edgestore.s3")
+
+_NO_QUERY: Mapping[str, str] = {}
+_NOT_HOT = re.compile(rf"(?:^|&)(?:{'|'.join(sorted(SUB_RESOURCES))})(?:=|&|$)")
+_SIGNATURE_PARAMETERS = frozenset(
+    "x-amz-algorithm x-amz-credential x-amz-date x-amz-expires x-amz-signedheaders x-amz-signature".split()
+)
+
+
+class Admitted(NamedTuple):
+    """A request that passed the signature check, and its row of the table."""
+
+    call: Call
+    operation: Operation
+
+
+class S3Protocol:
+    """Implements the front's `HotHandler`, and `handle` for everything else."""
+
+    def __init__(
+        self,
+        objects: ObjectService,
+        tenants: TenantService,
+        config: S3Config,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        limits: HttpConfig | None = None,
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        limits = limits or HttpConfig()
+        self._services = Services(objects, tenants, clock, config.region, limits.xml_max_bytes)
+        self._config = config
+        self._hot_body_max_bytes = limits.fast_body_max_bytes
+        self._signing_limits = SigningLimits(config.clock_skew_max_s, config.presign_expiry_max_s)
+        self._metrics = metrics
+        self._host_id = entropy(24).hex()
+        self._request_salt = int.from_bytes(entropy(8), "big")
+        self._requests = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def plan(self, head: RequestHead) -> Plan:
+        """Which lane may take the request, from method, path and query alone."""
+        method = head.method
+        if method not in ("GET", "HEAD", "PUT") or not self._names_object(head):
+            return Plan.SLOW
+        if method == "PUT":
+            if "x-amz-copy-source" in head.headers:
+                return Plan.SLOW
+            if head.body_bytes > self._hot_body_max_bytes:
+                return Plan.STREAM
+        if head.query and _NOT_HOT.search(head.query):
+            return Plan.SLOW
+        return Plan.WHOLE
+
+    def answer(self, head: RequestHead, body: bytes, reply: Callable[[Response], None]) -> bool:
+        """The fast lane. False: nothing happened, the slow lane must take it."""
+        call: Call | None = None
+
+        def finish(outcome: Response | EdgeStoreError) -> None:
+            reply(self._sealed(head, call, outcome))
+
+        try:
+            call, operation = self._admit(head)
+            if operation.hot is None:
+                return False
+            return operation.hot(call, body, finish)
+        except EdgeStoreError as error:
+            finish(error)
+            return True
+
+    def stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> bool:
+        """A large body that the front receives straight into units; answered when the operation is done."""
+        task = asyncio.get_running_loop().create_task(self._answer_stream(head, body, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def handle(self, head: RequestHead, body: Body) -> Response:
+        """The slow lane: every operation."""
+        call: Call | None = None
+        try:
+            call, operation = self._admit(head)
+            outcome: Response | EdgeStoreError = await operation.run(call, body)
+        except EdgeStoreError as error:
+            outcome = error
+        except Exception as error:
+            logger.exception("request_failed method=%s path=%s", head.method, head.path)
+            outcome = EdgeStoreError()
+            outcome.__cause__ = error
+        return self._sealed(head, call, outcome)
+
+    async def close(self) -> None:
+        """Ends the streams that are still running; their bodies are not stored."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            try:
+                await task
+            except asyncio.CancelledError:
+                continue
+
+    async def _answer_stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> None:
+        reply(await self.handle(head, body))
+
+    def _names_object(self, head: RequestHead) -> bool:
+        path = head.path
+        slash = path.find("/", 1)
+        if 0 < slash < len(path) - 1:
+            return True
+        return bool(self._config.domain) and len(path) > 1
+
+    def _admit(self, head: RequestHead) -> Admitted:
+        headers = head.headers
+        address = addressing.resolve(head.path, headers.get("host", ""), self._config.domain)
+        query = addressing.parse_query(head.query) if head.query else _NO_QUERY
+        if "authorization" not in headers and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
+            raise Denied("Access Denied: requests without a signature are not served.")
+        verified = verify_request(
+            SignedRequest(head.method, head.path, head.query, headers),
+            now_ms=self._services.clock.wall_ms(),
+            region=self._config.region,
+            lookup=self._secret,
+            limits=self._signing_limits,
+        )
+        found = self._services.tenants.principal_for(verified.access_key)
+        if found is None:
+            raise Denied
+        if "authorization" not in headers:
+            headers = _with_hoisted(headers, query)
+        refuse_unsupported_headers(headers)
+        operation = find_operation(head.method, address.level, query, headers)
+        call = Call(self._services, head, headers, query, address.bucket, address.key, found[0], verified)
+        if "x-amz-expected-bucket-owner" in headers:
+            require_expected_owner(call, call.bucket, "x-amz-expected-bucket-owner")
+        return Admitted(call, operation)
+
+    def _secret(self, access_key: str) -> str | None:
+        found = self._services.tenants.principal_for(access_key)
+        return None if found is None else found[1]
+
+    def _sealed(self, head: RequestHead, call: Call | None, outcome: Response | EdgeStoreError) -> Response:
+        """The answer with its request id; an error becomes its document."""
+        self._requests += 1
+        request_id = f"{(self._request_salt + self._requests) & 0xFFFFFFFFFFFFFFFF:016X}"
+        response = outcome if isinstance(outcome, Response) else self._refused(head, call, outcome, request_id)
+        response.headers.append(("x-amz-request-id", request_id))
+        response.headers.append(("x-amz-id-2", self._host_id))
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "request method=%s path=%s status=%d id=%s", head.method, head.path, response.status, request_id
+            )
+        return response
+
+    def _refused(self, head: RequestHead, call: Call | None, error: EdgeStoreError, request_id: str) -> Response:
+        code = faults.code_of(error)
+        status = faults.CODES[code][0]
+        if status >= 500 and status != 501:
+            logger.warning(
+                "request_refused method=%s path=%s code=%s id=%s",
+                head.method,
+                head.path,
+                code,
+                request_id,
+                exc_info=error,
+            )
+        headers = faults.fault_headers(error, code)
+        if head.method == "HEAD" or status == 304:
+            return Response(status, headers, b"")
+        if call is not None:
+            error.fields.setdefault("bucket", call.bucket)
+            error.fields.setdefault("key", call.key or None)
+        document = faults.fault_xml(error, resource=head.path, request_id=request_id, host_id=self._host_id)
+        return Response(status, [("Content-Type", XML_TYPE), *headers], document)
+
+
+def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:
+    """Pre-signed requests may carry x-amz-* headers as signed parameters: they count as headers."""
+    hoisted = {
+        name.lower(): value
+        for name, value in query.items()
+        if name[:6].lower() == "x-amz-" and name.lower() not in _SIGNATURE_PARAMETERS
+    }
+    for name, value in hoisted.items():
+        if headers.get(name, value) != value:
+            raise faults.Fault(
+                "InvalidArgument", "A header and a query parameter contradict each other.", ArgumentName=name
+            )
+    return {**headers, **hoisted} if hoisted else headers
