@@ -1,6 +1,7 @@
 """Which bucket and key a request names. Rule: the raw path is percent-decoded exactly once and then taken literally.
 
-`..`, `//` and `%2F` are ordinary parts of a key: nothing here or below cleans a path, so what was signed is what is read.
+`..`, `//` and `%2F` are ordinary parts of a key: nothing here or below cleans a path, so what was signed is what is
+read.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def resolve(path: str, host: str, domain: str) -> Address:
 
 
 def resolve_copy_source(value: str) -> tuple[Address, str | None]:
-    """The address and version id in `x-amz-copy-source`: `[/]bucket/key[?versionId=id]`, percent-encoded, decoded once."""
+    """The address and version id in `x-amz-copy-source`: `[/]bucket/key[?versionId=id]`, percent-encoded, decoded
+    once.
+    """
     path, _, query = value.partition("?")
     name, _, version = query.partition("=")
     if query and (name != "versionId" or not version):
@@ -90,7 +93,9 @@ def parse_query(raw: str) -> dict[str, str]:
 
 
 def require_bucket_name(name: str) -> None:
-    """Raises InvalidBucketName unless `name` may be a new bucket: 3-63 characters, DNS-like, no address, nothing reserved."""
+    """Raises InvalidBucketName unless `name` may be a new bucket: 3-63 characters, DNS-like, no address, nothing
+    reserved.
+    """
     if (
         not _BUCKET_NAME.fullmatch(name)
         or ".-" in name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from edgestore.errors import NotSupported
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
+from edgestore.protocols.s3.bodies import read_document
+
+from edgestore.errors import NotSupported
 from edgestore.protocols.s3 import xml
 from edgestore.protocols.s3.addressing import require_bucket_name
-from edgestore.protocols.s3.bodies import read_document
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.listing import make_token, parse_token
@@ -107,5 +108,6 @@ def _require_here(call: Call, document: bytes) -> None:
     if region and region != call.services.region:
         raise Fault(
             "IllegalLocationConstraintException",
-            f"The {region} location constraint is incompatible for the region specific endpoint this request was sent to.",
+            f"The {region} location constraint is incompatible for the region specific endpoint this request "
+            "was sent to.",
         )

@@ -73,7 +73,8 @@ def named_algorithm(name: str) -> str:
     if upper not in DIGEST_BYTES:
         raise Fault(
             "InvalidRequest",
-            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+            "[CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
         )
     return upper
 
@@ -135,7 +136,9 @@ def parse_type(text: str) -> ChecksumType:
 
 
 def completed_checksum(headers: Mapping[str, str]) -> tuple[Checksum, ...]:
-    """The checksum of the whole object that a completion names; a composite one ends in `-N`, which the service knows too."""
+    """The checksum of the whole object that a completion names; a composite one ends in `-N`, which the service knows
+    too.
+    """
     given = [name for name in headers if name.startswith(PREFIX) and name not in _OTHERS]
     if len(given) > 1:
         raise Fault(

@@ -1,7 +1,8 @@
 """Conditional requests. Pure: headers and a version in, a verdict out.
 
 Reads follow RFC 9110 section 13.2.2, which is also S3's order: If-Match beats If-Unmodified-Since, If-None-Match beats
-If-Modified-Since. Dates are compared in whole seconds, as Last-Modified shows them; a date that cannot be read is ignored.
+If-Modified-Since. Dates are compared in whole seconds, as Last-Modified shows them; a date that cannot be read is
+ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Verdict(Enum):
 
 
 def judge_read(headers: Mapping[str, str], etag: str, modified_ms: int, *, prefix: str = "") -> Verdict:
-    """Whether to serve. Raises PreconditionFailed. With a prefix (copy sources) the caller turns NOT_MODIFIED into 412."""
+    """Whether to serve. Raises PreconditionFailed. With a prefix (copy sources) the caller turns NOT_MODIFIED into
+    412.
+    """
     match = headers.get(prefix + "if-match")
     if match is not None:
         if not etag_matches(match, etag):
@@ -114,7 +117,7 @@ def parse_date_ms(text: str | None) -> int | None:
 
 
 def _utc_ms(moment: datetime) -> int:
-    return int((moment - datetime(1970, 1, 1)).total_seconds()) * 1000  # noqa: DTZ001 - both ends are naive UTC
+    return int((moment - datetime(1970, 1, 1)).total_seconds()) * 1000
 
 
 def _bare(etag: str) -> str:

@@ -1,19 +1,22 @@
-"""CopyObject and UploadPartCopy. Rule: the source is read with the caller's own rights before anything is judged or copied."""
+"""CopyObject and UploadPartCopy. Rule: the source is read with the caller's own rights before anything is judged or
+copied.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgestore.errors import DeleteMarkerMethod
 from edgestore.objects import Body, CopyPartRequest, CopyRequest
 from edgestore.protocols.http import Response
+
+from edgestore.errors import DeleteMarkerMethod
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
 from edgestore.protocols.s3.addressing import resolve_copy_source
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import require_expected_owner
 from edgestore.protocols.s3.xml import element, iso_time
-from edgestore.records import VersionRecord, Versioning
+from edgestore.records import Versioning, VersionRecord
 
 SOURCE = "x-amz-copy-source"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from edgestore.errors import EdgeStoreError
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3 import checksums, conditions, xml
 from edgestore.protocols.s3.bodies import read_document
+
+from edgestore.errors import EdgeStoreError
+from edgestore.protocols.s3 import checksums, conditions, xml
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault, fault_element
 from edgestore.protocols.s3.xml import element
@@ -17,7 +18,9 @@ from edgestore.records import Condition
 
 KEYS_MAX = 1000
 AT_ONCE_MAX = 128
-"""Deletions of one request that wait for their commit together: they share log entries, and the queue stays free for others."""
+"""Deletions of one request that wait for their commit together: they share log entries, and the queue stays free for
+others.
+"""
 
 
 @dataclass(frozen=True, slots=True)

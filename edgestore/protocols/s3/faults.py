@@ -41,8 +41,8 @@ CODES: Mapping[str, tuple[int, str]] = {
     "InvalidDigest": (400, "The Content-MD5 or checksum value that you specified is not valid."),
     "InvalidPart": (
         400,
-        "One or more of the specified parts could not be found. The part might not have been uploaded, or the specified "
-        "entity tag might not have matched the part's entity tag.",
+        "One or more of the specified parts could not be found. The part might not have been uploaded, or the "
+        "specified entity tag might not have matched the part's entity tag.",
     ),
     "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
     "InvalidPartOrder": (400, "The list of parts was not in ascending order. Parts must be ordered by part number."),

@@ -1,7 +1,8 @@
 """System headers, user metadata, and the headers of an answer about a version.
 
-Rule: header values are bytes on the wire and latin-1 text here, so what a client stored comes back byte for byte; a value
-that cannot be one line of latin-1 (stored through Python) leaves as RFC 2047 words. No value can carry a line break out.
+Rule: header values are bytes on the wire and latin-1 text here, so what a client stored comes back byte for byte; a
+value
+that cannot be one line of latin-1 (stored through Python) leaves as RFC 2047 words. No value carries a line break out.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def require_storage_class(headers: Mapping[str, str]) -> None:
 
 
 def overrides(query: Mapping[str, str]) -> dict[str, str]:
-    """The `response-*` parameters of a read, by stored name. Raises Fault(InvalidArgument) for a value with line breaks."""
+    """The `response-*` parameters of a read, by stored name. Raises Fault(InvalidArgument) for a value with line
+    breaks.
+    """
     found: dict[str, str] = {}
     for parameter, name in OVERRIDES.items():
         value = query.get(parameter)
@@ -79,7 +82,9 @@ def overrides(query: Mapping[str, str]) -> dict[str, str]:
 def version_headers(
     record: VersionRecord, *, version_id: str | None, checksums: bool, overridden: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """The headers of a GET or HEAD, without length and range. `version_id`: what to show, None where versioning is off."""
+    """The headers of a GET or HEAD, without length and range. `version_id`: what to show, None where versioning is
+    off.
+    """
     stored = {**record.headers, **overridden} if overridden else record.headers
     headers = [
         ("ETag", f'"{record.etag}"'),

@@ -1,6 +1,6 @@
 """ListObjects, ListObjectsV2, ListObjectVersions: a page of catalog rows becomes a page of XML.
 
-Rule: one f-string a row and one join a page; what is the same in every row (owner, dates of the same second) is made once.
+Rule: one f-string a row and one join a page; what many rows share (owner, dates of a second) is made once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
+
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import Owners
@@ -131,7 +132,10 @@ async def list_versions(call: Call, body: Body) -> Response:
     )
     after = ""
     if page.truncated:
-        after = f"<NextKeyMarker>{asked.encode(page.next_key or '')}</NextKeyMarker>{element('NextVersionIdMarker', page.next_version or None)}"
+        after = (
+            f"<NextKeyMarker>{asked.encode(page.next_key or '')}</NextKeyMarker>"
+            f"{element('NextVersionIdMarker', page.next_version or None)}"
+        )
     return xml_response(
         "ListVersionsResult",
         f"<Name>{escape(call.bucket)}</Name>{asked.elements()}<KeyMarker>{asked.encode(key_marker)}</KeyMarker>"
@@ -161,8 +165,9 @@ def version_rows(entries: list[tuple[str, ListedVersion, bool]], encode: Callabl
     rows: list[str] = []
     for key, version, is_latest in entries:
         head = (
-            f"<Key>{encode(key)}</Key><VersionId>{version.version_id}</VersionId><IsLatest>{'true' if is_latest else 'false'}"
-            f"</IsLatest><LastModified>{iso_time(version.modified_ms)}</LastModified>"
+            f"<Key>{encode(key)}</Key><VersionId>{version.version_id}</VersionId>"
+            f"<IsLatest>{'true' if is_latest else 'false'}</IsLatest>"
+            f"<LastModified>{iso_time(version.modified_ms)}</LastModified>"
         )
         owner = owners.xml(version.owner)
         if version.kind == VersionKind.DELETE_MARKER:

@@ -1,6 +1,7 @@
 """Multipart uploads: begin, part, complete, abort, and the two listings.
 
-Rule: an upload id is an opaque key of the catalog; one that does not look like ours is NoSuchUpload before anything reads it.
+Rule: an upload id is an opaque key of the catalog; one that does not look like ours is NoSuchUpload before anything
+reads it.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import re
 from xml.etree.ElementTree import Element
 
-from edgestore.errors import NoSuchUpload
 from edgestore.objects import Body, CompleteRequest, NamedPart, PartRequest, UploadRequest
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3 import checksums, conditions, headers, xml
 from edgestore.protocols.s3.bodies import decoded_body, expectation, read_document
+
+from edgestore.errors import NoSuchUpload
+from edgestore.protocols.s3 import checksums, conditions, headers, xml
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.checksums import ELEMENT_NAMES
 from edgestore.protocols.s3.faults import Fault
@@ -157,7 +159,10 @@ async def list_uploads(call: Call, body: Body) -> Response:
     owners = Owners(call)
     after = ""
     if page.truncated:
-        after = f"<NextKeyMarker>{asked.encode(page.next_key)}</NextKeyMarker>{element('NextUploadIdMarker', page.next_upload_id)}"
+        after = (
+            f"<NextKeyMarker>{asked.encode(page.next_key)}</NextKeyMarker>"
+            f"{element('NextUploadIdMarker', page.next_upload_id)}"
+        )
     rows = (
         f"<Upload><Key>{asked.encode(upload.key)}</Key><UploadId>{upload.upload_id}</UploadId>"
         f"<Initiator>{owner_fields(call, upload.owner)}</Initiator>{owners.xml(upload.owner)}"

@@ -1,6 +1,6 @@
 """GetObject, HeadObject, GetObjectAttributes: conditions, then range or part, then headers and bytes.
 
-Rule: one function (`select`) decides status, headers and bytes from the version alone, for the fast lane and the slow one.
+Rule: one function (`select`) decides status, headers and bytes, for the fast lane and the slow one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from edgestore.objects import Body, ObjectReader
 from edgestore.protocols.http import BodyStream, Response
+
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
-from edgestore.protocols.s3.call import Call, Reply, empty_response, xml_response
+from edgestore.protocols.s3.call import Call, Reply, xml_response
 from edgestore.protocols.s3.conditions import Verdict
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.xml import element, http_time

@@ -1,14 +1,14 @@
-"""PutObject and DeleteObject: what the request promises about its bytes and is bound to, handed to the object service."""
+"""PutObject and DeleteObject: what the request promises about its bytes goes to the object service."""
 
 from __future__ import annotations
 
-from edgestore.errors import EdgeStoreError
 from edgestore.objects import Body, PutRequest
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3 import checksums, conditions, headers
 from edgestore.protocols.s3.bodies import decoded_body, decoded_bytes, expectation
+
+from edgestore.errors import EdgeStoreError
+from edgestore.protocols.s3 import checksums, conditions, headers
 from edgestore.protocols.s3.call import Call, Reply, empty_response
-from edgestore.protocols.s3.faults import Fault
 from edgestore.records import VersionRecord
 
 

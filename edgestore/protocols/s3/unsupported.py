@@ -1,6 +1,7 @@
 """What S3 has and this site does not yet: sub-resources and headers that are answered 501, by name.
 
-Rule: a header or parameter that would change what a request means is refused, never ignored. Those accepted without effect
+Rule: a header or parameter that would change what a request means is refused, never ignored. Those accepted without
+effect
 (listed in the compatibility table) mean here what they would mean on a bucket without the feature.
 """
 
@@ -13,14 +14,50 @@ from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.headers import require_storage_class
 
 BUCKET_SUBRESOURCES = frozenset(
-    (
-        "abac accelerate analytics cors encryption intelligent-tiering inventory lifecycle logging metadataConfiguration "
-        "metadataInventoryTable metadataJournalTable metadataTable metrics notification object-lock ownershipControls policy "
-        "policyStatus publicAccessBlock replication replication-metrics requestPayment session tagging website"
-    ).split()
+    [
+        "abac",
+        "accelerate",
+        "analytics",
+        "cors",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "lifecycle",
+        "logging",
+        "metadataConfiguration",
+        "metadataInventoryTable",
+        "metadataJournalTable",
+        "metadataTable",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "replication-metrics",
+        "requestPayment",
+        "session",
+        "tagging",
+        "website",
+    ]
 )
 OBJECT_SUBRESOURCES = frozenset(
-    "annotation annotations append encryption legal-hold renameObject restore retention select select-type tagging torrent".split()
+    [
+        "annotation",
+        "annotations",
+        "append",
+        "encryption",
+        "legal-hold",
+        "renameObject",
+        "restore",
+        "retention",
+        "select",
+        "select-type",
+        "tagging",
+        "torrent",
+    ]
 )
 
 # Begins of header names, all of which ask for something that is not there.

@@ -25,7 +25,7 @@ DEPTH_MAX = 8
 _UNSAFE = re.compile("[&<>\"'\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _URL_UNSAFE = re.compile(r"[^A-Za-z0-9._~/-]")
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC, formatted below with a Z
+_EPOCH = datetime(1970, 1, 1)
 
 
 class MalformedXML(BadRequest):

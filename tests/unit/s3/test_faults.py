@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from edgestore import errors
+from edgestore.protocols.s3 import faults
+from edgestore.protocols.s3.faults import Fault, code_of, fault_headers, fault_xml, status_of
+
+
+def every_error() -> list[type[errors.EdgeStoreError]]:
+    return [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EdgeStoreError)
+    ]
+
+
+def answer(error: errors.EdgeStoreError) -> dict[str, str]:
+    root = ElementTree.fromstring(fault_xml(error, resource="/b/k&<\x85", request_id="R", host_id="H"))
+    assert root.tag == "Error"
+    return {child.tag: child.text or "" for child in root}
+
+
+@pytest.mark.parametrize("kind", every_error())
+def test_every_error_of_the_tree_has_a_code_a_status_and_a_document(kind: type[errors.EdgeStoreError]) -> None:
+    fields = answer(kind())
+    assert fields["Code"] in faults.CODES
+    assert fields["Message"]
+    assert (fields["RequestId"], fields["HostId"], fields["Resource"]) == ("R", "H", "/b/k&<\x85")
+
+
+@pytest.mark.parametrize("code", sorted(faults.CODES))
+def test_every_code_has_words_and_a_status(code: str) -> None:
+    error = Fault(code)
+    assert code_of(error) == code
+    assert 300 < status_of(error) < 600
+    assert answer(error)["Message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (errors.NoSuchKey(), "NoSuchKey", 404),
+        (errors.NoSuchBucket(), "NoSuchBucket", 404),
+        (errors.NoSuchUpload(), "NoSuchUpload", 404),
+        (errors.NoSuchVersion(), "NoSuchVersion", 404),
+        (errors.PreconditionFailed(), "PreconditionFailed", 412),
+        (errors.BucketExists(owned=True), "BucketAlreadyOwnedByYou", 409),
+        (errors.BucketExists(owned=False), "BucketAlreadyExists", 409),
+        (errors.BucketNotEmpty(), "BucketNotEmpty", 409),
+        (errors.DeleteMarkerMethod(), "MethodNotAllowed", 405),
+        (errors.StorageFull(), "InsufficientStorage", 507),
+        (errors.TooBusy(), "SlowDown", 503),
+        (errors.Closing(), "ServiceUnavailable", 503),
+        (errors.Corrupt(path="/data/secret"), "InternalError", 500),
+        (errors.DiskFailed(), "InternalError", 500),
+        (errors.InvalidRange(), "InvalidRange", 416),
+        (errors.NotSupported(), "NotImplemented", 501),
+        (errors.InvalidCredentials(reason="InvalidAccessKeyId"), "InvalidAccessKeyId", 403),
+        (errors.InvalidCredentials(reason="RequestTimeTooSkewed"), "RequestTimeTooSkewed", 403),
+        (errors.InvalidCredentials(reason="anything else"), "SignatureDoesNotMatch", 403),
+        (errors.Denied(), "AccessDenied", 403),
+        (errors.BadDigest(), "BadDigest", 400),
+        (errors.IncompleteBody(), "IncompleteBody", 400),
+        (errors.TooSmall(), "EntityTooSmall", 400),
+        (errors.BadDigest(code="XAmzContentSHA256Mismatch"), "XAmzContentSHA256Mismatch", 400),
+    ],
+)
+def test_error_tree_maps_to_s3(error: errors.EdgeStoreError, code: str, status: int) -> None:
+    assert (code_of(error), status_of(error)) == (code, status)
+
+
+def test_what_broke_inside_stays_inside() -> None:
+    document = fault_xml(
+        errors.Corrupt("page at /srv/data/x", path="/srv/data/x", key="k"), resource="/", request_id="R", host_id="H"
+    )
+    assert b"/srv/data" not in document
+    assert b"<Key>" not in document
+
+
+def test_fields_that_are_not_for_clients_are_not_shown() -> None:
+    fields = answer(
+        errors.InvalidCredentials(
+            reason="SignatureDoesNotMatch", access_key="AK", secret="s", expected="sig", StringToSign="x"
+        )
+    )
+    assert fields["AWSAccessKeyId"] == "AK"
+    assert fields["StringToSign"] == "x"
+    assert "s" not in fields.values()
+    assert "sig" not in fields.values()
+
+
+def test_error_headers() -> None:
+    assert fault_headers(errors.TooBusy(retry_after_s=3), "SlowDown") == [("Retry-After", "3")]
+    marker = errors.NoSuchKey(delete_marker_version="v1")
+    assert fault_headers(marker, "NoSuchKey") == [("x-amz-delete-marker", "true"), ("x-amz-version-id", "v1")]
+    assert fault_headers(errors.InvalidRange(ActualObjectSize=5), "InvalidRange") == [("Content-Range", "bytes */5")]
