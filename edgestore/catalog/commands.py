@@ -1,7 +1,7 @@
 """Every change that the catalog knows, as bytes: an entry is a header and up to some hundred operations (rule 9).
 
-Rule: an operation is deterministic, bounded and validated when it is applied; it is never refused for being old data, only
-for its format version. Tags and field order are the disk format: append only.
+Rule: an operation is deterministic, bounded and validated when it is applied; it is never refused for being old data,
+only for its format version. Tags and field order are the disk format: append only.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SetVersioning(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class PutObject(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Result: VersionRecord. Fails: NoSuchBucket, PreconditionFailed, NoSuchKey (IfMatch on nothing), StaleChunk."""
+    """Result: VersionRecord. Fails: NoSuchBucket, PreconditionFailed, NoSuchKey (nothing to match), StaleChunk."""
 
     bucket_id: int
     key: str
@@ -79,9 +79,9 @@ class PutObject(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class CopyObject(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Copies by reference. `source_version`: (site incarnation, log index, position). Result: VersionRecord.
+    """Copies by reference. `source_version`: (incarnation, log index, position). Result: VersionRecord.
 
-    `headers`/`metadata` None: those of the source. Fails: NoSuchBucket, NoSuchKey (the source went), PreconditionFailed.
+    `headers`/`metadata` None: those of the source. Fails: NoSuchBucket, NoSuchKey (it went), PreconditionFailed.
     `checksums` None: those of the source.
     """
 
@@ -185,7 +185,7 @@ class CloseWriter(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 class CondemnChunks(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Condemns those of `chunk_ids` that are garbage (nothing names them, and nothing may any more). Result: list of ids."""
+    """Condemns those of `chunk_ids` that are garbage: nothing names them, nothing may any more. Result: list of ids."""
 
     chunk_ids: tuple[bytes, ...]
 
@@ -197,7 +197,7 @@ class ReclaimedChunks(msgspec.Struct, frozen=True, array_like=True, tag=15):
 
 
 class ContinueDrop(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    """Does the next bounded piece of a drop job (an aborted or completed upload, a huge version). Result: True when done."""
+    """Does the next bounded piece of a drop job (an ended upload, a huge version). Result: True when done."""
 
     job_id: bytes
     pieces_max: int = 256
@@ -264,7 +264,7 @@ Command = (
 
 
 class Operation(msgspec.Struct, frozen=True, array_like=True):
-    """One command with its id. Session: one start of one proposer. The id is (session, sequence), born at `born_ms` of log time.
+    """One command with its id: (session, sequence), born at `born_ms` of log time. Session: one start of one proposer.
 
     `settled`: the proposer knows the outcome of every sequence below it, so their results need not be remembered.
     """
@@ -308,5 +308,3 @@ def decode_entry(data: bytes | memoryview) -> Entry:
     if len(data) < 1 or data[0] != ENTRY_FORMAT:
         raise ValueError(f"log entry format {data[0] if len(data) else None} is not {ENTRY_FORMAT}")
     return _decoder.decode(memoryview(data)[1:])
-
-

@@ -1,0 +1,18 @@
+"""What the site agrees on: the rows of the catalog, the commands that change them, and the listings. Pure."""
+
+from edgestore.catalog import commands
+from edgestore.catalog.apply import Applier
+from edgestore.catalog.listing import ObjectPage, UploadPage, VersionPage, list_objects, list_uploads, list_versions
+from edgestore.catalog.state import State
+
+__all__ = [
+    "Applier",
+    "ObjectPage",
+    "State",
+    "UploadPage",
+    "VersionPage",
+    "commands",
+    "list_objects",
+    "list_uploads",
+    "list_versions",
+]

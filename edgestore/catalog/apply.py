@@ -1,0 +1,125 @@
+"""Applies log entries: every operation in order, one atomic batch an entry, the applied index in it (rule 2).
+
+Rule: the outcome depends on the rows and the entry only: same entries, same rows, on every replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from edgestore.catalog import commands, extents, owners, rows, uploads, versions
+from edgestore.catalog.context import Context
+from edgestore.catalog.keys import Table, row
+from edgestore.catalog.memory import OperationMemory, decode_outcome, encode_outcome
+from edgestore.catalog.state import State
+from edgestore.catalog.view import OrderedStore, Transaction
+from edgestore.errors import Corrupt, EdgeStoreError
+from edgestore.records import SITE_TENANT
+
+HANDLERS: dict[type, Callable[[Context, Any], object]] = {
+    commands.CreateBucket: owners.create_bucket,
+    commands.DeleteBucket: owners.delete_bucket,
+    commands.SetVersioning: owners.set_versioning,
+    commands.PutObject: versions.put_object,
+    commands.CopyObject: versions.copy_object,
+    commands.DeleteObject: versions.delete_object,
+    commands.CreateUpload: uploads.create_upload,
+    commands.PutPart: uploads.put_part,
+    commands.CompleteUpload: uploads.complete_upload,
+    commands.AbortUpload: uploads.abort_upload,
+    commands.RegisterWriter: extents.register_writer,
+    commands.AdvanceWriter: extents.advance_writer,
+    commands.CloseWriter: extents.close_writer,
+    commands.CondemnChunks: extents.condemn_chunks,
+    commands.ReclaimedChunks: extents.reclaimed_chunks,
+    commands.ContinueDrop: extents.continue_drop,
+    commands.PutTenant: owners.put_tenant,
+    commands.PutKey: owners.put_key,
+    commands.DeleteKey: owners.delete_key,
+    commands.Tick: owners.tick,
+    commands.FoundSite: owners.found_site,
+}
+
+_CHANGES_BUCKETS = (commands.CreateBucket, commands.DeleteBucket, commands.SetVersioning)
+
+
+class Applier:
+    """The one writer of the catalog."""
+
+    def __init__(self, store: OrderedStore, group: int = 0) -> None:
+        self.state = State(store, group)
+        self._store, self._group = store, group
+        self._memory = OperationMemory(store, group)
+        self.site = self.state.site()
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that the rows contain."""
+        return self.site.index
+
+    def apply(self, index: int, term: int, payload: bytes | memoryview) -> list[object]:
+        """Applies one entry and returns an outcome for each operation: a value or an EdgeStoreError.
+
+        An entry that was applied before changes nothing and returns an empty list. Raises Corrupt for bytes that are
+        no entry, and for a gap in the indices.
+        """
+        if index <= self.site.index:
+            return []
+        if index != self.site.index + 1:
+            raise Corrupt(f"entry {index} follows {self.site.index}: entries between are missing", index=index)
+        if not payload:
+            self._advance(index, term)
+            return []
+        try:
+            entry = commands.decode_entry(payload)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise Corrupt(f"log entry {index} does not decode: {error}", index=index) from error
+        return self._apply_entry(index, term, entry)
+
+    def _advance(self, index: int, term: int) -> None:
+        """An entry without operations (a leader's first)."""
+        self.site = msgspec.structs.replace(self.site, index=index, term=term)
+        self._store.write([(row(self._group, Table.SITE, SITE_TENANT), rows.encode(self.site))])
+
+    def _apply_entry(self, index: int, term: int, entry: commands.Entry) -> list[object]:
+        transaction = Transaction(self._store)
+        log_time_ms = max(entry.log_time_ms, self.site.log_time_ms)
+        site = msgspec.structs.replace(self.site, index=index, term=term, log_time_ms=log_time_ms)
+        state = State(transaction, self._group)
+        context = Context(transaction, state, self._group, index, log_time_ms, site)
+        outcomes: list[object] = []
+        fresh: dict[int, list[rows.RememberedOutcome]] = {}
+        for position, operation in enumerate(entry.operations):
+            context.position = position
+            outcome = self._apply_operation(context, operation, fresh)
+            outcomes.append(outcome)
+        context.write_usage()
+        self._memory.write(context, entry.operations, fresh)
+        context.put(Table.SITE, SITE_TENANT, b"", rows.encode(context.site))
+        context.keep()
+        self._store.write(list(transaction.changes.items()))
+        self.site = context.site
+        if any(isinstance(operation.command, _CHANGES_BUCKETS) for operation in entry.operations):
+            self.state.forget_buckets()
+        return outcomes
+
+    def _apply_operation(
+        self, context: Context, operation: commands.Operation, fresh: dict[int, list[rows.RememberedOutcome]]
+    ) -> object:
+        site = context.site
+        outcome: object
+        try:
+            earlier = self._memory.earlier(context, operation)
+            if earlier is not None:
+                return decode_outcome(earlier)
+            outcome = HANDLERS[type(operation.command)](context, operation.command)
+            context.keep()
+        except EdgeStoreError as error:
+            context.forget(site)
+            context.state.forget_buckets()
+            outcome = error
+        fresh.setdefault(operation.session, []).append(encode_outcome(operation.sequence, outcome))
+        return outcome
