@@ -100,7 +100,7 @@ class CopyObject(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class DeleteObject(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """Deletes the current version, or writes a delete marker where versioning asks for one, or removes one named version.
+    """Deletes the current version, or writes a delete marker where versioning asks for it, or removes a named version.
 
     `version`: None; () for the null version; or (site incarnation, log index, position). Result: Deleted.
     Fails: NoSuchBucket, PreconditionFailed. Deleting what is not there succeeds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, age, number, row, successor
@@ -163,7 +165,7 @@ def register_writer(context: Context, command: commands.RegisterWriter) -> Write
         if earlier.node == command.node:
             context.delete(Table.WRITERS, SITE_TENANT, number(earlier.writer))
     record = WriterRecord(context.site.next_writer, command.node, context.index)
-    context.site = rows.msgspec.structs.replace(context.site, next_writer=context.site.next_writer + 1)
+    context.site = msgspec.structs.replace(context.site, next_writer=context.site.next_writer + 1)
     context.put(Table.WRITERS, SITE_TENANT, number(record.writer), rows.encode(record))
     return record
 

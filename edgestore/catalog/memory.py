@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -44,7 +45,7 @@ OUTCOMES: tuple[type, ...] = (
     KeyRecord,
 )
 _KINDS = {outcome: kind for kind, outcome in enumerate(OUTCOMES)}
-_DECODERS = [
+_DECODERS: list[msgspec.msgpack.Decoder[Any]] = [
     msgspec.msgpack.Decoder(tuple[str, str] if kind == 0 else outcome) for kind, outcome in enumerate(OUTCOMES)
 ]
 

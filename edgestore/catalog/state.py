@@ -125,7 +125,7 @@ class State:
     def parts(self, bucket: BucketRecord, upload_id: str, *, after: int = 0, limit: int = 10_000) -> list[PartRecord]:
         """Parts with a number above `after`."""
         prefix = row(self.group, Table.PARTS, bucket.owner, upload_bytes(upload_id))
-        found = []
+        found: list[PartRecord] = []
         for _, value in self.view.scan(prefix + (after + 1).to_bytes(2, "big"), successor(prefix)):
             if len(found) == limit:
                 break
@@ -144,7 +144,7 @@ class State:
     def condemned(self, limit: int) -> list[tuple[bytes, int]]:
         """(chunk id, index at which it was condemned), at most `limit`."""
         prefix = row(self.group, Table.CONDEMNED, SITE_TENANT)
-        found = []
+        found: list[tuple[bytes, int]] = []
         for key, value in self._table(Table.CONDEMNED):
             if len(found) == limit:
                 break

@@ -2,7 +2,8 @@
 
 from edgestore.disk.files import File, Files, SystemFiles, Worker
 from edgestore.disk.index import OrderedStore, RocksIndex
-from edgestore.disk.journal import Journal, JournalRecord, RecordKind
+from edgestore.disk.journal import Journal
+from edgestore.disk.journal_frames import JournalRecord, RecordKind
 
 __all__ = [
     "File",

@@ -89,14 +89,11 @@ class RocksIndex:
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """See `OrderedView.scan`."""
-        if reverse:
-            return self._scan_back(start, stop)
-        return cast(Any, iter(self._database.items(read_opt=_bounded(stop), from_key=start)))  # type: ignore[no-any-return]
-
-    def _scan_back(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        rows = cast(Any, self._database.items(backwards=True, read_opt=_bounded(stop)))
+        bounds = _bounded(stop)  # rocksdict keeps a pointer into it: it must outlive the iterator
+        position: dict[str, bytes] = {} if reverse else {"from_key": start}
+        rows = cast(Any, self._database.items(backwards=reverse, read_opt=bounds, **position))
         for key, value in rows:
-            if key < start:
+            if key < start or key >= stop:
                 return
             yield key, value
 
