@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from edgestore.errors import NotSupported
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3.bodies import read_document
-
-from edgestore.errors import NotSupported
 from edgestore.protocols.s3 import xml
 from edgestore.protocols.s3.addressing import require_bucket_name
+from edgestore.protocols.s3.bodies import read_document
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.listing import make_token, parse_token

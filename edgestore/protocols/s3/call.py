@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgestore.protocols.http import RequestHead, Response
-from edgestore.security import Verified
-
 from edgestore.clock import Clock
 from edgestore.errors import EdgeStoreError
+from edgestore.protocols.http import RequestHead, Response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.xml import XML_TYPE, document
 from edgestore.records import Principal, Versioning
+from edgestore.security import Verified
 
 if TYPE_CHECKING:
     from edgestore.objects import ObjectService

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edgestore.errors import DeleteMarkerMethod
 from edgestore.objects import Body, CopyPartRequest, CopyRequest
 from edgestore.protocols.http import Response
-
-from edgestore.errors import DeleteMarkerMethod
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
 from edgestore.protocols.s3.addressing import resolve_copy_source
 from edgestore.protocols.s3.call import Call, xml_response

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-
-from edgestore.objects import Body
-from edgestore.protocols.http import Response
-from edgestore.protocols.s3.bodies import read_document
+from xml.etree.ElementTree import Element
 
 from edgestore.errors import EdgeStoreError
+from edgestore.objects import Body
+from edgestore.protocols.http import Response
 from edgestore.protocols.s3 import checksums, conditions, xml
+from edgestore.protocols.s3.bodies import read_document
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault, fault_element
 from edgestore.protocols.s3.xml import element
@@ -50,7 +50,7 @@ async def delete_objects(call: Call, body: Body) -> Response:
     return xml_response("DeleteResult", *(row for row in rows if not quiet or row.startswith("<Error>")))
 
 
-def parse_targets(root: xml.Element) -> list[Target]:
+def parse_targets(root: Element) -> list[Target]:
     """What the document asks for. Raises MalformedXML for none or for more than 1,000."""
     objects = xml.children(root, "Object")
     if not 1 <= len(objects) <= KEYS_MAX:

@@ -52,6 +52,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
     "InvalidURI": (400, "The specified URI couldn't be parsed."),
     "KeyTooLongError": (400, "Your key is too long."),
+    "MalformedTrailerError": (400, "The request contained trailing data that was not well-formed."),
     "MalformedXML": (
         400,
         "The XML that you provided was not well formed or did not validate against our published schema.",

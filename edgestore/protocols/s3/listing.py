@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
-
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import Owners

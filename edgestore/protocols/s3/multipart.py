@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from xml.etree.ElementTree import Element
 
+from edgestore.errors import NoSuchUpload
 from edgestore.objects import Body, CompleteRequest, NamedPart, PartRequest, UploadRequest
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3.bodies import decoded_body, expectation, read_document
-
-from edgestore.errors import NoSuchUpload
 from edgestore.protocols.s3 import checksums, conditions, headers, xml
+from edgestore.protocols.s3.bodies import decoded_body, expectation, read_document
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.checksums import ELEMENT_NAMES
 from edgestore.protocols.s3.faults import Fault

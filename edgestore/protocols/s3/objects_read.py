@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from edgestore.objects import Body, ObjectReader
 from edgestore.protocols.http import BodyStream, Response
-
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
 from edgestore.protocols.s3.call import Call, Reply, xml_response
 from edgestore.protocols.s3.conditions import Verdict

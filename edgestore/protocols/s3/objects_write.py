@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from edgestore.errors import EdgeStoreError
 from edgestore.objects import Body, PutRequest
 from edgestore.protocols.http import Response
-from edgestore.protocols.s3.bodies import decoded_body, decoded_bytes, expectation
-
-from edgestore.errors import EdgeStoreError
 from edgestore.protocols.s3 import checksums, conditions, headers
+from edgestore.protocols.s3.bodies import decoded_body, decoded_bytes, expectation
 from edgestore.protocols.s3.call import Call, Reply, empty_response
-from edgestore.records import VersionRecord
+from edgestore.records import Checksum, VersionRecord
 
 
-def put_request(call: Call) -> PutRequest:
+def put_request(call: Call, trailing: tuple[Checksum, ...] = ()) -> PutRequest:
     """The request for the object service, from headers alone."""
     given = call.headers
     return PutRequest(
@@ -21,7 +20,7 @@ def put_request(call: Call) -> PutRequest:
         headers=headers.system_headers(given),
         metadata=headers.user_metadata(given),
         condition=conditions.write_condition(given),
-        expected=expectation(call),
+        expected=expectation(call, trailing),
     )
 
 
@@ -36,10 +35,13 @@ def put_hot(call: Call, body: bytes, reply: Reply) -> bool:
     """PutObject in the fast lane: answered by the callback of the commit."""
 
     def done(record: VersionRecord | None, error: EdgeStoreError | None) -> None:
-        reply(_put_response(call, record) if record is not None else error or EdgeStoreError())
+        try:
+            reply(_put_response(call, record) if record is not None else error or EdgeStoreError())
+        except EdgeStoreError as late:
+            reply(late)
 
     content = decoded_bytes(call, body)
-    call.objects.put_small(call.principal, put_request(call, content.checksums), content.data, done)
+    call.objects.put_small(call.principal, put_request(call, content.trailing), content.data, done)
     return True
 
 

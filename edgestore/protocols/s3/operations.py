@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
-
 from edgestore.protocols.s3 import buckets, copy, delete, listing, multipart, objects_read, objects_write, owners
 from edgestore.protocols.s3.call import Call, Reply
 from edgestore.protocols.s3.faults import Fault

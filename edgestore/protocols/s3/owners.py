@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from edgestore.errors import NotFound, NotSupported
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
-
-from edgestore.errors import NotFound, NotSupported
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.xml import element

@@ -12,20 +12,19 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgestore.objects import Body
-from edgestore.protocols.http import Plan, RequestHead, Response
-from edgestore.security import SignedRequest, SigningLimits, verify_request
-
 from edgestore.clock import Clock, Entropy
 from edgestore.config import HttpConfig, S3Config
 from edgestore.errors import Denied, EdgeStoreError
+from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
+from edgestore.protocols.http import Plan, RequestHead, Response
 from edgestore.protocols.s3 import addressing, faults
 from edgestore.protocols.s3.call import Call, Services
 from edgestore.protocols.s3.operations import SUB_RESOURCES, Operation, find_operation
 from edgestore.protocols.s3.owners import require_expected_owner
 from edgestore.protocols.s3.unsupported import refuse_unsupported_headers
 from edgestore.protocols.s3.xml import XML_TYPE
+from edgestore.security import SignedRequest, SigningLimits, verify_request
 
 if TYPE_CHECKING:
     from edgestore.objects import ObjectService
