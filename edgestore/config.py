@@ -37,9 +37,6 @@ class ConsensusConfig:
     entry_operations_max: int = 512
     entry_bytes_max: int = 1024 * 1024
     entries_in_flight_max: int = 2
-    tick_ms: int = 20
-    log_entries_kept_max: int = 4096
-    """The catalog is flushed and the journal trimmed when the log in memory holds more entries than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,10 @@ class MetaConfig:
     proposals_max: int = 4096
     """Operations waiting for their commit; beyond it `TooBusy`."""
     propose_timeout_s: float = 30.0
-    operation_memory_ms: int = 600_000
-    """Log time for which an operation id is remembered; an older one is refused (rule 9)."""
+    flush_operations_max: int = 50_000
+    """The catalog is flushed after this many operations: a start replays at most about as many."""
+    flush_journal_bytes_max: int = 128 * 1024 * 1024
+    """... or when this much of the journal lies behind the current file."""
     catalog_write_buffer_bytes: int = 16 * 1024 * 1024
     catalog_cache_bytes: int = 24 * 1024 * 1024
 

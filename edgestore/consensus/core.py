@@ -1,0 +1,279 @@
+"""PySyncObj as the vote, append and commit core, and nothing else; docs/internals/consensus.md lists the hooks.
+
+Rule 2: a member counts itself only up to its own synced index, and applies at most min(committed, synced).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import pysyncobj.syncobj
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from edgestore.consensus.interface import ConsensusStatus, Done, StateMachine
+from edgestore.consensus.journal import RaftJournal
+from edgestore.disk import Journal, JournalRecord, RecordKind
+from edgestore.errors import Closing, Corrupt, Unavailable
+from edgestore.observe import NO_METRICS, Metrics
+
+log = logging.getLogger("edgestore.consensus")
+
+PYSYNCOBJ_VERSION = "0.3.17"
+REGULAR = b"\x00"
+NEVER = 10**9
+
+PRIVATE_METHODS = (
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__onBecomeLeader",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__setState",
+    "_SyncObj__getCurrentLogIndex",
+    "_SyncObj__applyLogEntries",
+    "_SyncObj__onMessageReceived",
+    "_SyncObj__tryLogCompaction",
+    "_checkCommandsToApply",
+    "_applyCommand",
+    "_onTick",
+)
+PRIVATE_FIELDS = (
+    "_SyncObj__raftLog",
+    "_SyncObj__raftState",
+    "_SyncObj__raftLeader",
+    "_SyncObj__raftCurrentTerm",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__raftLastApplied",
+    "_SyncObj__raftMatchIndex",
+    "_SyncObj__otherNodes",
+    "_SyncObj__selfNode",
+    "_SyncObj__commandsWaitingCommit",
+    "_SyncObj__votesCount",
+    "_SyncObj__leaderCommitIndex",
+)
+MODULE_NAMES = ("createJournal", "monotonicTime", "pickle", "_RAFT_STATE")
+PICKLERS = ("pysyncobj.pickle", "pysyncobj.journal", "pysyncobj.serializer", "pysyncobj.tcp_connection")
+
+
+def _refuse_pickle(*_: object, **__: object) -> Any:
+    raise Corrupt("something asked for pickle: commands and messages are never pickled")
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def check_core() -> None:
+    """Raises Corrupt where PySyncObj is not exactly what the hooks were written for."""
+    found = version("pysyncobj")
+    missing = [name for name in PRIVATE_METHODS if not hasattr(SyncObj, name)]
+    missing += [name for name in MODULE_NAMES if not hasattr(pysyncobj.syncobj, name)]
+    if found != PYSYNCOBJ_VERSION or missing:
+        raise Corrupt(
+            f"pysyncobj {found} is not the {PYSYNCOBJ_VERSION} that the node was built for"
+            f"{' (missing: ' + ', '.join(missing) + ')' if missing else ''}: install pysyncobj=={PYSYNCOBJ_VERSION}"
+        )
+
+
+def harden() -> None:
+    """Takes pickle away from PySyncObj, and gives it the loop's clock."""
+    for name in PICKLERS:
+        module = importlib.import_module(name)
+        for function in ("loads", "dumps"):
+            if hasattr(module, function):
+                setattr(module, function, _refuse_pickle)
+    pysyncobj.syncobj.monotonicTime = _loop_time
+
+
+class LoneTransport(Transport):  # type: ignore[misc]
+    """The transport of a group with one member: nothing listens and nothing is sent."""
+
+    def __init__(self, sync_object: SyncObj, self_node: Node, other_nodes: set[Node]) -> None:
+        super().__init__(sync_object, self_node, other_nodes)
+        if other_nodes:
+            raise AssertionError("a lone transport has no peers")
+
+    def send(self, node: Node, message: Any) -> bool:
+        """There is nobody."""
+        raise AssertionError(f"a lone member sent {message!r} to {node}")
+
+
+class Core(SyncObj):  # type: ignore[misc]
+    """One member of one group. Ticks run when something happened; there is no thread and no timer."""
+
+    def __init__(self, raft_journal: RaftJournal, member: str, machine: StateMachine) -> None:
+        self._machine = machine
+        self._raft_journal = raft_journal
+        create, pysyncobj.syncobj.createJournal = pysyncobj.syncobj.createJournal, lambda _: raft_journal
+        try:
+            configuration = SyncObjConf(
+                autoTick=False,
+                dynamicMembershipChange=False,
+                appendEntriesUseBatch=True,
+                appendEntriesBatchSizeBytes=NEVER,
+                logCompactionMinEntries=NEVER,
+                logCompactionMinTime=NEVER,
+                commandsWaitLeader=True,
+            )
+            super().__init__(Node(member), [], configuration, nodeClass=Node, transportClass=LoneTransport)
+        finally:
+            pysyncobj.syncobj.createJournal = create
+        missing = [name for name in PRIVATE_FIELDS if not hasattr(self, name)]
+        if missing:
+            raise Corrupt(f"pysyncobj has no {', '.join(missing)}: install pysyncobj=={PYSYNCOBJ_VERSION}")
+        self._SyncObj__raftLastApplied = self._SyncObj__raftCommitIndex = raft_journal.entries[0][1]
+
+    def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
+        """In place of PySyncObj's: stands, takes commands, counts, applies; no compaction, pipes or polls."""
+        state = pysyncobj.syncobj._RAFT_STATE
+        if self._SyncObj__raftState != state.LEADER:
+            self._stand(state)
+        self._checkCommandsToApply()
+        if self._SyncObj__raftState == state.LEADER:
+            self._advance_commit()
+        self._apply_committed()
+
+    def _stand(self, state: Any) -> None:
+        """A lone voter wins at once; its term and vote are in the journal before the entry that makes it leader."""
+        self._SyncObj__raftLeader = None
+        self._SyncObj__setState(state.CANDIDATE)
+        self._SyncObj__setCurrentTerm(self._SyncObj__raftCurrentTerm + 1, self._SyncObj__selfNode.id)
+        self._SyncObj__votesCount = 1
+        if self._SyncObj__votesCount > (len(self._SyncObj__otherNodes) + 1) / 2:
+            self._SyncObj__onBecomeLeader()
+
+    def _advance_commit(self) -> None:
+        """The highest index of this term that a majority has synced, this member included."""
+        synced = [self._raft_journal.synced_index]
+        synced += [self._SyncObj__raftMatchIndex[node] for node in self._SyncObj__otherNodes]
+        reached = sorted(synced, reverse=True)[len(synced) // 2]
+        first = self._raft_journal.entries[0][1]
+        if reached <= self._SyncObj__raftCommitIndex:
+            return
+        if self._raft_journal.entries[reached - first][2] == self._SyncObj__raftCurrentTerm:
+            self._SyncObj__raftCommitIndex = reached
+            self._raft_journal.setRaftCommitIndex(reached)
+        self._SyncObj__leaderCommitIndex = self._SyncObj__raftCommitIndex
+
+    def _apply_committed(self) -> None:
+        """At most min(committed, synced); each entry's callbacks right after it."""
+        limit = min(self._SyncObj__raftCommitIndex, self._raft_journal.synced_index)
+        entries = self._raft_journal.entries
+        while self._SyncObj__raftLastApplied < limit:
+            command, index, term = entries[self._SyncObj__raftLastApplied + 1 - entries[0][1]]
+            waiting = self._SyncObj__commandsWaitingCommit.pop(index, ())
+            payload = memoryview(command)[1:] if command[:1] == REGULAR else b""
+            outcomes = self._machine.apply(index, term, payload)
+            self._SyncObj__raftLastApplied = index
+            for proposed_term, callback in waiting:
+                if proposed_term == term:
+                    callback(outcomes, None)
+                else:
+                    callback(None, "discarded")
+
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
+        """PySyncObj's own applying unpickles and forgets rule 2."""
+        raise AssertionError("entries are applied by _apply_committed")
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802
+        """PySyncObj's own unpickles."""
+        raise AssertionError("entries are applied by _apply_committed")
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        """PySyncObj's own pickles."""
+        raise AssertionError("the log is trimmed after a flush of the catalog")
+
+
+class RaftConsensus:
+    """`Consensus` over `Core` for a group whose only voter is this member."""
+
+    def __init__(
+        self, journal: Journal, machine: StateMachine, *, member: str, group: int = 0, metrics: Metrics = NO_METRICS
+    ) -> None:
+        check_core()
+        harden()
+        self._journal, self._machine, self._group, self._metrics = journal, machine, group, metrics
+        self._closed = False
+        self._raft_journal = RaftJournal(journal, group, 0, machine.applied_index)
+        if machine.applied_index == 0:
+            machine.apply(1, 0, b"")
+        self._core = Core(self._raft_journal, member, machine)
+
+    async def start(self) -> None:
+        """Becomes leader, which commits and applies what the journal holds beyond the state machine."""
+        future = asyncio.get_running_loop().create_future()
+        self._core.doTick(0.0)
+        self._sync(lambda: future.done() or future.set_result(None))
+        await future
+
+    def propose(self, payload: bytes, done: Done) -> None:
+        """See `Consensus.propose`."""
+        if self._closed:
+            done(None, Closing("the node is closing: send it again later"))
+            return
+
+        def answer(outcomes: list[object] | None, failure: object) -> None:
+            done(outcomes, Unavailable("the leader changed: try again") if failure else None)
+
+        self._core._applyCommand(REGULAR + payload, answer)
+        self._core.doTick(0.0)
+        self._sync(None)
+
+    def _sync(self, then: Callable[[], object] | None) -> None:
+        index = self._raft_journal.entries[-1][1]
+
+        def synced() -> None:
+            self._raft_journal.synced_index = max(index, self._raft_journal.synced_index)
+            if self._closed:
+                return
+            before = self._machine.applied_index
+            self._core.doTick(0.0)
+            self._metrics.count("consensus_entries_total", self._machine.applied_index - before)
+            self._forget_applied()
+            if then is not None:
+                then()
+
+        self._journal.sync(synced)
+
+    def _forget_applied(self) -> None:
+        """A lone member needs no entry in memory that is applied."""
+        self._raft_journal.deleteEntriesTo(self._machine.applied_index - self._raft_journal.entries[0][1])
+
+    async def read_barrier(self) -> None:
+        """See `Consensus.read_barrier`: a lone leader has applied whatever it has acknowledged."""
+        if not self.can_read_now():
+            raise Unavailable("the node has no leader yet: try again", retry_after_s=0.5)
+
+    def can_read_now(self) -> bool:
+        """See `Consensus.can_read_now`."""
+        return bool(self._core._isLeader()) and not self._closed
+
+    def status(self) -> ConsensusStatus:
+        """See `Consensus.status`."""
+        return ConsensusStatus(
+            is_leader=bool(self._core._isLeader()),
+            term=self._core.raftCurrentTerm,
+            last_index=self._raft_journal.entries[-1][1],
+            synced_index=self._raft_journal.synced_index,
+            committed_index=self._core.raftCommitIndex,
+            applied_index=self._machine.applied_index,
+        )
+
+    def trim(self, index: int, term: int, done: Callable[[], None]) -> None:
+        """See `Consensus.trim`. The record that a later start counts from is synced before files go."""
+        self._journal.append(JournalRecord(self._group, 0, RecordKind.SNAPSHOT, index, term))
+
+        def synced() -> None:
+            self._journal.trim(self._group, index)
+            done()
+
+        self._journal.sync(synced)
+
+    def close(self) -> None:
+        """See `Consensus.close`."""
+        self._closed = True

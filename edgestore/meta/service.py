@@ -1,0 +1,264 @@
+"""The one door to the catalog: callback style for the fast lane, coroutines for the rest.
+
+Rule: an operation is answered after its entry is committed and applied; what waits is bounded by `meta.proposals_max`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from edgestore.catalog import Applier, State, commands
+from edgestore.clock import Clock, Entropy
+from edgestore.config import ConsensusConfig, MetaConfig
+from edgestore.consensus import ConsensusStatus, RaftConsensus
+from edgestore.disk import Files, Journal, OrderedStore
+from edgestore.errors import Closing, EdgeStoreError, TooBusy, Unavailable
+from edgestore.meta.log_time import LogTime
+from edgestore.observe import NO_METRICS, Metrics
+from edgestore.records import SITE_TENANT
+
+log = logging.getLogger("edgestore.meta")
+
+Done = Callable[[Any, BaseException | None], None]
+OPERATION_OVERHEAD_BYTES = 512
+
+
+class _Waiting(msgspec.Struct):
+    """One operation on its way."""
+
+    operation: commands.Operation
+    done: Done
+    size_bytes: int
+
+
+class Meta:
+    """Proposals and reads of one group."""
+
+    def __init__(
+        self,
+        files: Files,
+        journal: Journal,
+        store: OrderedStore,
+        config: MetaConfig,
+        consensus_config: ConsensusConfig,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        node: str,
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        self._config, self._limits, self._entropy, self._metrics = config, consensus_config, entropy, metrics
+        self._loop = asyncio.get_running_loop()
+        self._journal, self._store = journal, store
+        self._worker = files.worker("flush")
+        self._applier = Applier(store)
+        self._time = LogTime(clock, self._applier.site.log_time_ms)
+        self._consensus = RaftConsensus(journal, self._applier, member=node, metrics=metrics)
+        self._session = int.from_bytes(entropy(8), "big") >> 1
+        self._sequence = 0
+        self._queue: deque[_Waiting] = deque()
+        self._under_way: deque[list[_Waiting]] = deque()
+        self._waiting = 0
+        self._scheduled = False
+        self._unflushed = 0
+        self._flush: asyncio.Task[None] | None = None
+        self._failed: BaseException | None = None
+        self.state: State = self._applier.state
+        metrics.watch("meta_proposals_waiting", lambda: self._waiting)
+
+    @classmethod
+    async def open(
+        cls,
+        files: Files,
+        journal: Journal,
+        store: OrderedStore,
+        config: MetaConfig,
+        consensus_config: ConsensusConfig,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        node: str,
+        metrics: Metrics = NO_METRICS,
+    ) -> Meta:
+        """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog differ."""
+        meta = cls(
+            files, journal, store, config, consensus_config, clock=clock, entropy=entropy, node=node, metrics=metrics
+        )
+        await meta._consensus.start()
+        if not meta._applier.site.site_id:
+            incarnation = int.from_bytes(entropy(4), "big") >> 1
+            await meta.propose(SITE_TENANT, commands.FoundSite(entropy(16), incarnation))
+        await meta.flush()
+        return meta
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that `state` contains."""
+        return self._applier.applied_index
+
+    def log_time_ms(self) -> int:
+        """Log time now: what expiry and retention are judged by (rule 9)."""
+        return self._time.now_ms()
+
+    def status(self) -> ConsensusStatus:
+        """Where the group stands."""
+        return self._consensus.status()
+
+    def can_read_now(self) -> bool:
+        """Whether `state` may be read without waiting."""
+        return self._consensus.can_read_now()
+
+    async def read_barrier(self) -> None:
+        """Returns when `state` contains everything acknowledged before."""
+        async with asyncio.timeout(self._config.propose_timeout_s):
+            await self._consensus.read_barrier()
+
+    # --- proposing -------------------------------------------------------------------------------------
+
+    def submit(self, tenant: int, command: commands.Command, done: Done) -> None:
+        """Proposes; `done(value, error)` after commit and apply. Raises TooBusy or Unavailable at once."""
+        if self._waiting >= self._config.proposals_max:
+            raise TooBusy("too many operations wait for their commit (meta.proposals_max): slow down")
+        if self._failed is not None:
+            raise Unavailable("the node is stopping: send it to another or try again later") from self._failed
+        self._sequence += 1
+        self._waiting += 1
+        operation = commands.Operation(
+            self._session, self._sequence, self._settled(), self._time.now_ms(), tenant, command
+        )
+        self._queue.append(_Waiting(operation, done, _size_bytes(command)))
+        if not self._scheduled and len(self._under_way) < self._limits.entries_in_flight_max:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)  # what this turn of the loop still brings goes with it
+
+    async def propose(self, tenant: int, command: commands.Command) -> Any:
+        """`submit` as a coroutine: returns the outcome or raises its error."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self.submit(tenant, command, done)
+        try:
+            async with asyncio.timeout(self._config.propose_timeout_s):
+                return await future
+        except TimeoutError as error:
+            message = "the commit takes too long: whether it happened is not known yet; read, then decide"
+            raise Unavailable(message) from error
+
+    def _settled(self) -> int:
+        """Every sequence below has a known outcome."""
+        if self._under_way:
+            return self._under_way[0][0].operation.sequence
+        return self._queue[0].operation.sequence if self._queue else self._sequence
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        while self._queue and len(self._under_way) < self._limits.entries_in_flight_max and self._failed is None:
+            batch, size = [self._queue.popleft()], 0
+            size = batch[0].size_bytes
+            while self._queue and len(batch) < self._limits.entry_operations_max:
+                size += self._queue[0].size_bytes
+                if size > self._limits.entry_bytes_max:
+                    break
+                batch.append(self._queue.popleft())
+            self._under_way.append(batch)
+            entry = commands.Entry(
+                commands.FEATURE_LEVEL, 0, 0, self._time.now_ms(), tuple(one.operation for one in batch)
+            )
+            self._consensus.propose(
+                commands.encode_entry(entry),
+                lambda outcomes, error, batch=batch: self._answered(batch, outcomes, error),
+            )
+
+    def _answered(self, batch: list[_Waiting], outcomes: list[object] | None, error: BaseException | None) -> None:
+        self._under_way.remove(batch)
+        self._waiting -= len(batch)
+        self._unflushed += len(batch)
+        self._metrics.count("meta_operations_total", len(batch))
+        if error is not None or outcomes is None:
+            for one in batch:
+                one.done(None, error or Unavailable("the entry was not applied"))
+        else:
+            for one, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, EdgeStoreError):
+                    one.done(None, outcome)
+                else:
+                    one.done(outcome, None)
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+        self._flush_when_due()
+
+    def fail(self, error: BaseException) -> None:
+        """The journal failed: nothing that waits is acknowledged, and nothing more is taken."""
+        self._failed = error
+        stopped = Unavailable("the disk failed and the node stops: whether the operation happened is not known")
+        waiting = [one for batch in self._under_way for one in batch] + list(self._queue)
+        self._under_way.clear()
+        self._queue.clear()
+        self._waiting = 0
+        for one in waiting:
+            one.done(None, stopped)
+
+    # --- flushing --------------------------------------------------------------------------------------
+
+    def _flush_when_due(self) -> None:
+        """Bounds what a start has to replay, in operations and in journal bytes."""
+        if self._flush is not None or self._failed is not None:
+            return
+        many = self._unflushed > self._config.flush_operations_max
+        if many or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
+            self._flush = self._loop.create_task(self.flush())
+            self._flush.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flush = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("flush-failed error=%s", error)
+
+    async def flush(self) -> None:
+        """Makes the catalog durable, then trims the journal up to the index read before (rule 2)."""
+        site = self._applier.site
+        self._unflushed = 0
+        await self._worker.run(self._store.flush)
+        if self._failed is not None:
+            return
+        trimmed: asyncio.Future[None] = self._loop.create_future()
+        self._consensus.trim(site.index, site.term, lambda: trimmed.done() or trimmed.set_result(None))  # type: ignore[func-returns-value]
+        async with asyncio.timeout(self._config.propose_timeout_s):
+            await trimmed
+        self._metrics.count("meta_flushes_total")
+
+    async def close(self) -> None:
+        """Answers what is under way, flushes, and stops."""
+        try:
+            async with asyncio.timeout(self._config.propose_timeout_s):
+                while (self._waiting or self._flush is not None) and self._failed is None:
+                    await asyncio.sleep(0.005)
+                if self._failed is None:
+                    await self.flush()
+        finally:
+            self._consensus.close()
+            self.fail(self._failed or Closing("the node is closing"))
+            self._worker.close()
+
+
+def _size_bytes(command: commands.Command) -> int:
+    """About what the command adds to its entry."""
+    if isinstance(command, commands.PutObject):
+        return OPERATION_OVERHEAD_BYTES + len(command.content.inline) + 64 * len(command.content.extents)
+    if isinstance(command, commands.CompleteUpload):
+        return OPERATION_OVERHEAD_BYTES + 48 * len(command.parts)
+    return OPERATION_OVERHEAD_BYTES
