@@ -81,11 +81,13 @@ def percent_decoded(text: str) -> str:
 def parse_query(raw: str) -> dict[str, str]:
     """The query, decoded once; `+` is a space. A name given twice is refused: two readers could take different ones."""
     query: dict[str, str] = {}
+    plain = raw.isascii()
     for pair in raw.split("&"):
         if not pair:
             continue
         name, _, value = pair.partition("=")
-        name, value = _decoded(name), _decoded(value)
+        if not plain or "%" in pair or "+" in pair:
+            name, value = _decoded(name), _decoded(value)
         if name in query:
             raise Fault("InvalidArgument", "A query parameter is given twice.", ArgumentName=name)
         query[name] = value
@@ -108,9 +110,7 @@ def require_bucket_name(name: str) -> None:
 
 
 def _decoded(text: str) -> str:
-    if "+" in text:
-        text = text.replace("+", " ")
-    return percent_decoded(text) if "%" in text or not text.isascii() else text
+    return percent_decoded(text.replace("+", " "))
 
 
 def _key(raw: str) -> str:

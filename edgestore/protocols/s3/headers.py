@@ -36,7 +36,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 def system_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """What is stored with the object of the standard headers; `aws-chunked` is framing and goes."""
     stored = {name: headers[name] for name in STORED if name in headers}
-    encoding = stored.get("content-encoding")
+    encoding = headers.get("content-encoding")
     if encoding is not None and "aws-chunked" in encoding.lower():
         kept = [word.strip() for word in encoding.split(",") if word.strip().lower() not in ("", "aws-chunked")]
         if kept:

@@ -9,6 +9,7 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
@@ -16,7 +17,7 @@ from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import Owners
 from edgestore.protocols.s3.xml import element, escape, iso_time, url_encode
-from edgestore.records import Checksum, ListedVersion, VersionKind
+from edgestore.records import Checksum, ChecksumType, ListedVersion, VersionKind
 
 PAGE_MAX = 1000
 
@@ -187,8 +188,13 @@ def prefix_rows(prefixes: list[str], encode: Callable[[str], str]) -> str:
 
 def checksum_names(found: tuple[Checksum, ...]) -> str:
     """`<ChecksumAlgorithm>` of each, and the type."""
-    names = "".join(f"<ChecksumAlgorithm>{checksum.algorithm}</ChecksumAlgorithm>" for checksum in found)
-    return f"{names}<ChecksumType>{found[0].type.name}</ChecksumType>"
+    return _named(tuple([checksum.algorithm for checksum in found]), found[0].type)
+
+
+@lru_cache(maxsize=64)
+def _named(algorithms: tuple[str, ...], kind: ChecksumType) -> str:
+    names = "".join(f"<ChecksumAlgorithm>{algorithm}</ChecksumAlgorithm>" for algorithm in algorithms)
+    return f"{names}<ChecksumType>{ChecksumType(kind).name}</ChecksumType>"
 
 
 def make_token(start_after: str) -> str:

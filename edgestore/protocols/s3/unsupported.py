@@ -78,6 +78,17 @@ _REFUSED_PREFIXES = (
     "x-amz-annotation",
 )
 
+# On nearly every request: passed over before anything else is looked at.
+_EVERYWHERE = frozenset(
+    [
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-checksum-crc32",
+        "x-amz-checksum-mode",
+        "x-amz-sdk-checksum-algorithm",
+    ]
+)
+
 # Header -> the values that ask for nothing. Any other value is refused.
 _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
     "x-amz-acl": frozenset(("private", "bucket-owner-full-control")),
@@ -94,7 +105,7 @@ _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
 def refuse_unsupported_headers(headers: Mapping[str, str]) -> None:
     """Raises NotSupported (501) for a header that asks for what is not there."""
     for name in headers:
-        if name[:6] != "x-amz-":
+        if name[:6] != "x-amz-" or name in _EVERYWHERE:
             continue
         harmless = _HARMLESS_VALUES.get(name)
         if harmless is not None:
@@ -114,7 +125,7 @@ def refuse_unsupported_query(level: str, query: Mapping[str, str]) -> None:
     for name in query:
         if name in missing:
             raise NotSupported(f"The {name} sub-resource is not implemented.", ResourceType=name.upper(), Header=name)
-        if name.lower().startswith("x-amz-server-side-encryption"):
+        if name[:10].lower() == "x-amz-serv":
             raise _refusal(name)
 
 
