@@ -1,5 +1,26 @@
-"""Checksums, erasure coding and aligned buffers: in C where it is built, else by the reference."""
+"""Checksums, erasure coding and aligned buffers: in C where it is built, else by the reference.
 
-from edgestore.kernels.reference import crc32, crc32_combine, crc32c, crc32c_combine, crc64nvme, crc64nvme_combine, page_crcs
+`EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
+"""
 
-__all__ = ["crc32", "crc32_combine", "crc32c", "crc32c_combine", "crc64nvme", "crc64nvme_combine", "page_crcs"]
+from edgestore.kernels.selection import (
+    active_kernel,
+    crc32,
+    crc32_combine,
+    crc32c,
+    crc32c_combine,
+    crc64nvme,
+    crc64nvme_combine,
+    page_crcs,
+)
+
+__all__ = [
+    "active_kernel",
+    "crc32",
+    "crc32_combine",
+    "crc32c",
+    "crc32c_combine",
+    "crc64nvme",
+    "crc64nvme_combine",
+    "page_crcs",
+]

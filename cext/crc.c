@@ -1,0 +1,189 @@
+/* CRC32, CRC32C and CRC64NVME: tables for what is short, carry-less multiplication for the rest.
+ *
+ * All three are reflected. A 16-byte register holds a polynomial of degree < 128 with bit i as x^(127 - i); the carry-less
+ * product of two reflected 64-bit halves then is a * b * x, so to move a register D bits on (times x^D modulo P) its low
+ * half is multiplied by x^(D + 63) and its high half by x^(D - 1), both modulo P. The constants are computed at start.
+ * (Gopal et al., Fast CRC Computation for Generic Polynomials Using PCLMULQDQ, Intel 2009.) */
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include <string.h>
+
+#define SHORT_BYTES 128
+
+struct crc {
+    uint64_t polynomial; /* reflected */
+    uint64_t mask;
+    unsigned bits;
+    uint64_t table[8][256];
+    uint64_t fold_512[2];  /* 4 registers of 16 bytes on */
+    uint64_t fold_128[2];  /* 1 register on */
+    uint64_t fold_2048[2]; /* 4 registers of 64 bytes on */
+};
+
+static struct crc crcs[CRC_KINDS] = {
+    [CRC_32] = {.polynomial = 0xEDB88320u, .mask = 0xFFFFFFFFu, .bits = 32},
+    [CRC_32C] = {.polynomial = 0x82F63B78u, .mask = 0xFFFFFFFFu, .bits = 32},
+    [CRC_64NVME] = {.polynomial = 0x9A6C9329AC4BC9B5u, .mask = 0xFFFFFFFFFFFFFFFFu, .bits = 64},
+};
+static enum kernel_level active;
+
+/* a * b modulo P; both reflected, bit (bits - 1) is x^0. */
+static uint64_t multiply(const struct crc *crc, uint64_t a, uint64_t b) {
+    uint64_t product = 0;
+    for (unsigned bit = crc->bits; bit-- > 0;) {
+        if (a >> bit & 1)
+            product ^= b;
+        b = b >> 1 ^ (b & 1 ? crc->polynomial : 0);
+    }
+    return product;
+}
+
+/* x^exponent modulo P, reflected. */
+static uint64_t power(const struct crc *crc, uint64_t exponent) {
+    uint64_t result = (uint64_t)1 << (crc->bits - 1), base = (uint64_t)1 << (crc->bits - 2);
+    for (; exponent; exponent >>= 1) {
+        if (exponent & 1)
+            result = multiply(crc, result, base);
+        base = multiply(crc, base, base);
+    }
+    return result;
+}
+
+static void fold_constants(const struct crc *crc, unsigned distance_bits, uint64_t out[2]) {
+    out[0] = power(crc, distance_bits + 63) << (64 - crc->bits);
+    out[1] = power(crc, distance_bits - 1) << (64 - crc->bits);
+}
+
+void crc_start(enum kernel_level level) {
+    active = level;
+    for (int kind = 0; kind < CRC_KINDS; kind++) {
+        struct crc *crc = &crcs[kind];
+        for (unsigned byte = 0; byte < 256; byte++) {
+            uint64_t value = byte;
+            for (int bit = 0; bit < 8; bit++)
+                value = value >> 1 ^ (value & 1 ? crc->polynomial : 0);
+            crc->table[0][byte] = value;
+        }
+        for (int slice = 1; slice < 8; slice++)
+            for (unsigned byte = 0; byte < 256; byte++) {
+                uint64_t value = crc->table[slice - 1][byte];
+                crc->table[slice][byte] = crc->table[0][value & 0xFF] ^ value >> 8;
+            }
+        fold_constants(crc, 128, crc->fold_128);
+        fold_constants(crc, 512, crc->fold_512);
+        fold_constants(crc, 2048, crc->fold_2048);
+    }
+}
+
+/* Slicing by 8. `state` is not inverted. */
+static uint64_t by_table(const struct crc *crc, uint64_t state, const uint8_t *data, size_t length) {
+    for (; length >= 8; data += 8, length -= 8) {
+        uint64_t word;
+        memcpy(&word, data, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        word = __builtin_bswap64(word);
+#endif
+        word ^= state;
+        state = crc->table[7][word & 0xFF] ^ crc->table[6][word >> 8 & 0xFF] ^ crc->table[5][word >> 16 & 0xFF] ^
+                crc->table[4][word >> 24 & 0xFF] ^ crc->table[3][word >> 32 & 0xFF] ^
+                crc->table[2][word >> 40 & 0xFF] ^ crc->table[1][word >> 48 & 0xFF] ^ crc->table[0][word >> 56];
+    }
+    while (length--)
+        state = crc->table[0][(state ^ *data++) & 0xFF] ^ state >> 8;
+    return state;
+}
+
+#if defined(__x86_64__)
+#define PCLMUL __attribute__((target("pclmul,sse4.1")))
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,vpclmulqdq,pclmul,sse4.1")))
+
+PCLMUL static inline __m128i fold(__m128i value, __m128i constants, __m128i next) {
+    __m128i low = _mm_clmulepi64_si128(value, constants, 0x00), high = _mm_clmulepi64_si128(value, constants, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(low, high), next);
+}
+
+PCLMUL static inline __m128i load(const uint8_t *data) { return _mm_loadu_si128((const __m128i *)data); }
+
+/* The register and the bytes that are left (any number). */
+PCLMUL static uint64_t finish(const struct crc *crc, __m128i value, const uint8_t *data, size_t length) {
+    const __m128i constants = _mm_loadu_si128((const __m128i *)crc->fold_128);
+    uint8_t rest[16];
+    for (; length >= 16; data += 16, length -= 16)
+        value = fold(value, constants, load(data));
+    _mm_storeu_si128((__m128i *)rest, value);
+    return by_table(crc, by_table(crc, 0, rest, 16), data, length);
+}
+
+/* length >= 64 */
+PCLMUL static uint64_t by_pclmul(const struct crc *crc, uint64_t state, const uint8_t *data, size_t length) {
+    const __m128i constants = _mm_loadu_si128((const __m128i *)crc->fold_512);
+    const __m128i one = _mm_loadu_si128((const __m128i *)crc->fold_128);
+    __m128i a = _mm_xor_si128(load(data), _mm_cvtsi64_si128((long long)state));
+    __m128i b = load(data + 16), c = load(data + 32), d = load(data + 48);
+    for (data += 64, length -= 64; length >= 64; data += 64, length -= 64) {
+        a = fold(a, constants, load(data));
+        b = fold(b, constants, load(data + 16));
+        c = fold(c, constants, load(data + 32));
+        d = fold(d, constants, load(data + 48));
+    }
+    return finish(crc, fold(fold(fold(a, one, b), one, c), one, d), data, length);
+}
+
+WIDE static inline __m512i fold_wide(__m512i value, __m512i constants, const uint8_t *next) {
+    __m512i low = _mm512_clmulepi64_epi128(value, constants, 0x00);
+    __m512i high = _mm512_clmulepi64_epi128(value, constants, 0x11);
+    return _mm512_ternarylogic_epi64(low, high, _mm512_loadu_si512(next), 0x96);
+}
+
+/* length >= 256 */
+WIDE static uint64_t by_vpclmul(const struct crc *crc, uint64_t state, const uint8_t *data, size_t length) {
+    const __m512i constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc->fold_2048));
+    const __m512i near_constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc->fold_512));
+    const __m128i one = _mm_loadu_si128((const __m128i *)crc->fold_128);
+    __m512i a = _mm512_xor_si512(_mm512_loadu_si512(data),
+                                 _mm512_zextsi128_si512(_mm_cvtsi64_si128((long long)state)));
+    __m512i b = _mm512_loadu_si512(data + 64), c = _mm512_loadu_si512(data + 128), d = _mm512_loadu_si512(data + 192);
+    uint8_t lanes[64];
+    for (data += 256, length -= 256; length >= 256; data += 256, length -= 256) {
+        a = fold_wide(a, constants, data);
+        b = fold_wide(b, constants, data + 64);
+        c = fold_wide(c, constants, data + 128);
+        d = fold_wide(d, constants, data + 192);
+    }
+    _mm512_storeu_si512(lanes, b);
+    a = fold_wide(a, near_constants, lanes);
+    _mm512_storeu_si512(lanes, c);
+    a = fold_wide(a, near_constants, lanes);
+    _mm512_storeu_si512(lanes, d);
+    a = fold_wide(a, near_constants, lanes);
+    for (; length >= 64; data += 64, length -= 64)
+        a = fold_wide(a, near_constants, data);
+    __m128i value = _mm512_extracti32x4_epi32(a, 0);
+    value = fold(value, one, _mm512_extracti32x4_epi32(a, 1));
+    value = fold(value, one, _mm512_extracti32x4_epi32(a, 2));
+    value = fold(value, one, _mm512_extracti32x4_epi32(a, 3));
+    return finish(crc, value, data, length);
+}
+#endif
+
+uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, size_t length) {
+    const struct crc *crc = &crcs[kind];
+    uint64_t state = value ^ crc->mask;
+#if defined(__x86_64__)
+    if (length >= 256 && active >= KERNEL_GFNI512)
+        state = by_vpclmul(crc, state, data, length);
+    else if (length >= SHORT_BYTES && active >= KERNEL_SSSE3)
+        state = by_pclmul(crc, state, data, length);
+    else
+#endif
+        state = by_table(crc, state, data, length);
+    return state ^ crc->mask;
+}
+
+uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b) {
+    const struct crc *crc = &crcs[kind];
+    return multiply(crc, power(crc, length_b * 8), crc_a) ^ crc_b;
+}

@@ -1,0 +1,149 @@
+/* The Python face of the kernels: buffers in, numbers and bytes out. No other file knows Python.
+ *
+ * The GIL is held under about 100 microseconds of work and released above: taking it back may cost a switch interval. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define RELEASE_BYTES (1 << 20)
+
+static PyObject *checksum(enum crc_kind kind, PyObject *const *args, Py_ssize_t count) {
+    Py_buffer view;
+    unsigned long long value = 0;
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "takes a buffer and a running value");
+        return NULL;
+    }
+    if (count == 2) {
+        value = PyLong_AsUnsignedLongLong(args[1]);
+        if (value == (unsigned long long)-1 && PyErr_Occurred())
+            return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (view.len >= RELEASE_BYTES) {
+        Py_BEGIN_ALLOW_THREADS
+        value = crc_update(kind, value, view.buf, (size_t)view.len);
+        Py_END_ALLOW_THREADS
+    } else {
+        value = crc_update(kind, value, view.buf, (size_t)view.len);
+    }
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+static PyObject *combined(enum crc_kind kind, PyObject *const *args, Py_ssize_t count) {
+    unsigned long long values[3];
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "takes the checksums of a and b and the length of b in bytes");
+        return NULL;
+    }
+    for (int i = 0; i < 3; i++) {
+        values[i] = PyLong_AsUnsignedLongLong(args[i]);
+        if (values[i] == (unsigned long long)-1 && PyErr_Occurred())
+            return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(crc_combine(kind, values[0], values[1], values[2]));
+}
+
+#define CHECKSUM(name, kind)                                                                                          \
+    static PyObject *py_##name(PyObject *self, PyObject *const *args, Py_ssize_t count) {                             \
+        (void)self;                                                                                                   \
+        return checksum(kind, args, count);                                                                           \
+    }                                                                                                                 \
+    static PyObject *py_##name##_combine(PyObject *self, PyObject *const *args, Py_ssize_t count) {                   \
+        (void)self;                                                                                                   \
+        return combined(kind, args, count);                                                                           \
+    }
+
+CHECKSUM(crc32, CRC_32)
+CHECKSUM(crc32c, CRC_32C)
+CHECKSUM(crc64nvme, CRC_64NVME)
+
+static void page_checksums(const uint8_t *data, size_t length, size_t page_bytes, uint8_t *out) {
+    for (size_t at = 0; at < length; at += page_bytes, out += 4) {
+        size_t size = length - at < page_bytes ? length - at : page_bytes;
+        uint32_t value = (uint32_t)crc_update(CRC_32C, 0, data + at, size);
+        for (int byte = 0; byte < 4; byte++)
+            out[byte] = (uint8_t)(value >> (8 * byte));
+    }
+}
+
+static PyObject *py_page_crcs(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_buffer view;
+    Py_ssize_t page_bytes = 65536;
+    (void)self;
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "takes a buffer and the size of a page in bytes");
+        return NULL;
+    }
+    if (count == 2) {
+        page_bytes = PyLong_AsSsize_t(args[1]);
+        if (page_bytes == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    if (page_bytes < 1) {
+        PyErr_SetString(PyExc_ValueError, "a page has at least one byte");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (view.len + page_bytes - 1) / page_bytes * 4);
+    if (result) {
+        uint8_t *out = (uint8_t *)PyBytes_AsString(result);
+        if (view.len >= RELEASE_BYTES) {
+            Py_BEGIN_ALLOW_THREADS
+            page_checksums(view.buf, (size_t)view.len, (size_t)page_bytes, out);
+            Py_END_ALLOW_THREADS
+        } else {
+            page_checksums(view.buf, (size_t)view.len, (size_t)page_bytes, out);
+        }
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+static const char *const LEVEL_NAMES[KERNEL_LEVELS] = {"portable", "ssse3", "avx2", "gfni2", "gfni512"};
+
+/* start(name or None) -> name of the kernel in use. ValueError: unknown name; RuntimeError: this processor cannot run it. */
+static PyObject *py_start(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    enum kernel_level best = cpu_level(), level = best;
+    (void)self;
+    if (count != 1) {
+        PyErr_SetString(PyExc_TypeError, "takes the name of a kernel or None");
+        return NULL;
+    }
+    if (args[0] != Py_None) {
+        const char *name = PyUnicode_AsUTF8AndSize(args[0], NULL);
+        if (!name)
+            return NULL;
+        for (level = 0; level < KERNEL_LEVELS && strcmp(name, LEVEL_NAMES[level]) != 0; level++)
+            ;
+        if (level == KERNEL_LEVELS)
+            return PyErr_Format(PyExc_ValueError, "there is no kernel %s", name);
+        if (level > best)
+            return PyErr_Format(PyExc_RuntimeError, "this processor cannot run the kernel %s", name);
+    }
+    crc_start(level);
+    return PyUnicode_FromString(LEVEL_NAMES[level]);
+}
+
+#define FAST(name, doc) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, doc}
+
+static PyMethodDef methods[] = {
+    FAST(crc32, "crc32(data, value=0): CRC32 with the polynomial of zlib."),
+    FAST(crc32c, "crc32c(data, value=0): CRC32C (Castagnoli)."),
+    FAST(crc64nvme, "crc64nvme(data, value=0): CRC64NVME."),
+    FAST(crc32_combine, "crc32_combine(crc_a, crc_b, length_b): the checksum of a + b."),
+    FAST(crc32c_combine, "crc32c_combine(crc_a, crc_b, length_b): the checksum of a + b."),
+    FAST(crc64nvme_combine, "crc64nvme_combine(crc_a, crc_b, length_b): the checksum of a + b."),
+    FAST(page_crcs, "page_crcs(data, page_bytes=65536): CRC32C of every page, little-endian u32 each."),
+    FAST(start, "start(name): chooses the kernel; None for the best."),
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "Kernels in C.", 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,41 @@
+"""Which kernels run: the C extension where it was built, else the reference; `EDGESTORE_KERNEL` decides for both."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from edgestore.errors import ConfigError
+from edgestore.kernels import reference
+
+KERNELS = ("gfni512", "gfni2", "avx2", "ssse3", "portable", "reference")
+
+
+def _choose(forced: str) -> tuple[Any, str]:
+    """The module to use, and the name of the kernel in it."""
+    if forced and forced not in KERNELS:
+        raise ConfigError(f"EDGESTORE_KERNEL={forced} is no kernel: use one of {', '.join(KERNELS)}, or leave it unset")
+    if forced == "reference":
+        return reference, "reference"
+    try:
+        from edgestore.kernels import _native  # noqa: PLC0415 - it may not be built
+    except ImportError as error:
+        if forced:
+            message = f"EDGESTORE_KERNEL={forced} needs the C extension, which is not built: install a C compiler, reinstall"
+            raise ConfigError(message) from error
+        return reference, "reference"
+    try:
+        return _native, _native.start(forced or None)
+    except RuntimeError as error:
+        raise ConfigError(f"EDGESTORE_KERNEL={forced}: {error}") from error
+
+
+_module, active_kernel = _choose(os.environ.get("EDGESTORE_KERNEL", ""))
+
+crc32 = _module.crc32
+crc32_combine = _module.crc32_combine
+crc32c = _module.crc32c
+crc32c_combine = _module.crc32c_combine
+crc64nvme = _module.crc64nvme
+crc64nvme_combine = _module.crc64nvme_combine
+page_crcs = _module.page_crcs
