@@ -1,18 +1,29 @@
-"""Everything that touches the disk: files, the ordered index, the journal, the segments, the node's identity."""
+"""Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
+from edgestore.disk.compaction import ScrubReport, compact, scrub
 from edgestore.disk.files import File, Files, SystemFiles, Worker
+from edgestore.disk.fragments import FragmentInfo
+from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
+from edgestore.disk.segments import FragmentWriter, Segments
 
 __all__ = [
     "File",
     "Files",
+    "FragmentInfo",
+    "FragmentUnit",
+    "FragmentWriter",
     "Journal",
     "JournalRecord",
     "OrderedStore",
     "RecordKind",
     "RocksIndex",
+    "ScrubReport",
+    "Segments",
     "SystemFiles",
     "Worker",
+    "compact",
+    "scrub",
 ]

@@ -1,0 +1,21 @@
+"""Bodies cut into chunks and stored as fragments, read back in ranges, reclaimed when nothing names them any more."""
+
+from edgestore.chunks.body import Body, IteratorBody, bytes_body
+from edgestore.chunks.digests import Digests
+from edgestore.chunks.pool import Unit, UnitPool
+from edgestore.chunks.reclaim import ChunkCatalog, Pins, Reclaimer
+from edgestore.chunks.store import ChunkStore, StoredBody
+
+__all__ = [
+    "Body",
+    "ChunkCatalog",
+    "ChunkStore",
+    "Digests",
+    "IteratorBody",
+    "Pins",
+    "Reclaimer",
+    "StoredBody",
+    "Unit",
+    "UnitPool",
+    "bytes_body",
+]

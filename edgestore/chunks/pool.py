@@ -1,0 +1,85 @@
+"""The bounded pool of 256 KiB units that all bodies pass through (rule 13).
+
+Rule: receiving may not take the units that reading and decoding keep in reserve; who finds none waits in line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections import deque
+
+from edgestore.errors import ConfigError
+from edgestore.records import UNIT_BYTES
+
+UNITS_MIN = 8
+
+
+class Unit:
+    """256 KiB of one mapping. `filled` bytes of `buffer` count; `release` gives it back, once."""
+
+    __slots__ = ("_pool", "buffer", "filled")
+
+    def __init__(self, pool: UnitPool, buffer: memoryview) -> None:
+        self._pool: UnitPool | None = pool
+        self.buffer, self.filled = buffer, 0
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes that count."""
+        return self.buffer[: self.filled]
+
+    def release(self) -> None:
+        """The unit may be used again; nobody may look at it after this."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.take_back(self.buffer)
+
+
+class UnitPool:
+    """Units of one anonymous mapping, page-aligned and advised huge."""
+
+    def __init__(self, pool_bytes: int, reserve_bytes: int = 0) -> None:
+        count = pool_bytes // UNIT_BYTES
+        if count < UNITS_MIN or reserve_bytes >= pool_bytes:
+            raise ConfigError(f"chunks.pool_bytes must hold {UNITS_MIN} units of {UNIT_BYTES} bytes beside the reserve")
+        self._mapping = mmap.mmap(-1, count * UNIT_BYTES)
+        whole = memoryview(self._mapping)
+        self._free = [whole[at * UNIT_BYTES : (at + 1) * UNIT_BYTES] for at in range(count)]
+        self._reserve = reserve_bytes // UNIT_BYTES
+        self._waiting: deque[asyncio.Future[Unit]] = deque()
+        self.count = count
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of the units in use."""
+        return (self.count - len(self._free)) * UNIT_BYTES
+
+    def try_acquire(self) -> Unit | None:
+        """A unit for receiving; None where only the reserve is left or others wait."""
+        if self._waiting or len(self._free) <= self._reserve:
+            return None
+        return Unit(self, self._free.pop())
+
+    async def acquire(self) -> Unit:
+        """A unit for receiving, in the order of asking."""
+        unit = self.try_acquire()
+        if unit is not None:
+            return unit
+        future: asyncio.Future[Unit] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                future.result().release()
+            raise
+
+    def take_back(self, buffer: memoryview) -> None:
+        """The other half of `Unit.release`."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(Unit(self, buffer))
+                return
+        self._free.append(buffer)

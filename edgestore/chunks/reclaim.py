@@ -1,0 +1,162 @@
+"""Deletes what the catalog has condemned, finds garbage after a start, and keeps the writer's low-water mark (rule 6).
+
+Rule: no clock decides what goes: a chunk goes when it was condemned below every index that a reader has pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from edgestore.clock import Clock
+from edgestore.config import ChunksConfig, DiskConfig
+from edgestore.disk import Segments, compact
+from edgestore.errors import EdgeStoreError, Unavailable
+from edgestore.observe import NO_METRICS, Metrics
+
+log = logging.getLogger("edgestore.chunks")
+
+
+class ChunkCatalog(Protocol):
+    """What chunks need of the catalog; the node hands it in."""
+
+    def applied_index(self) -> int:
+        """The index that a read made now sees."""
+        ...
+
+    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
+        """(chunk id, index at which it was condemned)."""
+        ...
+
+    def names_chunk(self, chunk_id: bytes) -> bool:
+        """Whether an extent names the chunk."""
+        ...
+
+    def drop_jobs(self, limit: int) -> list[bytes]:
+        """Ids of unfinished drop jobs."""
+        ...
+
+    async def reclaimed(self, chunk_ids: tuple[bytes, ...]) -> None:
+        """Their fragments are gone."""
+        ...
+
+    async def condemn(self, chunk_ids: tuple[bytes, ...]) -> None:
+        """Asks to condemn those that are garbage."""
+        ...
+
+    async def continue_drop(self, job_id: bytes) -> bool:
+        """The next piece of a drop job; True when it is done."""
+        ...
+
+    async def advance_writer(self, low_water: int) -> None:
+        """Moves the low-water mark of this node's writer."""
+        ...
+
+
+class Pin:
+    """A reader's hold on everything that the catalog named at `index`."""
+
+    __slots__ = ("_pins", "deadline_ms", "index")
+
+    def __init__(self, pins: Pins, index: int, deadline_ms: int) -> None:
+        self._pins, self.index, self.deadline_ms = pins, index, deadline_ms
+
+    def check(self) -> None:
+        """Before each unit: raises Unavailable where the pin has lapsed."""
+        if self._pins.now_ms() > self.deadline_ms:
+            raise Unavailable("the read took too long and its bytes may be gone: read the rest again")
+
+    def release(self) -> None:
+        """The reader has ended."""
+        self._pins.release(self)
+
+
+class Pins:
+    """The pins of all readers of this node."""
+
+    def __init__(self, clock: Clock, ttl_ms: int) -> None:
+        self._clock, self._ttl_ms = clock, ttl_ms
+        self._pins: set[Pin] = set()
+
+    def now_ms(self) -> int:
+        """Boot time."""
+        return self._clock.boot_ms()
+
+    def pin(self, index: int) -> Pin:
+        """A new pin."""
+        pin = Pin(self, index, self.now_ms() + self._ttl_ms)
+        self._pins.add(pin)
+        return pin
+
+    def release(self, pin: Pin) -> None:
+        """See `Pin.release`."""
+        self._pins.discard(pin)
+
+    def lowest(self, otherwise: int) -> int:
+        """The lowest index that a live pin holds."""
+        now_ms = self.now_ms()
+        self._pins = {pin for pin in self._pins if pin.deadline_ms >= now_ms}
+        return min((pin.index for pin in self._pins), default=otherwise)
+
+
+class Reclaimer:
+    """The housekeeping of chunks, one turn at a time."""
+
+    def __init__(
+        self,
+        catalog: ChunkCatalog,
+        segments: Segments,
+        pins: Pins,
+        config: ChunksConfig,
+        disk_config: DiskConfig,
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        self._catalog, self._segments, self._pins, self._config = catalog, segments, pins, config
+        self._disk_config, self._metrics = disk_config, metrics
+
+    async def run(self) -> None:
+        """Until cancelled: a turn every `chunks.reclaim_interval_ms`, after the sweep for garbage."""
+        pause_s = self._config.reclaim_interval_ms / 1000
+        swept = False
+        while True:
+            try:
+                if not swept:
+                    await self.sweep()
+                    swept = True
+                while await self.turn():
+                    await asyncio.sleep(0)
+                await compact(self._segments, self._disk_config, self._metrics)
+            except EdgeStoreError as error:
+                log.warning("reclaim-postponed error=%s", error)
+            await asyncio.sleep(pause_s)
+
+    async def turn(self) -> bool:
+        """One bounded piece of work; False where there is none."""
+        worked = False
+        for job_id in self._catalog.drop_jobs(1):
+            await self._catalog.continue_drop(job_id)
+            worked = True
+        below = self._pins.lowest(self._catalog.applied_index() + 1)
+        rows = self._catalog.condemned(self._config.reclaim_batch_chunks)
+        gone = tuple(chunk_id for chunk_id, index in rows if index < below)
+        if gone:
+            for chunk_id in gone:
+                self._segments.delete(chunk_id)
+            self._metrics.count("chunks_reclaimed_total", len(gone))
+            await self._catalog.reclaimed(gone)
+        return worked or bool(gone)
+
+    async def sweep(self) -> None:
+        """Condemns what lies on the disk and is named by nothing: what earlier starts left behind."""
+        batch: list[bytes] = []
+        for turn, chunk_id in enumerate(self._segments.chunk_ids()):
+            if not self._catalog.names_chunk(chunk_id):
+                batch.append(chunk_id)
+            if len(batch) >= self._config.reclaim_batch_chunks:
+                await self._catalog.condemn(tuple(batch))
+                batch.clear()
+            if turn % 256 == 0:
+                await asyncio.sleep(0)
+        if batch:
+            await self._catalog.condemn(tuple(batch))

@@ -1,0 +1,61 @@
+"""Finding the fragments of a segment without the index: for recovery, compaction, scrub and salvage. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgestore.disk.files import File, Files
+from edgestore.disk.fragments import (
+    ALIGNMENT_BYTES,
+    BLOCK_BYTES,
+    BLOCK_MAGIC,
+    SEGMENT_HEADER_BYTES,
+    FragmentInfo,
+    decode_block,
+    decode_segment_header,
+)
+from edgestore.errors import Corrupt
+
+ENDING = ".segment"
+WINDOW_BYTES = 1 << 20
+
+
+def open_segment(files: Files, path: str, number: int) -> tuple[File, bytes]:
+    """The file and its salt. Raises Corrupt."""
+    file = files.open(path)
+    try:
+        salt = decode_segment_header(file.read_at(0, SEGMENT_HEADER_BYTES), number)
+    except ValueError as error:
+        raise Corrupt(f"{path}: {error}; it was written by another version of edgestore", path=path) from error
+    if salt is None:
+        raise Corrupt(
+            f"{path}: its header does not check out. Restore the file from a copy, or save what still checks out with "
+            "`edgestore doctor --salvage`",
+            path=path,
+        )
+    return file, salt
+
+
+def scan_segment(file: File, number: int, salt: bytes, start: int) -> Iterator[FragmentInfo]:
+    """Every fragment with a valid block from `start` on. A place without one (an upload that never ended) is passed over."""
+    at, end = start, file.size()
+    while at + BLOCK_BYTES <= end:
+        fragment = decode_block(file.read_at(at, BLOCK_BYTES), number, at, salt)
+        if fragment is not None:
+            yield FragmentInfo(number, at, fragment)
+            at += fragment.reserved_bytes
+        else:
+            at = _next_magic(file, at + ALIGNMENT_BYTES, end)
+
+
+def _next_magic(file: File, at: int, end: int) -> int:
+    """The next aligned offset where a block may begin."""
+    while at < end:
+        window = file.read_at(at, WINDOW_BYTES)
+        found = window.find(BLOCK_MAGIC)
+        while found >= 0 and (at + found) % ALIGNMENT_BYTES:
+            found = window.find(BLOCK_MAGIC, found + 1)
+        if found >= 0:
+            return at + found
+        at += len(window) - len(window) % ALIGNMENT_BYTES or ALIGNMENT_BYTES
+    return end
