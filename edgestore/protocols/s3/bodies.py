@@ -1,7 +1,7 @@
 """Request bodies: what the headers promise of them, the `aws-chunked` framing taken off, and documents read whole.
 
-Rule: a body is decoded inside the units it came in (what comes out is never longer than what went in), so an upload
-holds two units of the pool at most and asks for no further one.
+Rule: a body is decoded inside the units it came in (what comes out is never longer than what went in): taking framing
+off needs no unit of the pool and holds none.
 """
 
 from __future__ import annotations
@@ -106,62 +106,69 @@ def trailer_checksums(trailers: Mapping[str, str], algorithms: tuple[str, ...]) 
 
 
 class ChunkedBody:
-    """A `Body` over an `aws-chunked` one: full units but for the last, moved together inside the units that came."""
+    """A `Body` over an `aws-chunked` one: full units but for the last, moved together inside the units that came.
+
+    What does not fill a unit waits in memory of its own (less than a unit): a body that holds a unit of the pool while
+    it asks for another could wait for ever for its likes.
+    """
 
     def __init__(self, body: Body, decoder: ChunkedDecoder, promised: tuple[str, ...] = ()) -> None:
         self._body = body
         self._decoder = decoder
         self._promised = promised
-        self._filling: Unit | None = None
+        self._rest = b""
         self._ended = False
         self.size_bytes = decoder.decoded_bytes
         self.trailer_checksums: tuple[Checksum, ...] = ()
 
     async def next_unit(self) -> Unit | None:
-        """The next unit of plain bytes. Raises what the decoder raises; the units it holds go back then."""
-        try:
-            while not self._ended:
-                full = await self._take()
-                if full is not None:
-                    return full
-        except BaseException:
-            self.release()
-            raise
-        last, self._filling = self._filling, None
-        if last is not None and not last.filled:
-            last.release()
-            return None
-        return last
-
-    def release(self) -> None:
-        """Gives back what was received and not yet handed on."""
-        if self._filling is not None:
-            self._filling.release()
-            self._filling = None
-
-    async def _take(self) -> Unit | None:
-        """Decodes one more unit; the one before it, when that is full now."""
-        unit = await self._body.next_unit()
-        if unit is None:
-            self._decoder.finish()
-            self.trailer_checksums = trailer_checksums(self._decoder.trailers, self._promised)
-            self._ended = True
-            return None
-        unit.filled = _decode_in_place(self._decoder, unit)
-        filling = self._filling
-        if filling is None:
-            self._filling = unit
-            return None
-        moved = min(len(filling.buffer) - filling.filled, unit.filled)
-        filling.buffer[filling.filled : filling.filled + moved] = unit.buffer[:moved]
-        filling.filled += moved
-        unit.buffer[: unit.filled - moved] = unit.buffer[moved : unit.filled]
-        unit.filled -= moved
-        if filling.filled < len(filling.buffer):
+        """The next unit of plain bytes. Raises what the decoder raises; the unit at hand goes back then."""
+        while not self._ended:
+            unit = await self._body.next_unit()
+            if unit is None:
+                self._end()
+                break
+            try:
+                full = self._fill(unit)
+            except BaseException:
+                unit.release()
+                raise
+            if full:
+                return unit
             unit.release()
-            return None
-        self._filling = unit
-        return filling
+        rest, self._rest = self._rest, b""
+        return LooseUnit(bytearray(rest)) if rest else None
+
+    def _end(self) -> None:
+        self._decoder.finish()
+        self.trailer_checksums = trailer_checksums(self._decoder.trailers, self._promised)
+        self._ended = True
+
+    def _fill(self, unit: Unit) -> bool:
+        """Puts what waited before what the unit decodes to; False: it is too little, and waits."""
+        buffer, waited = unit.buffer, len(self._rest)
+        decoded = _decode_in_place(self._decoder, unit)
+        room = len(buffer) - waited
+        if decoded < room:
+            self._rest += bytes(buffer[:decoded])
+            return False
+        later = bytes(buffer[room:decoded])
+        buffer[waited:] = buffer[:room]
+        buffer[:waited] = self._rest
+        self._rest = later
+        unit.filled = len(buffer)
+        return True
+
+
+class LooseUnit(Unit):
+    """A unit of no pool: the end of a body that was taken out of its framing."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytearray) -> None:
+        self._pool = None
+        self.buffer = memoryview(data)
+        self.filled = len(data)
 
 
 def _decode_in_place(decoder: ChunkedDecoder, unit: Unit) -> int:
