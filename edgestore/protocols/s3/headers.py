@@ -28,21 +28,21 @@ STORED: Mapping[str, str] = {
     "content-language": "Content-Language",
     "expires": "Expires",
 }
-OVERRIDES: Mapping[str, str] = {f"response-{name}": name for name in STORED}
+OVERRIDES: Mapping[str, str] = {f"response-{name}": shown for name, shown in STORED.items()}
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def system_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is stored with the object of the standard headers; `aws-chunked` is framing and goes."""
-    stored = {name: headers[name] for name in STORED if name in headers}
+    """What is stored with the object of the standard headers, by usual name; `aws-chunked` is framing and goes."""
+    stored = {shown: headers[name] for name, shown in STORED.items() if name in headers}
     encoding = headers.get("content-encoding")
     if encoding is not None and "aws-chunked" in encoding.lower():
         kept = [word.strip() for word in encoding.split(",") if word.strip().lower() not in ("", "aws-chunked")]
         if kept:
-            stored["content-encoding"] = ", ".join(kept)
+            stored["Content-Encoding"] = ", ".join(kept)
         else:
-            del stored["content-encoding"]
+            del stored["Content-Encoding"]
     return stored
 
 
@@ -64,7 +64,7 @@ def require_storage_class(headers: Mapping[str, str]) -> None:
 
 
 def overrides(query: Mapping[str, str]) -> dict[str, str]:
-    """The `response-*` parameters of a read, by stored name. Raises Fault(InvalidArgument) for a value with line
+    """The `response-*` parameters of a read, by usual name. Raises Fault(InvalidArgument) for a value with line
     breaks.
     """
     found: dict[str, str] = {}
@@ -90,11 +90,11 @@ def version_headers(
         ("ETag", f'"{record.etag}"'),
         ("Last-Modified", http_time(record.modified_ms)),
         ("Accept-Ranges", "bytes"),
-        ("Content-Type", safe_value(stored["content-type"]) if "content-type" in stored else DEFAULT_TYPE),
+        ("Content-Type", safe_value(stored["Content-Type"]) if "Content-Type" in stored else DEFAULT_TYPE),
     ]
     for name, value in stored.items():
-        if name != "content-type":
-            headers.append((STORED[name], safe_value(value)))
+        if name != "Content-Type":
+            headers.append((name, safe_value(value)))
     if record.metadata:
         headers.extend((METADATA_PREFIX + name, safe_value(value)) for name, value in record.metadata.items())
     if version_id is not None:
@@ -110,9 +110,7 @@ def not_modified_headers(record: VersionRecord, version_id: str | None) -> list[
     """What a 304 repeats (RFC 9110 section 15.4.5)."""
     headers = [("ETag", f'"{record.etag}"'), ("Last-Modified", http_time(record.modified_ms))]
     headers.extend(
-        (STORED[name], safe_value(record.headers[name]))
-        for name in ("cache-control", "expires")
-        if name in record.headers
+        (name, safe_value(record.headers[name])) for name in ("Cache-Control", "Expires") if name in record.headers
     )
     if version_id is not None:
         headers.append(("x-amz-version-id", version_id))

@@ -39,7 +39,7 @@ def shown(record: VersionRecord, **overridden: str) -> dict[str, str]:
     ],
 )
 def test_aws_chunked_is_framing_and_not_stored(given: str, stored: str | None) -> None:
-    assert headers.system_headers({"content-encoding": given}).get("content-encoding") == stored
+    assert headers.system_headers({"content-encoding": given}).get("Content-Encoding") == stored
 
 
 def test_system_headers_and_metadata_come_back() -> None:
@@ -75,12 +75,12 @@ def test_latin_1_metadata_is_returned_byte_for_byte_and_other_text_as_words() ->
 
 
 def test_no_stored_value_can_carry_a_line_break_out() -> None:
-    record = version(headers={"content-type": "a\r\nSet-Cookie: b"}, metadata={"x": "a\nb: c"})
+    record = version(headers={"Content-Type": "a\r\nSet-Cookie: b"}, metadata={"x": "a\nb: c"})
     assert not any("\n" in value or "\r" in value for value in shown(record).values())
 
 
 def test_response_overrides_with_line_breaks_are_refused() -> None:
-    assert headers.overrides({"response-content-type": "text/html"}) == {"content-type": "text/html"}
+    assert headers.overrides({"response-content-type": "text/html"}) == {"Content-Type": "text/html"}
     for value in ("a\r\nX: y", "a\nb", "a\x00"):
         with pytest.raises(Fault) as refused:
             headers.overrides({"response-content-disposition": value})
@@ -88,8 +88,8 @@ def test_response_overrides_with_line_breaks_are_refused() -> None:
 
 
 def test_response_overrides_replace_stored_headers() -> None:
-    record = version(headers={"content-type": "text/plain"})
-    assert shown(record, content_type="text/html", cache_control="no-store") | {} == shown(record) | {
+    record = version(headers={"Content-Type": "text/plain"})
+    assert shown(record, Content_Type="text/html", Cache_Control="no-store") | {} == shown(record) | {
         "Content-Type": "text/html",
         "Cache-Control": "no-store",
     }
