@@ -3,7 +3,7 @@
 from edgestore.chunks.body import Body, IteratorBody, bytes_body
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.pool import Unit, UnitPool
-from edgestore.chunks.reclaim import ChunkCatalog, Pins, Reclaimer
+from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
 from edgestore.chunks.store import ChunkStore, StoredBody
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ChunkStore",
     "Digests",
     "IteratorBody",
+    "Pin",
     "Pins",
     "Reclaimer",
     "StoredBody",

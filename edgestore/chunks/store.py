@@ -145,6 +145,10 @@ class ChunkStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
+    def check_room(self, size_bytes: int) -> None:
+        """Raises StorageFull where content would eat into the disk's reserve."""
+        self._segments.check_room(size_bytes)
+
     def put_small(self, data: bytes, done: Callable[[tuple[ChunkRef, ...] | None, BaseException | None], None]) -> None:
         """A body of at most one unit, in one write; `done` after the sync. Raises StorageFull at once."""
         number = self._take_number()

@@ -1,0 +1,31 @@
+"""The object service: buckets, versions and multipart uploads over catalog and chunks; who may do what."""
+
+from edgestore.chunks import Body, Unit
+from edgestore.objects.reader import ObjectReader, SmallObject
+from edgestore.objects.requests import (
+    CompleteRequest,
+    CopyPartRequest,
+    CopyRequest,
+    Expected,
+    NamedPart,
+    PartRequest,
+    PutRequest,
+    UploadRequest,
+)
+from edgestore.objects.service import ObjectService
+
+__all__ = [
+    "Body",
+    "CompleteRequest",
+    "CopyPartRequest",
+    "CopyRequest",
+    "Expected",
+    "NamedPart",
+    "ObjectReader",
+    "ObjectService",
+    "PartRequest",
+    "PutRequest",
+    "SmallObject",
+    "Unit",
+    "UploadRequest",
+]

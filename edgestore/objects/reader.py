@@ -1,0 +1,68 @@
+"""Reading one version: a pinned reader that yields checked bytes, and the small object that is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from edgestore.chunks import ChunkStore, Pin
+from edgestore.errors import Corrupt
+from edgestore.records import ChunkRef, ExtentRecord, VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SmallObject:
+    """A version and all its bytes."""
+
+    record: VersionRecord
+    body: bytes | memoryview
+
+
+class ObjectReader:
+    """One version and its bytes, pinned until `close` (rule 6)."""
+
+    def __init__(
+        self,
+        record: VersionRecord,
+        inline: bytes,
+        extents: list[ExtentRecord | None],
+        chunks: ChunkStore,
+        pin: Pin,
+    ) -> None:
+        self.record = record
+        self._inline, self._extents, self._chunks, self._pin = inline, extents, chunks, pin
+
+    async def read(self, offset: int = 0, length: int | None = None) -> AsyncIterator[memoryview]:
+        """Bytes [offset, offset + length) as views, each checked before it is handed out."""
+        if length is None:
+            length = self.record.size_bytes - offset
+        if self.record.inline:
+            yield memoryview(self._inline)[offset : offset + length]
+            return
+        found, inner = self._chunks_of(offset, length)
+        async for view in self._chunks.read(found, inner, length):
+            self._pin.check()
+            yield view
+
+    def _chunks_of(self, offset: int, length: int) -> tuple[list[ChunkRef], int]:
+        """The chunks that hold the range, and where it begins in the first of them."""
+        found: list[ChunkRef] = []
+        at = inner = 0
+        for extent, span in zip(self._extents, self.record.extents, strict=True):
+            if at >= offset + length:
+                break
+            if at + span.size_bytes <= offset:
+                at += span.size_bytes
+                continue
+            if extent is None:
+                raise Corrupt("an extent of the version is missing", extent_id=span.extent_id.hex())
+            for chunk in extent.chunks:
+                if at < offset + length and at + chunk.size_bytes > offset:
+                    inner = inner if found else offset - at
+                    found.append(chunk)
+                at += chunk.size_bytes
+        return found, inner
+
+    def close(self) -> None:
+        """Lets reclaim go on."""
+        self._pin.release()

@@ -1,0 +1,250 @@
+"""Objects: put, read, delete, copy. The fast lane's methods decide at once or hand over to the journal's callback.
+
+Rule: bytes are durable before they are named, and named by one command; what was not named is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgestore.catalog import commands
+from edgestore.chunks import Body, ChunkStore, Pins
+from edgestore.clock import Clock, Entropy
+from edgestore.config import ObjectsConfig
+from edgestore.errors import (
+    BadRequest,
+    DeleteMarkerMethod,
+    EdgeStoreError,
+    NoSuchKey,
+    NoSuchVersion,
+    Unavailable,
+)
+from edgestore.meta import Meta
+from edgestore.objects.buckets import version_place
+from edgestore.objects.content import compare, digests_for, extents_of, inline_content, receive
+from edgestore.objects.names import check_key
+from edgestore.objects.reader import ObjectReader, SmallObject
+from edgestore.objects.requests import CopyRequest, Expected, PutRequest
+from edgestore.objects.uploads import Uploads
+from edgestore.observe import NO_METRICS, Metrics
+from edgestore.records import (
+    INLINE_MAX_BYTES,
+    UNIT_BYTES,
+    BucketRecord,
+    ChunkRef,
+    Condition,
+    Principal,
+    VersionKind,
+    VersionRecord,
+)
+
+SmallDone = Callable[[VersionRecord | None, EdgeStoreError | None], None]
+
+
+class ObjectService(Uploads):
+    """Everything that may be done with objects, for a principal."""
+
+    def __init__(
+        self,
+        meta: Meta,
+        chunks: ChunkStore,
+        pins: Pins,
+        config: ObjectsConfig,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        region: str = "us-east-1",
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        super().__init__(meta, chunks, config, clock=clock, entropy=entropy, region=region, metrics=metrics)
+        self._pins = pins
+
+    # --- writing ---------------------------------------------------------------------------------------
+
+    async def put(self, principal: Principal, request: PutRequest, body: Body) -> VersionRecord:
+        """Stores a body as the new current version. Raises BadDigest, TooLarge, IncompleteBody, StorageFull, ..."""
+        check_key(request.key)
+        await self.barrier()
+        bucket = self.bucket(principal, request.bucket)
+        content, stored = await receive(self._chunks, body, request.expected, limit_bytes=self._config.put_max_bytes)
+        command = self._put_command(principal, bucket, request, content)
+        record: VersionRecord = await self._name(bucket.owner, command, stored.chunks)
+        self._metrics.count("objects_puts_total")
+        return record
+
+    def _put_command(
+        self, principal: Principal, bucket: BucketRecord, request: PutRequest, content: commands.Content
+    ) -> commands.PutObject:
+        return commands.PutObject(
+            bucket.bucket_id,
+            request.key,
+            principal.tenant_id,
+            self._clock.wall_ms(),
+            content,
+            request.headers,
+            request.metadata,
+            request.storage_class,
+            request.condition,
+        )
+
+    def put_small(self, principal: Principal, request: PutRequest, data: bytes, done: SmallDone) -> None:
+        """A body that is in memory, without a task: `done` comes from the journal. Raises what is known at once."""
+        check_key(request.key)
+        bucket = self.bucket(principal, request.bucket)
+        self._metrics.count("objects_puts_total")
+        if len(data) <= INLINE_MAX_BYTES:
+            content = inline_content(data, request.expected)
+            self._chunks.check_room(len(data))
+            self._meta.submit(bucket.owner, self._put_command(principal, bucket, request, content), done)
+            return
+        if len(data) > UNIT_BYTES:
+            raise BadRequest(f"put_small takes at most {UNIT_BYTES} bytes")
+        digests = digests_for(request.expected)
+        digests.update(data)
+        kept = compare(digests, request.expected)
+        etag = digests.md5.hex()
+
+        def stored(chunks: tuple[ChunkRef, ...] | None, error: BaseException | None) -> None:
+            if chunks is None:
+                done(None, error if isinstance(error, EdgeStoreError) else Unavailable("the disk failed"))
+                return
+            content = commands.Content(len(data), etag, kept, b"", extents_of([chunks]))
+            try:
+                self._submit_named(bucket.owner, self._put_command(principal, bucket, request, content), chunks, done)
+            except EdgeStoreError as refused:
+                self._chunks.drop(chunks)
+                done(None, refused)
+
+        self._chunks.put_small(data, stored)
+
+    async def copy(self, principal: Principal, request: CopyRequest) -> VersionRecord:
+        """Copies a version by reference; to another owner, or for another checksum, its bytes."""
+        check_key(request.key)
+        await self.barrier()
+        source_bucket = self.bucket(principal, request.source_bucket)
+        bucket = self.bucket(principal, request.bucket)
+        kept = {checksum.algorithm for checksum in request.source.checksums}
+        if (source_bucket.owner != bucket.owner and request.source.extents) or request.algorithm not in ("", *kept):
+            return await self._copy_bytes(principal, request)
+        source = request.source
+        command = commands.CopyObject(
+            source_bucket.bucket_id,
+            request.source_key,
+            (source.site_incarnation, source.log_index, source.position),
+            bucket.bucket_id,
+            request.key,
+            principal.tenant_id,
+            self._clock.wall_ms(),
+            request.headers,
+            request.metadata,
+            request.storage_class,
+            None,
+            request.condition,
+        )
+        record: VersionRecord = await self._meta.propose(bucket.owner, command)
+        return record
+
+    async def _copy_bytes(self, principal: Principal, request: CopyRequest) -> VersionRecord:
+        body, reader = await self._body_of(principal, request.source_bucket, request.source_key, request.source)
+        put = PutRequest(
+            request.bucket,
+            request.key,
+            request.source.headers if request.headers is None else request.headers,
+            request.source.metadata if request.metadata is None else request.metadata,
+            request.storage_class,
+            request.condition,
+            Expected(algorithms=(request.algorithm,) if request.algorithm else ()),
+        )
+        try:
+            return await self.put(principal, put, body)
+        finally:
+            reader.close()
+
+    async def delete(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, condition: Condition = None
+    ) -> commands.Deleted:
+        """Deletes the current version (or writes a delete marker), or one version for good."""
+        check_key(key)
+        await self.barrier()
+        record = self.bucket(principal, bucket)
+        try:
+            place = version_place(version)
+        except NoSuchVersion:
+            return commands.Deleted()
+        command = commands.DeleteObject(
+            record.bucket_id, key, principal.tenant_id, self._clock.wall_ms(), place, condition
+        )
+        deleted: commands.Deleted = await self._meta.propose(record.owner, command)
+        return deleted
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def _find(self, bucket: BucketRecord, key: str, version: str | None) -> VersionRecord:
+        """Raises NoSuchKey, NoSuchVersion, DeleteMarkerMethod."""
+        state = self._meta.state
+        if version is None:
+            found = state.head(bucket, key)
+            if found is not None:
+                return found
+            check_key(key)
+            hidden = state.newest(bucket, key) if bucket.versioning else None
+            if hidden is not None:
+                raise NoSuchKey(
+                    "the key is hidden by a delete marker",
+                    key=key,
+                    delete_marker_version=hidden.version_id,
+                    modified_ms=hidden.modified_ms,
+                )
+            raise NoSuchKey("the key has no current version", key=key)
+        found = state.version(bucket, key, version_place(version) or ())
+        if found is None:
+            raise NoSuchVersion("the key has no such version", key=key, version_id=version)
+        if found.kind is VersionKind.DELETE_MARKER:
+            raise DeleteMarkerMethod(
+                "the version is a delete marker",
+                delete_marker_version=found.version_id,
+                modified_ms=found.modified_ms,
+            )
+        return found
+
+    def head_now(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> VersionRecord | None:
+        """The version; None where the answer needs waiting."""
+        if not self._meta.can_read_now():
+            return None
+        return self._find(self.bucket(principal, bucket), key, version)
+
+    async def head(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> VersionRecord:
+        """The version."""
+        await self.barrier()
+        return self._find(self.bucket(principal, bucket), key, version)
+
+    def get_small(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> SmallObject | None:
+        """A version and its bytes where all is at hand; None: use `open`."""
+        if not self._meta.can_read_now():
+            return None
+        record = self.bucket(principal, bucket)
+        found = self._find(record, key, version)
+        self._metrics.count("objects_gets_total")
+        if found.inline:
+            return SmallObject(found, self._meta.state.inline(record, found))
+        if not found.extents:
+            return SmallObject(found, b"")
+        if found.size_bytes > UNIT_BYTES or len(found.extents) > 1:
+            return None
+        extent = self._meta.state.extent(record.owner, found.extents[0].extent_id)
+        if extent is None or len(extent.chunks) != 1:
+            return None
+        body = self._chunks.read_small(extent.chunks[0])
+        return None if body is None else SmallObject(found, body)
+
+    async def open(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> ObjectReader:
+        """A pinned reader; close it."""
+        await self.barrier()
+        record = self.bucket(principal, bucket)
+        pin = self._pins.pin(self._meta.applied_index)
+        try:
+            found = self._find(record, key, version)
+            return self._reader(record, found, pin)
+        except BaseException:
+            pin.release()
+            raise

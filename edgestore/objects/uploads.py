@@ -1,0 +1,267 @@
+"""Multipart uploads: parts are stored like objects, and become one version by reference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from edgestore.catalog import commands
+from edgestore.chunks import Body, ChunkStore, Digests, IteratorBody, Pin, Pins
+from edgestore.clock import Clock, Entropy
+from edgestore.config import ObjectsConfig
+from edgestore.errors import (
+    BadDigest,
+    BadRequest,
+    EdgeStoreError,
+    InvalidPart,
+    InvalidPartOrder,
+    StaleChunk,
+    TooLarge,
+    TooSmall,
+)
+from edgestore.kernels import crc32_combine, crc32c_combine, crc64nvme_combine
+from edgestore.meta import Meta
+from edgestore.objects.buckets import Buckets
+from edgestore.objects.content import receive
+from edgestore.objects.names import check_key
+from edgestore.objects.reader import ObjectReader
+from edgestore.objects.requests import CompleteRequest, CopyPartRequest, Expected, NamedPart, PartRequest, UploadRequest
+from edgestore.observe import Metrics
+from edgestore.records import (
+    BucketRecord,
+    Checksum,
+    ChecksumType,
+    ChunkRef,
+    PartRecord,
+    Principal,
+    UploadRecord,
+    VersionRecord,
+)
+
+_COMBINE: dict[str, tuple[Callable[[int, int, int], int], int]] = {
+    "CRC32": (crc32_combine, 4),
+    "CRC32C": (crc32c_combine, 4),
+    "CRC64NVME": (crc64nvme_combine, 8),
+}
+
+
+class Uploads(Buckets):
+    """Buckets, and the multipart half of the service."""
+
+    _pins: Pins
+
+    def __init__(
+        self,
+        meta: Meta,
+        chunks: ChunkStore,
+        config: ObjectsConfig,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        region: str,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(meta, config, clock, region)
+        self._chunks, self._entropy, self._metrics = chunks, entropy, metrics
+
+    def _submit_named(
+        self, tenant: int, command: commands.Command, chunks: tuple[ChunkRef, ...], done: Callable[[Any, Any], None]
+    ) -> None:
+        """Proposes a command that names chunks; they go where it is certain that it did not."""
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if isinstance(error, EdgeStoreError) and _certain(error):
+                self._chunks.drop(chunks)
+            else:
+                self._chunks.settle(chunks)
+            done(value, error)
+
+        self._meta.submit(tenant, command, answered)
+
+    async def _name(self, tenant: int, command: commands.Command, chunks: tuple[ChunkRef, ...]) -> Any:
+        """`_submit_named` as a coroutine. A caller that is cancelled meanwhile leaves the outcome to the catalog."""
+        try:
+            value = await self._meta.propose(tenant, command)
+        except EdgeStoreError as error:
+            if _certain(error):
+                self._chunks.drop(chunks)
+            raise
+        self._chunks.settle(chunks)
+        return value
+
+    def _reader(self, bucket: BucketRecord, record: VersionRecord, pin: Pin) -> ObjectReader:
+        state = self._meta.state
+        inline = state.inline(bucket, record) if record.inline else b""
+        extents = state.extents(bucket.owner, record.extents)
+        self._metrics.count("objects_gets_total")
+        return ObjectReader(record, inline, extents, self._chunks, pin)
+
+    async def _body_of(
+        self,
+        principal: Principal,
+        bucket: str,
+        key: str,
+        record: VersionRecord,
+        offset: int = 0,
+        length: int | None = None,
+    ) -> tuple[Body, ObjectReader]:
+        """Bytes of a version as a body, for copies that move bytes."""
+        found = self.bucket(principal, bucket)
+        pin = self._pins.pin(self._meta.applied_index)
+        reader = self._reader(found, record, pin)
+        size = record.size_bytes - offset if length is None else length
+        return IteratorBody(self._chunks.pool, reader.read(offset, size), size), reader
+
+    async def create_upload(self, principal: Principal, request: UploadRequest) -> UploadRecord:
+        """Begins an upload."""
+        check_key(request.key)
+        await self.barrier()
+        bucket = self.bucket(principal, request.bucket)
+        command = commands.CreateUpload(
+            bucket.bucket_id,
+            request.key,
+            self._entropy(16).hex(),
+            principal.tenant_id,
+            self._clock.wall_ms(),
+            request.headers,
+            request.metadata,
+            request.storage_class,
+            request.checksum_algorithm,
+            request.checksum_type,
+        )
+        record: UploadRecord = await self._meta.propose(bucket.owner, command)
+        return record
+
+    async def put_part(self, principal: Principal, request: PartRequest, body: Body) -> PartRecord:
+        """Stores a part; the same number again replaces it."""
+        if not 1 <= request.number <= self._config.parts_max:
+            raise BadRequest(f"a part number is 1 to {self._config.parts_max}", part=request.number)
+        await self.barrier()
+        bucket = self.bucket(principal, request.bucket)
+        upload = self._meta.state.upload(bucket, request.key, request.upload_id)
+        expected = _with_algorithm(request.expected, upload.checksum_algorithm)
+        content, stored = await receive(
+            self._chunks, body, expected, limit_bytes=self._config.put_max_bytes, may_inline=False
+        )
+        command = commands.PutPart(
+            bucket.bucket_id, request.key, request.upload_id, request.number, self._clock.wall_ms(), content
+        )
+        record: PartRecord = await self._name(bucket.owner, command, stored.chunks)
+        self._metrics.count("objects_puts_total")
+        return record
+
+    async def copy_part(self, principal: Principal, request: CopyPartRequest) -> PartRecord:
+        """A part made of a range of an object."""
+        body, reader = await self._body_of(
+            principal, request.source_bucket, request.source_key, request.source, request.offset, request.length
+        )
+        part = PartRequest(request.bucket, request.key, request.upload_id, request.number)
+        try:
+            return await self.put_part(principal, part, body)
+        finally:
+            reader.close()
+
+    async def complete_upload(self, principal: Principal, request: CompleteRequest) -> VersionRecord:
+        """Makes the named parts the current version. Raises InvalidPart, InvalidPartOrder, TooSmall, BadDigest."""
+        await self.barrier()
+        bucket = self.bucket(principal, request.bucket)
+        upload = self._meta.state.upload(bucket, request.key, request.upload_id)
+        stored = {part.number: part for part in self._meta.state.parts(bucket, request.upload_id)}
+        parts = _match_parts(request.parts, stored, self._config.part_min_bytes)
+        size = sum(part.size_bytes for part in parts)
+        if size > self._config.object_max_bytes:
+            raise TooLarge("the object is over the maximum size", limit_bytes=self._config.object_max_bytes)
+        if request.size_bytes is not None and request.size_bytes != size:
+            raise BadRequest(f"the parts have {size} bytes, the request names {request.size_bytes}", size_bytes=size)
+        if request.checksum_type is not None and upload.checksum_algorithm:
+            _check_type(request.checksum_type, upload.checksum_type)
+        checksums = _checksum_of(upload, parts)
+        for expected in request.checksums:
+            _check_whole(expected, checksums)
+        digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
+        command = commands.CompleteUpload(
+            bucket.bucket_id,
+            request.key,
+            request.upload_id,
+            tuple((part.number, part.etag) for part in parts),
+            f"{digest.hexdigest()}-{len(parts)}",
+            self._clock.wall_ms(),
+            checksums,
+            request.condition,
+        )
+        record: VersionRecord = await self._meta.propose(bucket.owner, command)
+        return record
+
+    async def abort_upload(self, principal: Principal, bucket: str, key: str, upload_id: str) -> None:
+        """Raises NoSuchUpload."""
+        await self.barrier()
+        record = self.bucket(principal, bucket)
+        await self._meta.propose(record.owner, commands.AbortUpload(record.bucket_id, key, upload_id))
+
+
+def _certain(error: EdgeStoreError) -> bool:
+    """Whether the command was judged and refused; else it may still have happened."""
+    return isinstance(error, StaleChunk) or not hasattr(error, "retry_after_s")
+
+
+def _with_algorithm(expected: Expected, algorithm: str) -> Expected:
+    """Parts keep the checksum that their upload asks for."""
+    named = {checksum.algorithm for checksum in expected.checksums} | set(expected.algorithms)
+    if not algorithm or algorithm in named:
+        return expected
+    return Expected(expected.md5, expected.sha256, expected.checksums, (*expected.algorithms, algorithm))
+
+
+def _match_parts(named: tuple[NamedPart, ...], stored: dict[int, PartRecord], part_min_bytes: int) -> list[PartRecord]:
+    """The stored parts in the order named. Raises InvalidPartOrder, InvalidPart, TooSmall."""
+    numbers = [part.number for part in named]
+    if numbers != sorted(set(numbers)):
+        raise InvalidPartOrder("the parts are not in ascending order")
+    found = []
+    for part in named:
+        record = stored.get(part.number)
+        if record is None or record.etag != part.etag.strip('"'):
+            raise InvalidPart(f"part {part.number} is missing or has another ETag", part=part.number)
+        kept = {checksum.algorithm: checksum.value for checksum in record.checksums}
+        if any(kept.get(checksum.algorithm) != checksum.value for checksum in part.checksums):
+            raise InvalidPart(f"part {part.number} has another checksum", part=part.number)
+        found.append(record)
+    for record in found[:-1]:
+        if record.size_bytes < part_min_bytes:
+            raise TooSmall(
+                f"part {record.number} has {record.size_bytes} bytes; only the last may have less than {part_min_bytes}",
+                part=record.number,
+                size_bytes=record.size_bytes,
+                limit_bytes=part_min_bytes,
+                etag=record.etag,
+            )
+    return found
+
+
+def _check_type(asked: ChecksumType, kept: ChecksumType) -> None:
+    if asked is not kept:
+        raise BadRequest("the upload was begun with another checksum type", checksum_type=kept.name)
+
+
+def _checksum_of(upload: UploadRecord, parts: list[PartRecord]) -> tuple[Checksum, ...]:
+    """Of the whole object: combined from the parts' CRCs, or the digest of their digests."""
+    name = upload.checksum_algorithm
+    values = [next((c.value for c in part.checksums if c.algorithm == name), None) for part in parts]
+    if not name or any(value is None for value in values):
+        return ()
+    if upload.checksum_type is ChecksumType.FULL_OBJECT and name in _COMBINE:
+        combine, size = _COMBINE[name]
+        total = 0
+        for value, part in zip(values, parts, strict=True):
+            total = combine(total, int.from_bytes(value or b"", "big"), part.size_bytes)
+        return (Checksum(name, total.to_bytes(size, "big"), ChecksumType.FULL_OBJECT),)
+    digests = Digests((name,))
+    digests.update(b"".join(value or b"" for value in values))
+    return (Checksum(name, digests.value(name), ChecksumType.COMPOSITE),)
+
+
+def _check_whole(expected: Checksum, found: tuple[Checksum, ...]) -> None:
+    for checksum in found:
+        if checksum.algorithm == expected.algorithm and checksum.value != expected.value:
+            raise BadDigest(f"the object does not have the {expected.algorithm} that the request names")
