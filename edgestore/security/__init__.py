@@ -1,0 +1,15 @@
+"""Who asks and whether the request is what was signed: AWS Signature Version 4, checked and made. Pure."""
+
+from edgestore.security.chunked import ChunkedDecoder
+from edgestore.security.signer import presign_url, sign_headers
+from edgestore.security.sigv4 import SignedRequest, SigningLimits, Verified, verify_request
+
+__all__ = [
+    "ChunkedDecoder",
+    "SignedRequest",
+    "SigningLimits",
+    "Verified",
+    "presign_url",
+    "sign_headers",
+    "verify_request",
+]
