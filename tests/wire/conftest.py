@@ -32,6 +32,7 @@ def make_client(node: NodeProcess) -> Callable[..., Any]:
         settings = {
             "retries": {"total_max_attempts": 1},
             "s3": {"addressing_style": "path"},
+            "signature_version": "s3v4",
             "read_timeout": 30,
             **config,
         }

@@ -7,7 +7,7 @@ import pytest
 
 from tests.wire.answers import refused
 
-KEYS = ["a", "b/1", "b/2", "b/c/1", "b0", "d//x", "e f/1+1", "e f/2", "ü/1", "z"]
+KEYS = ["a", "b/1", "b/2", "b/c/1", "b0", "d//x", "e f/1+1", "e f/2", "z", "ü/1"]
 
 
 def model(keys: list[str], prefix: str, delimiter: str) -> tuple[list[str], list[str]]:

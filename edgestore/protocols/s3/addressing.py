@@ -79,15 +79,18 @@ def percent_decoded(text: str) -> str:
 
 
 def parse_query(raw: str) -> dict[str, str]:
-    """The query, decoded once; `+` is a space. A name given twice is refused: two readers could take different ones."""
+    """The query, percent-decoded once; `+` is a plus, as it was signed.
+
+    A name given twice is refused: two readers could take different ones.
+    """
     query: dict[str, str] = {}
     plain = raw.isascii()
     for pair in raw.split("&"):
         if not pair:
             continue
         name, _, value = pair.partition("=")
-        if not plain or "%" in pair or "+" in pair:
-            name, value = _decoded(name), _decoded(value)
+        if not plain or "%" in pair:
+            name, value = percent_decoded(name), percent_decoded(value)
         if name in query:
             raise Fault("InvalidArgument", "A query parameter is given twice.", ArgumentName=name)
         query[name] = value
@@ -107,10 +110,6 @@ def require_bucket_name(name: str) -> None:
         or name.endswith(_RESERVED_SUFFIXES)
     ):
         raise Fault("InvalidBucketName", BucketName=name)
-
-
-def _decoded(text: str) -> str:
-    return percent_decoded(text.replace("+", " "))
 
 
 def _key(raw: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgestore import errors
-from edgestore.protocols.s3.xml import XML_HEAD, escape
+from edgestore.protocols.s3.xml import XML_HEAD, escape_strictly
 
 CODES: Mapping[str, tuple[int, str]] = {
     "AccessDenied": (403, "Access Denied"),
@@ -202,10 +202,19 @@ def fault_headers(error: errors.EdgeStoreError, code: str) -> list[tuple[str, st
 def fault_xml(error: errors.EdgeStoreError, *, resource: str, request_id: str, host_id: str) -> bytes:
     """The error document."""
     code = code_of(error)
-    parts = [XML_HEAD, "<Error><Code>", code, "</Code><Message>", escape(message_of(error, code)), "</Message>"]
-    parts.extend(f"<{name}>{escape(str(value))}</{name}>" for name, value in _shown(error).items() if value is not None)
+    parts = [
+        XML_HEAD,
+        "<Error><Code>",
+        code,
+        "</Code><Message>",
+        escape_strictly(message_of(error, code)),
+        "</Message>",
+    ]
+    parts.extend(
+        f"<{name}>{escape_strictly(str(value))}</{name}>" for name, value in _shown(error).items() if value is not None
+    )
     parts.append(
-        f"<Resource>{escape(resource)}</Resource><RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
+        f"<Resource>{escape_strictly(resource)}</Resource><RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
     )
     return "".join(parts).encode()
 
@@ -213,9 +222,11 @@ def fault_xml(error: errors.EdgeStoreError, *, resource: str, request_id: str, h
 def fault_element(error: errors.EdgeStoreError, key: str, version: str | None) -> str:
     """One failed deletion inside a DeleteResult."""
     code = code_of(error)
-    version_id = f"<VersionId>{escape(version)}</VersionId>" if version else ""
-    message = escape(message_of(error, code))
-    return f"<Error><Key>{escape(key)}</Key>{version_id}<Code>{code}</Code><Message>{message}</Message></Error>"
+    version_id = f"<VersionId>{escape_strictly(version)}</VersionId>" if version else ""
+    message = escape_strictly(message_of(error, code))
+    return (
+        f"<Error><Key>{escape_strictly(key)}</Key>{version_id}<Code>{code}</Code><Message>{message}</Message></Error>"
+    )
 
 
 def _shown(error: errors.EdgeStoreError) -> dict[str, object]:

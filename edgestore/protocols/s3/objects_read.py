@@ -198,7 +198,7 @@ def _parts_attribute(call: Call, record: VersionRecord) -> str:
     later = [part for part in record.parts if part.number > marker]
     shown = later[: min(limit, 1000)]
     rows = [
-        element("TotalPartsCount", len(record.parts)),
+        element("PartsCount", len(record.parts)),
         element("PartNumberMarker", marker),
         element("NextPartNumberMarker", shown[-1].number if shown else 0),
         element("MaxParts", limit),

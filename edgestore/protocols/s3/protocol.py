@@ -145,7 +145,7 @@ class S3Protocol:
         address = addressing.resolve(head.path, headers.get("host", ""), self._config.domain)
         query = addressing.parse_query(head.query) if head.query else _NO_QUERY
         if "authorization" not in headers and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
-            raise Denied("Access Denied: requests without a signature are not served.")
+            raise _unsigned(query)
         verified = verify_request(
             SignedRequest(head.method, head.path, head.query, headers),
             now_ms=self._services.clock.wall_ms(),
@@ -202,6 +202,15 @@ class S3Protocol:
             error.fields.setdefault("key", call.key or None)
         document = faults.fault_xml(error, resource=head.path, request_id=request_id, host_id=self._host_id)
         return Response(status, [("Content-Type", XML_TYPE), *headers], document)
+
+
+def _unsigned(query: Mapping[str, str]) -> EdgeStoreError:
+    if "AWSAccessKeyId" in query:
+        return faults.Fault(
+            "InvalidRequest",
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )
+    return Denied("Access Denied: requests without a signature are not served.")
 
 
 def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ XML_TYPE = "application/xml"
 DEPTH_MAX = 8
 
 _UNSAFE = re.compile("[&<>\"'\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _URL_UNSAFE = re.compile(r"[^A-Za-z0-9._~/-]")
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
 _EPOCH = datetime(1970, 1, 1)
@@ -87,6 +88,11 @@ def require_names(element: Element, *names: str) -> None:
 def escape(value: str) -> str:
     """Text for an element."""
     return _UNSAFE.sub(_reference, value) if _UNSAFE.search(value) else value
+
+
+def escape_strictly(value: str) -> str:
+    """Text for an element of an error: what XML 1.0 does not allow becomes U+FFFD, so that every reader can read it."""
+    return escape(_FORBIDDEN.sub("\ufffd", value))
 
 
 def url_encode(value: str) -> str:

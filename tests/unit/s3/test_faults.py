@@ -95,3 +95,7 @@ def test_error_headers() -> None:
     marker = errors.NoSuchKey(delete_marker_version="v1")
     assert fault_headers(marker, "NoSuchKey") == [("x-amz-delete-marker", "true"), ("x-amz-version-id", "v1")]
     assert fault_headers(errors.InvalidRange(ActualObjectSize=5), "InvalidRange") == [("Content-Range", "bytes */5")]
+
+
+def test_error_documents_are_well_formed_whatever_the_key_holds() -> None:
+    assert answer(errors.NoSuchKey(key="a\x00\x1f\ufffeb\n"))["Key"] == "a\ufffd\ufffd\ufffdb\n"
