@@ -246,5 +246,5 @@ def _algorithm_elements(upload: UploadRecord) -> str:
 
 
 def _location(call: Call) -> str:
-    scheme = "https" if call.head.secure else "http"
-    return f"{scheme}://{call.headers.get('host', '')}/{xml.url_encode(call.bucket)}/{xml.url_encode(call.key)}"
+    # A reference without scheme and host: behind a proxy the node does not know what clients call it.
+    return f"/{xml.url_encode(call.bucket)}/{xml.url_encode(call.key)}"
