@@ -1,0 +1,119 @@
+"""Requests and responses as both lanes know them, and the one rendering of a response.
+
+Rule: an answer has the same bytes whichever lane it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Protocol
+
+from edgestore.chunks import Body
+
+SERVER = "edgestore"
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_BODILESS = frozenset((204, 304))
+
+
+class RequestHead:
+    """A request without its body. `path` and `query` are as they came; header names are in lower case."""
+
+    __slots__ = ("body_bytes", "expects_continue", "headers", "is_local", "keeps_alive", "method", "path", "query")
+
+    def __init__(
+        self, method: str, target: str, headers: dict[str, str], body_bytes: int | None, *, is_local: bool = False
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")
+        self.headers = headers
+        self.body_bytes = body_bytes or 0
+        self.expects_continue = headers.get("expect", "").lower() == "100-continue"
+        self.keeps_alive = True
+        self.is_local = is_local
+
+
+@dataclass(slots=True)
+class BodyStream:
+    """A body that is read while it is sent. `close` is called once, when it is sent or given up."""
+
+    pieces: AsyncIterator[memoryview]
+    size_bytes: int
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. Content-Length is added here, unless the handler of a HEAD request gave it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | memoryview | BodyStream = b""
+
+
+class Plan(Enum):
+    """What the fast lane may do with a request."""
+
+    SLOW = auto()
+    """Nothing: aiohttp takes it."""
+    WHOLE = auto()
+    """Collect the whole (small) body, then `answer`."""
+    STREAM = auto()
+    """Receive the body into units, then `stream`."""
+
+
+class HotHandler(Protocol):
+    """What answers in the fast lane."""
+
+    def plan(self, head: RequestHead) -> Plan:
+        """Decides from the head alone, in microseconds."""
+        ...
+
+    def answer(self, head: RequestHead, body: bytes, reply: Callable[[Response], None]) -> bool:
+        """Answers now or later through `reply`, once. False: not hot after all, nothing happened."""
+        ...
+
+    def stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> bool:
+        """Takes a large body; `reply` once."""
+        ...
+
+
+SlowHandler = Callable[[RequestHead, Body], Awaitable[Response]]
+
+
+class Dates:
+    """The Date header, made once a second."""
+
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        self._wall_ms, self._second, self._text = wall_ms, -1, ""
+
+    def now(self) -> str:
+        """RFC 9110 IMF-fixdate."""
+        second = self._wall_ms() // 1000
+        if second != self._second:
+            self._second, self._text = second, formatdate(second, usegmt=True)
+        return self._text
+
+
+def render_head(response: Response, date: str, *, is_head: bool, keeps_alive: bool) -> bytes:
+    """Status line and headers."""
+    status, body = response.status, response.body
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
+    has_length = False
+    for name, value in response.headers:
+        lines.append(f"{name}: {value}")
+        has_length = has_length or name == "Content-Length"
+    if not has_length and status not in _BODILESS and not (is_head and not body):
+        size = body.size_bytes if isinstance(body, BodyStream) else len(body)
+        lines.append(f"Content-Length: {size}")
+    elif not has_length and is_head and status not in _BODILESS:
+        lines.append("Content-Length: 0")
+    lines.append(f"Date: {date}")
+    lines.append(f"Server: {SERVER}")
+    if not keeps_alive:
+        lines.append("Connection: close")
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1", "replace")
