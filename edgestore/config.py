@@ -5,7 +5,14 @@ Rule: units are in the names, every queue, buffer, fan-out and wait is bounded b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from edgestore.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +126,73 @@ class Config:
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     s3: S3Config = field(default_factory=S3Config)
+
+
+def load_config(folder: str, file: str | None = None) -> Config:
+    """The settings of a data folder: environment over the file given, over DIR/config.toml, over defaults."""
+    path = file or os.path.join(folder, "config.toml")
+    tables: dict[str, Any] = {}
+    if file is not None or os.path.exists(path):
+        try:
+            with open(path, "rb") as opened:
+                tables = tomllib.load(opened)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    return parse_config(tables, os.environ, path)
+
+
+def parse_config(tables: Mapping[str, Any], environment: Mapping[str, str], path: str = "") -> Config:
+    """Checks every key and value. Raises ConfigError with the nearest known name for an unknown one."""
+    sections: dict[str, Any] = {}
+    rooms = {room.name: room for room in fields(Config)}
+    for name in tables:
+        if name not in rooms:
+            raise ConfigError(f"{path}: there is no table [{name}]{_nearest(name, rooms)}")
+    for name in rooms:
+        defaults = getattr(Config(), name)
+        table = tables.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: [{name}] must be a table")
+        sections[name] = _section(name, defaults, table, environment, path)
+    return Config(**sections)
+
+
+def _section(name: str, defaults: Any, table: Mapping[str, Any], environment: Mapping[str, str], path: str) -> Any:
+    known = {setting.name for setting in fields(defaults)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{path}: there is no setting {name}.{key}{_nearest(key, known)}")
+        values[key] = _checked(f"{name}.{key}", value, getattr(defaults, key))
+    for key in known:
+        text = environment.get(f"EDGESTORE_{name.upper()}_{key.upper()}")
+        if text is not None:
+            values[key] = _checked(f"{name}.{key}", _parsed(text, getattr(defaults, key)), getattr(defaults, key))
+    return replace(defaults, **values)
+
+
+def _parsed(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return float(text) if isinstance(default, float) else int(text)
+    except ValueError:
+        return text
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{name} = {value!r}: it must be {_KINDS[type(default)]}")
+    if isinstance(value, int | float) and value < 0:
+        raise ConfigError(f"{name} = {value!r}: it must not be negative")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), 1, 0.4)
+    return f"; did you mean {found[0]!r}?" if found else ""

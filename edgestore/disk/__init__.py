@@ -1,7 +1,7 @@
 """Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
 from edgestore.disk.compaction import ScrubReport, compact, scrub
-from edgestore.disk.files import File, Files, SystemFiles, Worker
+from edgestore.disk.files import File, Files, Lock, SystemFiles, Worker
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.index import OrderedStore, RocksIndex
@@ -17,6 +17,7 @@ __all__ = [
     "FragmentWriter",
     "Journal",
     "JournalRecord",
+    "Lock",
     "OrderedStore",
     "RecordKind",
     "RocksIndex",

@@ -1,0 +1,198 @@
+"""The core of a node on one data folder: every room from the disk up to the object service, wired once.
+
+Used by the embedded store as it is, by `edgestore.node` with listeners on top, and by the simulator on a simulated disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgestore.catalog import commands
+from edgestore.chunks import ChunkStore, Pins, Reclaimer
+from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
+from edgestore.config import Config
+from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Segments
+from edgestore.meta import Meta
+from edgestore.objects import ObjectService
+from edgestore.observe import NO_METRICS, Metrics
+from edgestore.records import SITE_TENANT, WriterRecord
+from edgestore.tenants import RootKeys, TenantService
+
+log = logging.getLogger("edgestore.node")
+
+NODE_NAME = "node-1"
+
+
+class OpenStore(Protocol):
+    """Opens an ordered store in a folder (`RocksIndex.open`; the simulator has its own)."""
+
+    def __call__(self, files: Files, folder: str, *, write_buffer_bytes: int, cache_bytes: int) -> OrderedStore:
+        """See `RocksIndex.open`."""
+        ...
+
+
+@dataclass
+class MetaChunkCatalog:
+    """What the rooms of chunks need of the catalog (`chunks.ChunkCatalog`)."""
+
+    meta: Meta
+    writer: int
+
+    def applied_index(self) -> int:
+        """See ChunkCatalog."""
+        return self.meta.applied_index
+
+    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
+        """See ChunkCatalog."""
+        return self.meta.state.condemned(limit)
+
+    def names_chunk(self, chunk_id: bytes) -> bool:
+        """See ChunkCatalog."""
+        return self.meta.state.names_chunk(chunk_id)
+
+    def drop_jobs(self, limit: int) -> list[bytes]:
+        """See ChunkCatalog."""
+        return self.meta.state.drop_jobs(limit)
+
+    async def reclaimed(self, chunk_ids: tuple[bytes, ...]) -> None:
+        """See ChunkCatalog."""
+        await self.meta.propose(SITE_TENANT, commands.ReclaimedChunks(chunk_ids))
+
+    async def condemn(self, chunk_ids: tuple[bytes, ...]) -> None:
+        """See ChunkCatalog."""
+        await self.meta.propose(SITE_TENANT, commands.CondemnChunks(chunk_ids))
+
+    async def continue_drop(self, job_id: bytes) -> bool:
+        """See ChunkCatalog."""
+        return bool(await self.meta.propose(SITE_TENANT, commands.ContinueDrop(job_id)))
+
+    async def advance_writer(self, low_water: int) -> None:
+        """See ChunkCatalog."""
+        await self.meta.propose(SITE_TENANT, commands.AdvanceWriter(self.writer, low_water))
+
+
+class Core:
+    """All rooms of one data folder. `open` and `close`; `on_failure` is called when the disk failed for good."""
+
+    def __init__(self, config: Config, clock: Clock, metrics: Metrics) -> None:
+        self.config, self.clock, self.metrics = config, clock, metrics
+        self.failed: BaseException | None = None
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.files: Files
+        self.lock: Lock
+
+    @classmethod
+    async def open(
+        cls,
+        files: Files,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        entropy: Entropy = system_entropy,
+        open_store: OpenStore = RocksIndex.open,
+        root_keys: RootKeys | None = None,
+        metrics: Metrics = NO_METRICS,
+    ) -> Core:
+        """Opens the folder and recovers it. Raises InUse, Corrupt, ConfigError, DiskFailed."""
+        core = cls(config, clock or SystemClock(), metrics)
+        core.files = files
+        core.lock = files.lock("lock")
+        try:
+            await core._open(entropy, open_store, root_keys)
+        except BaseException:
+            core.lock.release()
+            raise
+        return core
+
+    async def _open(self, entropy: Entropy, open_store: OpenStore, root_keys: RootKeys | None) -> None:
+        config, files = self.config, self.files
+        self.journal = Journal.open(files, "journal", config.disk, entropy, metrics=self.metrics)
+        self.catalog_store = open_store(
+            files,
+            "catalog",
+            write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
+            cache_bytes=config.meta.catalog_cache_bytes,
+        )
+        self.index_store = open_store(
+            files,
+            "index",
+            write_buffer_bytes=config.disk.index_write_buffer_bytes,
+            cache_bytes=config.disk.index_cache_bytes,
+        )
+        self.journal.on_failure = self._fail
+        self.meta = await Meta.open(
+            files,
+            self.journal,
+            self.catalog_store,
+            config.meta,
+            config.consensus,
+            clock=self.clock,
+            entropy=entropy,
+            node=NODE_NAME,
+            metrics=self.metrics,
+        )
+        self.segments = await Segments.open(
+            files, "segments", self.index_store, config.disk, entropy=entropy, metrics=self.metrics
+        )
+        self.segments.on_failure = self._fail
+        writer: WriterRecord = await self.meta.propose(SITE_TENANT, commands.RegisterWriter(NODE_NAME))
+        self.chunks = ChunkStore(self.segments, files, config.chunks, writer=writer.writer)
+        self.metrics.watch("chunks_pool_taken_bytes", lambda: float(self.chunks.pool.taken_bytes))
+        pins = Pins(self.clock, config.chunks.pin_ttl_ms)
+        self.objects = ObjectService(
+            self.meta,
+            self.chunks,
+            pins,
+            config.objects,
+            clock=self.clock,
+            entropy=entropy,
+            region=config.s3.region,
+            metrics=self.metrics,
+        )
+        self.tenants = TenantService(self.meta, self.clock, entropy)
+        self.root_keys = await self.tenants.start(files, root_keys)
+        catalog = MetaChunkCatalog(self.meta, writer.writer)
+        self.reclaimer = Reclaimer(catalog, self.segments, pins, config.chunks, config.disk, self.metrics)
+        self._tasks.append(asyncio.get_running_loop().create_task(self.reclaimer.run()))
+
+    @property
+    def free_bytes(self) -> int:
+        """What the disk still takes."""
+        return self.files.free_bytes()
+
+    def _fail(self, error: BaseException) -> None:
+        """The disk failed: nothing more is acknowledged."""
+        if self.failed is None:
+            self.failed = error
+            self.meta.fail(error)
+            self.on_failure(error)
+
+    async def close(self) -> None:
+        """Ends the housekeeping, answers what is under way, makes everything durable."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            try:
+                await task
+            except asyncio.CancelledError:
+                continue
+        if self.failed is None:
+            await self.meta.close()
+            await self.segments.close()
+            await self.journal.close()
+        self.chunks.close()
+        self.catalog_store.close()
+        self.index_store.close()
+        self.lock.release()
+
+
+def root_keys_of_environment() -> RootKeys | None:
+    """EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY, where both are set."""
+    access_key, secret_key = os.environ.get("EDGESTORE_ACCESS_KEY", ""), os.environ.get("EDGESTORE_SECRET_KEY", "")
+    return RootKeys(access_key, secret_key) if access_key and secret_key else None

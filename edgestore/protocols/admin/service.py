@@ -1,0 +1,207 @@
+"""The routes below `/-/`: open ones (ready, metrics) and `/-/admin/v1`, for root keys or the local socket only.
+
+Rule: one table of routes; documents are JSON; errors are `{"error": class, "message": text}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from edgestore.chunks import Body
+from edgestore.clock import Clock
+from edgestore.config import Config
+from edgestore.consensus import ConsensusStatus
+from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFound, Unavailable
+from edgestore.kernels import active_kernel
+from edgestore.objects import ObjectService
+from edgestore.observe import Metrics
+from edgestore.protocols.http import RequestHead, Response
+from edgestore.security import SignedRequest, verify_request
+from edgestore.tenants import TenantService
+
+DOCUMENT_MAX_BYTES = 65_536
+STATUSES: tuple[tuple[type[EdgeStoreError], int], ...] = (
+    (Denied, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (BadRequest, 400),
+    (Unavailable, 503),
+    (EdgeStoreError, 500),
+)
+
+
+class MetaStatus(Protocol):
+    """What status shows of the catalog."""
+
+    def status(self) -> ConsensusStatus:
+        """Where the group stands."""
+        ...
+
+    def can_read_now(self) -> bool:
+        """Whether reads are served."""
+        ...
+
+
+class AdminCore(Protocol):
+    """The parts of a core that operators act on."""
+
+    objects: ObjectService
+    tenants: TenantService
+    config: Config
+    clock: Clock
+
+    @property
+    def meta(self) -> MetaStatus:
+        """The catalog."""
+        ...
+
+    @property
+    def free_bytes(self) -> int:
+        """What the disk still takes."""
+        ...
+
+
+Question = dict[str, str]
+
+
+class Admin:
+    """The handler of the front's `/-/` routes."""
+
+    def __init__(self, core: AdminCore, metrics: Metrics) -> None:
+        self._core, self._metrics = core, metrics
+        self._table: dict[tuple[str, str], Callable[[Question], Awaitable[Any]]] = {
+            ("GET", "status"): self._status,
+            ("GET", "buckets"): self._list_buckets,
+            ("PUT", "buckets"): self._create_bucket,
+            ("DELETE", "buckets"): self._delete_bucket,
+            ("GET", "keys"): self._list_keys,
+            ("PUT", "keys"): self._create_key,
+            ("DELETE", "keys"): self._delete_key,
+        }
+
+    async def handle(self, head: RequestHead, body: Body) -> Response:
+        """One request."""
+        if head.path == "/-/ready" and head.method in ("GET", "HEAD"):
+            ready = self._core.meta.can_read_now()
+            return Response(
+                200 if ready else 503, [("Content-Type", "text/plain")], b"ready\n" if ready else b"not ready\n"
+            )
+        if head.path == "/-/metrics" and head.method == "GET":
+            return Response(200, [("Content-Type", "text/plain; version=0.0.4")], self._metrics.exposition())
+        try:
+            return await self._administer(head, body)
+        except EdgeStoreError as error:
+            status = next(status for kind, status in STATUSES if isinstance(error, kind))
+            return _document(status, {"error": type(error).__name__, "message": str(error)})
+
+    async def _administer(self, head: RequestHead, body: Body) -> Response:
+        prefix, _, name = head.path.rpartition("/")
+        if prefix != "/-/admin/v1":
+            raise NotFound(f"nothing answers at {head.path}")
+        self._check_root(head)
+        handler = self._table.get((head.method, name))
+        if handler is None:
+            raise NotFound(f"there is no {head.method} {head.path}")
+        question = dict(parse_qsl(head.query, keep_blank_values=True))
+        question.update(await _read_document(body))
+        return _document(200, await handler(question))
+
+    def _check_root(self, head: RequestHead) -> None:
+        """The local socket is trusted by its mode; all others sign with root keys."""
+        if head.is_local:
+            return
+        if "authorization" not in head.headers:
+            raise Denied("sign the request with the root keys")
+        verified = verify_request(
+            SignedRequest(head.method, head.path, head.query, head.headers),
+            now_ms=self._core.clock.wall_ms(),
+            region=self._core.config.s3.region,
+            lookup=lambda key: (self._core.tenants.principal_for(key) or (None, None))[1],
+        )
+        found = self._core.tenants.principal_for(verified.access_key)
+        if found is None or not found[0].is_root:
+            raise Denied("only the root keys may administer")
+
+    async def _status(self, _: Question) -> Any:
+        status = self._core.meta.status()
+        return {
+            "leader": status.is_leader,
+            "term": status.term,
+            "applied_index": status.applied_index,
+            "last_index": status.last_index,
+            "free_bytes": self._core.free_bytes,
+            "kernel": active_kernel,
+            "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),
+        }
+
+    async def _list_buckets(self, _: Question) -> Any:
+        found = await self._core.objects.list_buckets(self._core.tenants.root())
+        return [
+            {"name": b.name, "owner": self._core.tenants.owner(b.owner).name, "created_ms": b.created_ms} for b in found
+        ]
+
+    async def _create_bucket(self, question: Question) -> Any:
+        bucket = await self._core.objects.create_bucket(self._core.tenants.root(), _field(question, "name"))
+        return {"name": bucket.name}
+
+    async def _delete_bucket(self, question: Question) -> Any:
+        await self._core.objects.delete_bucket(self._core.tenants.root(), _field(question, "name"))
+        return {"name": question["name"]}
+
+    async def _list_keys(self, _: Question) -> Any:
+        return [
+            {"access_key": key.access_key, "name": owner.name, "email": owner.email, "id": owner.canonical_id}
+            for key, owner in self._core.tenants.list_keys()
+        ]
+
+    async def _create_key(self, question: Question) -> Any:
+        key = await self._core.tenants.create_key(
+            name=_field(question, "name"),
+            access_key=question.get("access_key", ""),
+            secret_key=question.get("secret_key", ""),
+            email=question.get("email", ""),
+            canonical_id=question.get("id", ""),
+        )
+        owner = self._core.tenants.owner(key.tenant_id)
+        return {
+            "access_key": key.access_key,
+            "secret_key": key.secret_key,
+            "name": owner.name,
+            "email": owner.email,
+            "id": owner.canonical_id,
+        }
+
+    async def _delete_key(self, question: Question) -> Any:
+        await self._core.tenants.delete_key(_field(question, "access_key"))
+        return {"access_key": question["access_key"]}
+
+
+def _field(question: Question, name: str) -> str:
+    if not question.get(name):
+        raise BadRequest(f"the request needs {name!r}")
+    return question[name]
+
+
+async def _read_document(body: Body) -> Question:
+    data = b""
+    while (unit := await body.next_unit()) is not None:
+        data += bytes(unit.view)
+        unit.release()
+        if len(data) > DOCUMENT_MAX_BYTES:
+            raise BadRequest("the document is too large")
+    if not data:
+        return {}
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise BadRequest(f"the document is no JSON: {error}") from error
+    if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
+        raise BadRequest("the document must be an object of strings")
+    return document
+
+
+def _document(status: int, value: Any) -> Response:
+    return Response(status, [("Content-Type", "application/json")], json.dumps(value).encode() + b"\n")

@@ -1,0 +1,135 @@
+"""Owners and access keys, all in RAM for the fast lane, all in the catalog for good.
+
+Rule: the root key pair is made once; another one at a later start is refused, not adopted.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+
+from edgestore.catalog import commands
+from edgestore.clock import Clock, Entropy
+from edgestore.disk import Files
+from edgestore.errors import BadRequest, ConfigError, NoSuchAccessKey
+from edgestore.meta import Meta
+from edgestore.records import ROOT_TENANT, SITE_TENANT, KeyRecord, Principal, TenantRecord
+
+CREDENTIALS = "credentials.toml"
+ACCESS_KEY_MAX = 128
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeys:
+    """The key pair that may do everything."""
+
+    access_key: str
+    secret_key: str
+
+
+class TenantService:
+    """Who a key belongs to, and what an owner is called."""
+
+    def __init__(self, meta: Meta, clock: Clock, entropy: Entropy) -> None:
+        self._meta, self._clock, self._entropy = meta, clock, entropy
+        self._owners: dict[int, TenantRecord] = {}
+        self._keys: dict[str, tuple[Principal, str]] = {}
+
+    async def start(self, files: Files, given: RootKeys | None) -> RootKeys:
+        """Makes or checks the root key pair and loads all keys. Raises ConfigError for another pair than the folder's."""
+        self._load()
+        kept = _read_credentials(files)
+        if kept is not None:
+            if given is not None and given != kept:
+                raise ConfigError(
+                    "EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY are not the root keys of this data folder: unset them, "
+                    f"or set them to those in {CREDENTIALS}"
+                )
+            root = kept
+        else:
+            root = given or RootKeys("ES" + self._text(18), self._text(40))
+        if root.access_key not in self._keys:
+            owner = commands.PutTenant(ROOT_TENANT, self._entropy(32).hex(), "root")
+            if ROOT_TENANT not in self._owners:
+                await self._meta.propose(SITE_TENANT, owner)
+            await self._put_key(root.access_key, root.secret_key, ROOT_TENANT)
+        if kept is None:
+            text = f'access_key = "{root.access_key}"\nsecret_key = "{root.secret_key}"\n'
+            files.replace(CREDENTIALS, text.encode(), mode=0o600)
+        self._load()
+        return root
+
+    def _text(self, length: int) -> str:
+        return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in self._entropy(length))
+
+    def _load(self) -> None:
+        self._owners = {owner.tenant_id: owner for owner in self._meta.state.tenants()}
+        self._keys = {}
+        for key in self._meta.state.access_keys():
+            owner = self._owners.get(key.tenant_id)
+            if owner is not None:
+                principal = Principal(owner.tenant_id, owner.canonical_id, owner.name)
+                self._keys[key.access_key] = (principal, key.secret_key)
+
+    def principal_for(self, access_key: str) -> tuple[Principal, str] | None:
+        """(who, secret key) of an access key."""
+        return self._keys.get(access_key)
+
+    def root(self) -> Principal:
+        """The principal that may do everything."""
+        owner = self._owners[ROOT_TENANT]
+        return Principal(owner.tenant_id, owner.canonical_id, owner.name)
+
+    def owner(self, tenant_id: int) -> TenantRecord:
+        """What an owner is called; a nameless record for one that is not known."""
+        return self._owners.get(tenant_id) or TenantRecord(tenant_id, "", "")
+
+    async def create_key(
+        self, *, name: str, access_key: str = "", secret_key: str = "", email: str = "", canonical_id: str = ""
+    ) -> KeyRecord:
+        """A key pair for the owner called `name`, who is created at the first key. Raises AccessKeyExists, BadRequest."""
+        if not name or len(name) > 64 or any(ord(c) < 32 for c in name):
+            raise BadRequest("an owner's name has 1 to 64 printable characters")
+        access_key, secret_key = access_key or "ES" + self._text(18), secret_key or self._text(40)
+        usable = access_key.isascii() and access_key.isprintable() and "/" not in access_key and " " not in access_key
+        if not usable or not 3 <= len(access_key) <= ACCESS_KEY_MAX or len(secret_key) < 8:
+            raise BadRequest("an access key has 3 to 128 printable characters without '/', a secret key at least 8")
+        owner = next((found for found in self._owners.values() if found.name == name), None)
+        if owner is None:
+            command = commands.PutTenant(0, canonical_id or self._entropy(32).hex(), name, email)
+            owner = await self._meta.propose(SITE_TENANT, command)
+        record = await self._put_key(access_key, secret_key, owner.tenant_id)
+        self._load()
+        return record
+
+    async def _put_key(self, access_key: str, secret_key: str, tenant_id: int) -> KeyRecord:
+        command = commands.PutKey(access_key, secret_key, tenant_id, self._clock.wall_ms())
+        record: KeyRecord = await self._meta.propose(tenant_id, command)
+        return record
+
+    async def delete_key(self, access_key: str) -> None:
+        """Raises NoSuchAccessKey; BadRequest for the root key."""
+        found = self._keys.get(access_key)
+        if found is None:
+            raise NoSuchAccessKey(f"there is no access key {access_key!r}", access_key=access_key)
+        if found[0].is_root:
+            raise BadRequest("the root key pair cannot be deleted")
+        await self._meta.propose(found[0].tenant_id, commands.DeleteKey(access_key))
+        self._load()
+
+    def list_keys(self) -> list[tuple[KeyRecord, TenantRecord]]:
+        """All keys with their owners."""
+        return [(key, self.owner(key.tenant_id)) for key in self._meta.state.access_keys()]
+
+
+def _read_credentials(files: Files) -> RootKeys | None:
+    if not files.exists(CREDENTIALS):
+        return None
+    try:
+        table = tomllib.loads(files.read(CREDENTIALS).decode())
+        return RootKeys(str(table["access_key"]), str(table["secret_key"]))
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{CREDENTIALS} is damaged ({error}): restore it, or write access_key and secret_key again"
+        ) from error
