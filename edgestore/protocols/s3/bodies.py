@@ -118,7 +118,7 @@ class ChunkedBody:
         self._promised = promised
         self._rest = b""
         self._ended = False
-        self.size_bytes = decoder.decoded_bytes
+        self.size_bytes: int | None = decoder.decoded_bytes
         self.trailer_checksums: tuple[Checksum, ...] = ()
 
     async def next_unit(self) -> Unit | None:

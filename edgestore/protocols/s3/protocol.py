@@ -141,7 +141,7 @@ class S3Protocol:
         return bool(self._config.domain) and len(path) > 1
 
     def _admit(self, head: RequestHead) -> Admitted:
-        headers = head.headers
+        headers: Mapping[str, str] = head.headers
         address = addressing.resolve(head.path, headers.get("host", ""), self._config.domain)
         query = addressing.parse_query(head.query) if head.query else _NO_QUERY
         if "authorization" not in headers and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
