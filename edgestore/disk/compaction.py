@@ -26,30 +26,30 @@ async def compact(segments: Segments, config: DiskConfig, metrics: Metrics = NO_
     removed = 0
     segments.retire_active()
     for number in segments.sparse_segments():
-        moved = 0
+        moves = []
         if segments.live_bytes(number) > 0:
             for info in await segments.fragments_of(number):
-                moved += await _move(segments, info)
+                moved = await _move(segments, info)
+                moves += [(info, moved)] if moved is not None else []
                 await asyncio.sleep(info.fragment.stored_bytes / config.compaction_bytes_per_s)
         await _synced(segments)
+        for old, new in moves:
+            segments.publish(old, new)
+            metrics.count("disk_compacted_bytes_total", new.fragment.stored_bytes)
         if segments.live_bytes(number) <= 0 or not await segments.fragments_of(number):
             await segments.flush_index()
             segments.remove(number)
             removed += 1
-        metrics.count("disk_compacted_bytes_total", moved)
     return removed
 
 
-async def _move(segments: Segments, info: FragmentInfo) -> int:
+async def _move(segments: Segments, info: FragmentInfo) -> FragmentInfo | None:
     """A fragment whose bytes do not check out stays where it is."""
     try:
         data = await segments.read(info, 0, info.fragment.stored_bytes)
     except (Corrupt, NotFound):
-        return 0
-    if segments.lookup(info.fragment.chunk_id, info.fragment.shard) == info:
-        segments.move(info, bytes(data))
-        return len(data)
-    return 0
+        return None
+    return segments.move(info, bytes(data))
 
 
 async def _synced(segments: Segments) -> None:

@@ -102,6 +102,11 @@ def encode_block(number: int, offset: int, salt: bytes, fragment: Fragment) -> b
     return (_BLOCK.pack(BLOCK_MAGIC, checksum, FORMAT, len(body)) + body).ljust(BLOCK_BYTES, b"\0")
 
 
+def short_block(block: bytes) -> bytes:
+    """A block without its padding, as the index keeps it."""
+    return block[: _BLOCK.size + _BLOCK.unpack_from(block)[3]]
+
+
 def decode_block(data: bytes | memoryview, number: int, offset: int, salt: bytes) -> Fragment | None:
     """The fragment whose block lies at the beginning of `data`; None where none checks out."""
     if len(data) < _BLOCK.size:

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from edgestore.clock import Entropy
 from edgestore.config import DiskConfig
 from edgestore.disk.files import Buffer, File, Files
@@ -27,6 +29,7 @@ from edgestore.disk.fragments import (
     encode_segment_header,
     page_span,
     reserved_bytes,
+    short_block,
 )
 from edgestore.disk.index import OrderedStore
 from edgestore.disk.segment_scan import ENDING, open_segment, scan_segment
@@ -191,7 +194,7 @@ class Segments:
         self._dirty[segment.number] = segment.file
         segment.live_bytes += fragment.reserved_bytes
         row = _row(fragment.chunk_id, fragment.shard)
-        self._index.write([(row, _PLACE.pack(segment.number, offset, fragment.reserved_bytes) + block.rstrip(b"\0"))])
+        self._index.write([(row, _PLACE.pack(segment.number, offset, fragment.reserved_bytes) + short_block(block))])
         self._unflushed += 1
 
     def _room(self, reserved: int) -> _Segment:
@@ -281,7 +284,7 @@ class Segments:
         data = segment.file.read_cached(info.data_offset + start, stop - start)
         if data is None:
             return None
-        self._check_pages(info, start, data)
+        self._check_pages(info, start, stop, data)
         return memoryview(data)[offset - start : offset - start + length]
 
     def read_blocking(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
@@ -291,20 +294,17 @@ class Segments:
             raise NotFound("the fragment was moved", segment=info.segment)
         start, stop = page_span(offset, length, info.fragment.stored_bytes)
         data = segment.file.read_at(info.data_offset + start, stop - start)
-        self._check_pages(info, start, data)
+        self._check_pages(info, start, stop, data)
         return memoryview(data)[offset - start : offset - start + length]
 
     async def read(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
         """`read_blocking` in a reader thread."""
         return await self._readers.run(lambda: self.read_blocking(info, offset, length))
 
-    def _check_pages(self, info: FragmentInfo, start: int, data: bytes) -> None:
+    def _check_pages(self, info: FragmentInfo, start: int, stop: int, data: bytes) -> None:
         first = start // PAGE_BYTES * 4
         found = page_crcs(data)
-        if (
-            found != info.fragment.page_crcs[first : first + len(found)]
-            or start + len(data) > info.fragment.stored_bytes
-        ):
+        if len(data) != stop - start or found != info.fragment.page_crcs[first : first + len(found)]:
             self._metrics.count("disk_corrupt_pages_total")
             place = f"segment {info.segment} at offset {info.data_offset + start}"
             log.error("fragment-corrupt chunk=%s place=%s", info.fragment.chunk_id.hex(), place)
@@ -325,26 +325,25 @@ class Segments:
         if number in self._segments:
             self._segments[number].live_bytes -= reserved
 
-    def move(self, info: FragmentInfo, data: Buffer) -> None:
-        """Compaction: writes a fragment again at the tail; the next sync makes it durable."""
-        old = self._segments[info.segment]
+    def move(self, info: FragmentInfo, data: Buffer) -> FragmentInfo:
+        """Compaction: writes a fragment again at the tail. It counts after the next sync and `publish`."""
         reserved = reserved_bytes(len(data))
         segment = self._room(reserved)
-        fragment = info.fragment
-        again = Fragment(
-            fragment.chunk_id,
-            fragment.k,
-            fragment.m,
-            fragment.shard,
-            fragment.generation,
-            reserved,
-            len(data),
-            fragment.units,
-            fragment.page_crcs,
-        )
-        self._put_block(segment, segment.tail, again, data)
+        fragment = msgspec.structs.replace(info.fragment, reserved_bytes=reserved)
+        moved = FragmentInfo(segment.number, segment.tail, fragment)
+        block = encode_block(segment.number, segment.tail, segment.salt, fragment)
+        self._writes.append((segment.file, segment.tail, (block, data)))
+        self._dirty[segment.number] = segment.file
         segment.tail += reserved
-        old.live_bytes -= fragment.reserved_bytes
+        return moved
+
+    def publish(self, old: FragmentInfo, moved: FragmentInfo) -> None:
+        """The copy is on the disk: from now on it is read, unless the fragment was deleted meanwhile."""
+        if self._names(old):
+            row = _row(old.fragment.chunk_id, old.fragment.shard)
+            self._index.write([(row, _encode_row(moved, self))])
+            self._segments[old.segment].live_bytes -= old.fragment.reserved_bytes
+            self._segments[moved.segment].live_bytes += moved.fragment.reserved_bytes
 
     def sparse_segments(self) -> list[int]:
         """Numbers of sealed segments that are mostly dead, the emptiest first."""
@@ -423,4 +422,4 @@ def _row(chunk_id: bytes, shard: int) -> bytes:
 def _encode_row(info: FragmentInfo, segments: Segments) -> bytes:
     salt = segments._segments[info.segment].salt
     block = encode_block(info.segment, info.offset, salt, info.fragment)
-    return _PLACE.pack(info.segment, info.offset, info.fragment.reserved_bytes) + block.rstrip(b"\0")
+    return _PLACE.pack(info.segment, info.offset, info.fragment.reserved_bytes) + short_block(block)
