@@ -51,6 +51,7 @@ class NodeProcess:
         line = self.process.stdout.readline().decode()
         if not line.startswith("edgestore ready"):
             code = self.process.wait(START_LIMIT_S)
+            self._close()
             raise NodeRefusedError(code, self.log.read_text()[-4000:])
         return time.monotonic() - started
 

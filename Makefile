@@ -1,0 +1,42 @@
+# Each target makes .venv from a bare checkout first. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SEEDS ?= 200
+DATA ?= ./data
+
+.PHONY: help demo test serve sim lint sanitize clean
+
+help:
+	@echo "make demo      a node, real files, a kill, and the proof that nothing was lost"
+	@echo "make serve     a node on 127.0.0.1:9000 with its data in $(DATA)"
+	@echo "make test      sets up and runs every test"
+	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds"
+	@echo "make lint      ruff, mypy, import-linter"
+
+$(VENV)/.library: pyproject.toml setup.py $(wildcard cext/*)
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV) library
+
+$(VENV)/.development: $(VENV)/.library requirements/development.txt
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV) development
+
+demo: $(VENV)/.development
+	@$(RUN) -m benchmarks.demo
+
+serve: $(VENV)/.library
+	@$(VENV)/bin/edgestore serve --data $(DATA) --s3 127.0.0.1:9000
+
+test: $(VENV)/.development
+	$(RUN) -m pytest -q
+
+sim: $(VENV)/.development
+	$(RUN) -m tests.sim --seeds $(SEEDS)
+
+lint: $(VENV)/.development
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info edgestore/kernels/_native*.so
