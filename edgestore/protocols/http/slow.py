@@ -23,15 +23,16 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RenderedResponse(web.StreamResponse):
     """An answer that aiohttp passes on as it is."""
 
-    def __init__(self, response: Response, dates: Dates, idle_timeout_s: float) -> None:
+    def __init__(self, response: Response, dates: Dates, idle_timeout_s: float, *, may_keep_alive: bool) -> None:
         super().__init__(status=response.status)
         self._response, self._dates, self._idle_timeout_s = response, dates, idle_timeout_s
+        self._may_keep_alive = may_keep_alive
         self._protocol: Any = None
         self._is_head = False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Writes the head, and a body that is at hand."""
-        keeps_alive = bool(request.keep_alive)
+        keeps_alive = bool(request.keep_alive) and self._may_keep_alive
         self._keep_alive = keeps_alive
         self._protocol = request.protocol
         self._is_head = request.method == "HEAD"
@@ -74,6 +75,15 @@ async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) ->
         raise ConnectionResetError("the answer was broken off") from error
 
 
+class _Asked:
+    """Whether the client was told to send its body (`Expect: 100-continue`)."""
+
+    __slots__ = ("for_body",)
+
+    def __init__(self, for_body: bool) -> None:
+        self.for_body = for_body
+
+
 class SlowLane:
     """The request handler given to aiohttp."""
 
@@ -84,19 +94,23 @@ class SlowLane:
     async def respond(self, request: web.BaseRequest, handler: SlowHandler) -> web.StreamResponse:
         """One request."""
         headers: dict[str, str] = {}
-        for name, value in request.headers.items():
-            lowered = name.lower()
-            headers[lowered] = f"{headers[lowered]},{value}" if lowered in headers else value
+        for raw_name, raw_value in request.raw_headers:
+            # Latin-1, as the fast lane's: bytes that are no ASCII go in and out unchanged.
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
         target = request.raw_path
         head = RequestHead(request.method, target, headers, request.content_length, is_local=self._is_local)
         chunked = request.content_length is None and request.body_exists
-        body = IteratorBody(self._pool, self._pieces(request, head), None if chunked else head.body_bytes)
+        asked = _Asked(not head.expects_continue)
+        body = IteratorBody(self._pool, self._pieces(request, asked), None if chunked else head.body_bytes)
         response = await handler(head, body)
-        return RenderedResponse(response, self._dates, self._idle_timeout_s)
+        # A client whose body was not asked for may never send it: what it sends next is not to be taken for the body.
+        return RenderedResponse(response, self._dates, self._idle_timeout_s, may_keep_alive=asked.for_body)
 
-    async def _pieces(self, request: web.BaseRequest, head: RequestHead) -> AsyncIterator[bytes]:
-        if head.expects_continue and request.transport is not None:
+    async def _pieces(self, request: web.BaseRequest, asked: _Asked) -> AsyncIterator[bytes]:
+        if not asked.for_body and request.transport is not None:
             request.transport.write(CONTINUE)
+        asked.for_body = True
         while True:
             try:
                 async with asyncio.timeout(self._idle_timeout_s):
