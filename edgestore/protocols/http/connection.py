@@ -51,6 +51,7 @@ class Connection(RequestHandler):
         "_expired",
         "_front",
         "_head",
+        "_is_fresh",
         "_is_local",
         "_need",
         "_owed",
@@ -68,6 +69,7 @@ class Connection(RequestHandler):
         self._buffer = b""
         self._head: RequestHead | None = None
         self._need = 0
+        self._is_fresh = True
         self._answering = self._sent_continue = self._paused_by_lane = False
         self._receiver: Receiver | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +102,8 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """aiohttp's bytes to aiohttp, the lane's to the lane."""
-        if self._owed == FOREVER or self._front.hot is None:
+        if self._owed == FOREVER or self._front.hot is None or not data:
+            # aiohttp itself calls this with nothing, to parse on what it has kept.
             super().data_received(data)
             return
         if self._answering:
@@ -148,6 +151,13 @@ class Connection(RequestHandler):
         if end < 0:
             return self._wait_for_head(data)
         self._stop_timer()
+        if self._is_fresh:
+            self._is_fresh = False
+            if not self._is_open():
+                # aiohttp's task of a new connection has not come to its wait yet: it does within this turn of the loop.
+                self._buffer = data
+                self._loop.call_soon(self._take_held)
+                return b""
         head = parse_plain_head(data[:end], is_local=self._is_local) if self._is_open() else None
         plan = self._plan(head)
         if head is None or plan is Plan.SLOW:

@@ -66,10 +66,10 @@ def framed_bytes(data: bytes, end: int) -> int | None:
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         lowered = name.lower()
-        if (
-            lowered.strip() in (b"transfer-encoding", b"upgrade", b"connection", b"expect")
-            or lowered != lowered.strip()
-        ):
+        if lowered.strip() in (b"transfer-encoding", b"upgrade", b"connection") or lowered != lowered.strip():
+            return None
+        # An answer that does not ask for the body closes the connection, so its bytes can be counted all the same.
+        if lowered == b"expect" and value.strip(b" \t").lower() != b"100-continue":
             return None
         if lowered == b"content-length":
             lengths.append(value.strip(b" \t"))
