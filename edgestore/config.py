@@ -76,6 +76,8 @@ class ChunksConfig:
     """A read that lasts longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
     reclaim_batch_chunks: int = 256
     reclaim_interval_ms: int = 1000
+    sweep_interval_ms: int = 3_600_000
+    """How often the disk is searched for chunks that nothing names and nothing may name any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,15 @@ class Core:
         self.tenants = TenantService(self.meta, self.clock, entropy)
         self.root_keys = await self.tenants.start(files, root_keys)
         catalog = MetaChunkCatalog(self.meta, writer.writer)
-        self.reclaimer = Reclaimer(catalog, self.segments, pins, config.chunks, config.disk, self.metrics)
+        self.reclaimer = Reclaimer(
+            catalog,
+            self.segments,
+            pins,
+            config.chunks,
+            config.disk,
+            low_water=self.chunks.low_water,
+            metrics=self.metrics,
+        )
         self._tasks.append(asyncio.get_running_loop().create_task(self.reclaimer.run()))
 
     @property

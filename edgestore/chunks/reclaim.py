@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from edgestore.clock import Clock
@@ -110,20 +111,23 @@ class Reclaimer:
         pins: Pins,
         config: ChunksConfig,
         disk_config: DiskConfig,
+        *,
+        low_water: Callable[[], int],
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self._catalog, self._segments, self._pins, self._config = catalog, segments, pins, config
         self._disk_config, self._metrics = disk_config, metrics
+        self._low_water, self._marked = low_water, 0
 
     async def run(self) -> None:
-        """Until cancelled: a turn every `chunks.reclaim_interval_ms`, after the sweep for garbage."""
+        """Until cancelled: a turn every `chunks.reclaim_interval_ms`, a sweep every `chunks.sweep_interval_ms`."""
         pause_s = self._config.reclaim_interval_ms / 1000
-        swept = False
+        sweep_ms = self._pins.now_ms()
         while True:
             try:
-                if not swept:
+                if self._pins.now_ms() >= sweep_ms:
                     await self.sweep()
-                    swept = True
+                    sweep_ms = self._pins.now_ms() + self._config.sweep_interval_ms
                 while await self.turn():
                     await asyncio.sleep(0)
                 await compact(self._segments, self._disk_config, self._metrics)
@@ -148,7 +152,11 @@ class Reclaimer:
         return worked or bool(gone)
 
     async def sweep(self) -> None:
-        """Condemns what lies on the disk and is named by nothing: what earlier starts left behind."""
+        """Condemns what lies on the disk and is named by nothing: what earlier starts and failed uploads left behind."""
+        low_water = self._low_water()
+        if low_water > self._marked:
+            await self._catalog.advance_writer(low_water)
+            self._marked = low_water
         batch: list[bytes] = []
         for turn, chunk_id in enumerate(self._segments.chunk_ids()):
             if not self._catalog.names_chunk(chunk_id):

@@ -16,7 +16,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="how many new seeds")
     parser.add_argument("--seed", type=int, help="this seed only")
     arguments = parser.parse_args()
-    seeds = [arguments.seed] if arguments.seed is not None else [random.randrange(1 << 31) for _ in range(arguments.seeds)]
+    seeds = (
+        [arguments.seed] if arguments.seed is not None else [random.randrange(1 << 31) for _ in range(arguments.seeds)]
+    )
     started, acknowledged, steps = time.monotonic(), 0, 0
     for seed in seeds:
         try:
@@ -26,7 +28,9 @@ def main() -> None:
             raise
         acknowledged += sum(client.acknowledged for client in world.clients)
         steps += world.steps
-    print(f"{len(seeds)} seeds, {acknowledged} acknowledged operations, {steps} steps, {time.monotonic() - started:.0f} s: nothing lost")
+    print(
+        f"{len(seeds)} seeds, {acknowledged} acknowledged operations, {steps} steps, {time.monotonic() - started:.0f} s: nothing lost"
+    )
 
 
 if __name__ == "__main__":

@@ -144,7 +144,10 @@ class SimFile:
         self.files.touch()
         data = b"".join(bytes(part) for part in parts)
         disk = self.files.disk
-        if disk.used_bytes() - len(self.content.cached) + max(len(self.content.cached), offset + len(data)) > disk.capacity_bytes:
+        if (
+            disk.used_bytes() - len(self.content.cached) + max(len(self.content.cached), offset + len(data))
+            > disk.capacity_bytes
+        ):
             raise StorageFull("no space left on the simulated disk", path=self.path)
         self.content.write(offset, data)
 

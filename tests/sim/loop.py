@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -90,9 +89,11 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def abandon(self) -> None:
         """Drops everything that was running, as a power cut does: no `finally` of the product may touch the disk again."""
+        self.crashed = True
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
-        logging.getLogger("asyncio").disabled = True
+        self.set_exception_handler(lambda *_: None)
+        self.close()
 
 
 class SimClock:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import random
 import sys
+import warnings
 from dataclasses import dataclass, field
 
 from edgestore.catalog import list_objects
@@ -37,7 +38,9 @@ CONFIG = Config(
     ),
     consensus=ConsensusConfig(entry_operations_max=8, entry_bytes_max=64 * 1024),
     meta=MetaConfig(flush_operations_max=40, flush_journal_bytes_max=512 * 1024),
-    chunks=ChunksConfig(pool_bytes=4 * 1024 * 1024, pool_read_reserve_bytes=1024 * 1024, reclaim_interval_ms=20),
+    chunks=ChunksConfig(
+        pool_bytes=4 * 1024 * 1024, pool_read_reserve_bytes=1024 * 1024, reclaim_interval_ms=20, sweep_interval_ms=30
+    ),
     objects=ObjectsConfig(part_min_bytes=1000),
 )
 
@@ -143,9 +146,7 @@ class Client:
             await core.objects.abort_upload(root, bucket, name, upload.upload_id)
             return
         key.maybe.append(digest(b"".join(bodies)))
-        record = await core.objects.complete_upload(
-            root, CompleteRequest(bucket, name, upload.upload_id, tuple(named))
-        )
+        record = await core.objects.complete_upload(root, CompleteRequest(bucket, name, upload.upload_id, tuple(named)))
         self._acknowledged(key, b"".join(bodies), record.version_id)
 
     async def delete(self, core: Core, root: Principal, bucket: str, name: str, key: Knowledge) -> None:
@@ -213,11 +214,12 @@ class World:
             loop.run(self._life(files, loop, last=last))
         except Crash:
             self.disk.crash_at = None
-            self._bury(loop)
             self.disk.lose_power()
         else:
             self._check_failures(loop)
             self.disk.crash_at = None
+        finally:
+            self._bury(loop)
         self.steps += loop.steps
         self.now_s = loop.now_s + 1
         self.trace.update(f"{loop.steps} {loop.now_s:.9f} {self.disk.operations}".encode())
@@ -228,7 +230,9 @@ class World:
         loop.abandon()
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
-            gc.collect()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                gc.collect()
         finally:
             sys.unraisablehook = hook
 
@@ -239,9 +243,7 @@ class World:
 
     async def _life(self, files: SimFiles, loop: SimLoop, *, last: bool) -> None:
         rng = self.rng
-        core = await Core.open(
-            files, CONFIG, clock=SimClock(loop), entropy=rng.randbytes, open_store=SimIndex.open
-        )
+        core = await Core.open(files, CONFIG, clock=SimClock(loop), entropy=rng.randbytes, open_store=SimIndex.open)
         root = core.tenants.root()
         await self._prepare(core, root)
         await self._check(core, root)

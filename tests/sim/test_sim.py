@@ -1,0 +1,37 @@
+"""The simulator holds the promises over seeds, replays a seed exactly, and catches every planted bug."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.sim.planted import BUGS
+from tests.sim.world import Violation, World, run_seed
+
+SEEDS_FOR_A_BUG = 200
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_nothing_acknowledged_is_lost_over_crashes(seed: int) -> None:
+    world = run_seed(seed)
+    assert sum(client.acknowledged for client in world.clients) > 0
+
+
+def test_a_seed_replays_exactly() -> None:
+    first, second = World(7).run(), World(7).run()
+    assert first == second
+    assert World(8).run() != first
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_a_planted_bug_is_caught(bug: Any) -> None:
+    caught = None
+    with bug():
+        for seed in range(SEEDS_FOR_A_BUG):
+            try:
+                run_seed(seed)
+            except Violation as error:
+                caught = error
+                break
+    assert caught is not None, f"{bug.__name__} was not caught in {SEEDS_FOR_A_BUG} seeds"
