@@ -1,0 +1,133 @@
+"""The store for asyncio: `await open("data")` in this process, `connect(url, ...)` over the network; one interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+from edgestore.client import RemoteBackend
+from edgestore.embedded import EmbeddedBackend
+from edgestore.errors import BadRequest
+from edgestore.records import Condition
+from edgestore.store_types import Backend, BodyInput, Version, pieces_of
+
+
+class Object:
+    """One version of one key, to be read."""
+
+    def __init__(self, backend: Backend, bucket: str, version: Version) -> None:
+        self._backend, self._bucket, self.version = backend, bucket, version
+
+    def stream(self, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """Checked bytes from `offset` on, `length` of them or all."""
+        if offset < 0 or (length is not None and length < 0):
+            raise BadRequest("offset and length are not negative")
+        left = max(0, self.version.size_bytes - offset)
+        return self._backend.read(self._bucket, self.version, offset, left if length is None else min(length, left))
+
+    async def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """The same in one piece."""
+        return b"".join([piece async for piece in self.stream(offset, length)])
+
+
+class Bucket:
+    """One bucket."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend, self.name = backend, name
+
+    async def put(
+        self,
+        key: str,
+        body: BodyInput,
+        *,
+        metadata: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        condition: Condition = None,
+    ) -> Version:
+        """Stores an object; it is on the disk when this returns. Raises PreconditionFailed, StorageFull, ..."""
+        pieces, size = pieces_of(body)
+        return await self._backend.put(
+            self.name, key, pieces, size, metadata=metadata or {}, headers=headers or {}, condition=condition
+        )
+
+    async def get(self, key: str, version_id: str | None = None) -> Object:
+        """The current version, or a named one. Raises NoSuchKey, NoSuchVersion."""
+        return Object(self._backend, self.name, await self.head(key, version_id))
+
+    async def head(self, key: str, version_id: str | None = None) -> Version:
+        """What is known of a version, without its bytes."""
+        return await self._backend.head(self.name, key, version_id)
+
+    async def delete(self, key: str, version_id: str | None = None, *, condition: Condition = None) -> str:
+        """Deletes the current version or a named one; deleting what is not there succeeds."""
+        return await self._backend.delete(self.name, key, version_id, condition)
+
+    async def list(self, prefix: str = "") -> AsyncIterator[Version]:
+        """Current versions in the order of their keys."""
+        token = ""
+        while True:
+            page = await self._backend.list_page(self.name, prefix, token)
+            for version in page.versions:
+                yield version
+            token = page.token
+            if not token:
+                return
+
+    async def versions(self, prefix: str = "") -> AsyncIterator[Version]:
+        """All versions and delete markers, the newest of each key first."""
+        token = ""
+        while True:
+            page = await self._backend.versions_page(self.name, prefix, token)
+            for version in page.versions:
+                yield version
+            token = page.token
+            if not token:
+                return
+
+
+class Store:
+    """Buckets. Close it, or use it in `async with`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def create_bucket(self, name: str) -> Bucket:
+        """Raises BucketExists, InvalidName."""
+        await self._backend.create_bucket(name)
+        return Bucket(self._backend, name)
+
+    def bucket(self, name: str) -> Bucket:
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not."""
+        return Bucket(self._backend, name)
+
+    async def buckets(self) -> list[str]:
+        """Names, sorted."""
+        return await self._backend.list_buckets()
+
+    async def delete_bucket(self, name: str) -> None:
+        """Raises BucketNotEmpty."""
+        await self._backend.delete_bucket(name)
+
+    async def close(self) -> None:
+        """Makes everything durable and frees the folder or the connections."""
+        await self._backend.close()
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def open(folder: str | os.PathLike[str]) -> Store:  # noqa: A001 - the public name
+    """Opens the store in a data folder of this machine. Raises InUse, Corrupt."""
+    return Store(await EmbeddedBackend.open(os.fspath(folder)))
+
+
+def connect(url: str, *, access_key: str, secret_key: str, region: str = "us-east-1") -> Store:
+    """The store behind a node's S3 endpoint."""
+    return Store(RemoteBackend(url, access_key, secret_key, region))

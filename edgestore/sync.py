@@ -1,0 +1,182 @@
+"""The store for plain Python: `edgestore.aio` on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from edgestore import aio
+from edgestore.errors import Closing
+from edgestore.records import Condition
+from edgestore.store_types import BodyInput, Version
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="edgestore-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine there and waits for it."""
+        if self._loop.is_closed():
+            work.close()
+            raise Closing("the store is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """An asynchronous iterator as a plain one."""
+
+        async def take() -> tuple[bool, Any]:
+            try:
+                return True, await anext(source)
+            except StopAsyncIteration:
+                return False, None
+
+        while True:
+            more, value = self.run(take())
+            if not more:
+                return
+            yield value
+
+    def close(self) -> None:
+        """Ends the thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+class Object:
+    """See `edgestore.aio.Object`."""
+
+    def __init__(self, loop: _Loop, inner: aio.Object) -> None:
+        self._loop, self._inner = loop, inner
+
+    @property
+    def version(self) -> Version:
+        """Which version this is."""
+        return self._inner.version
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """Checked bytes from `offset` on, `length` of them or all."""
+        return self._loop.run(self._inner.read(offset, length))
+
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The same in pieces."""
+        return self._loop.iterate(self._inner.stream(offset, length))
+
+
+class Bucket:
+    """See `edgestore.aio.Bucket`."""
+
+    def __init__(self, loop: _Loop, inner: aio.Bucket) -> None:
+        self._loop, self._inner = loop, inner
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+        return self._inner.name
+
+    def put(
+        self,
+        key: str,
+        body: BodyInput,
+        *,
+        metadata: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        condition: Condition = None,
+    ) -> Version:
+        """Stores an object; it is on the disk when this returns. Raises PreconditionFailed, StorageFull, ..."""
+        return self._loop.run(self._inner.put(key, body, metadata=metadata, headers=headers, condition=condition))
+
+    def get(self, key: str, version_id: str | None = None) -> Object:
+        """The current version, or a named one. Raises NoSuchKey, NoSuchVersion."""
+        return Object(self._loop, self._loop.run(self._inner.get(key, version_id)))
+
+    def head(self, key: str, version_id: str | None = None) -> Version:
+        """What is known of a version, without its bytes."""
+        return self._loop.run(self._inner.head(key, version_id))
+
+    def delete(self, key: str, version_id: str | None = None, *, condition: Condition = None) -> str:
+        """Deletes the current version or a named one; deleting what is not there succeeds."""
+        return self._loop.run(self._inner.delete(key, version_id, condition=condition))
+
+    def list(self, prefix: str = "") -> Iterator[Version]:
+        """Current versions in the order of their keys."""
+        return self._loop.iterate(self._inner.list(prefix))
+
+    def versions(self, prefix: str = "") -> Iterator[Version]:
+        """All versions and delete markers, the newest of each key first."""
+        return self._loop.iterate(self._inner.versions(prefix))
+
+
+class Store:
+    """See `edgestore.aio.Store`. Close it, or use it in `with`."""
+
+    def __init__(self, loop: _Loop, inner: aio.Store) -> None:
+        self._loop, self._inner = loop, inner
+
+    def create_bucket(self, name: str) -> Bucket:
+        """Raises BucketExists, InvalidName."""
+        return Bucket(self._loop, self._loop.run(self._inner.create_bucket(name)))
+
+    def bucket(self, name: str) -> Bucket:
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not."""
+        return Bucket(self._loop, self._inner.bucket(name))
+
+    def buckets(self) -> list[str]:
+        """Names, sorted."""
+        return self._loop.run(self._inner.buckets())
+
+    def delete_bucket(self, name: str) -> None:
+        """Raises BucketNotEmpty."""
+        self._loop.run(self._inner.delete_bucket(name))
+
+    def close(self) -> None:
+        """Makes everything durable and frees the folder or the connections."""
+        try:
+            self._loop.run(self._inner.close())
+        finally:
+            self._loop.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open(folder: str | os.PathLike[str]) -> Store:  # noqa: A001 - the public name
+    """Opens the store in a data folder of this machine: no server, no port. Raises InUse, Corrupt."""
+    loop = _Loop()
+    try:
+        return Store(loop, loop.run(aio.open(folder)))
+    except BaseException:
+        loop.close()
+        raise
+
+
+def connect(url: str, *, access_key: str, secret_key: str, region: str = "us-east-1") -> Store:
+    """The store behind a node's S3 endpoint, with the same interface."""
+
+    async def make() -> aio.Store:
+        return aio.connect(url, access_key=access_key, secret_key=secret_key, region=region)
+
+    loop = _Loop()
+    return Store(loop, loop.run(make()))
