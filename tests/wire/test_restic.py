@@ -11,7 +11,7 @@ from tests.wire.environments import run
 from tests.wire.trees import make_tree, read_tree
 
 
-@pytest.mark.needs_package("restic")
+@pytest.mark.needs_program("restic")
 def test_backup_checks_out_and_is_restored(node: NodeProcess, bucket: str, tmp_path: Path) -> None:
     variables = {
         "PATH": os.environ["PATH"],

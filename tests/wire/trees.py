@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def make_tree(folder: Path, *, large_bytes: int = 20_000_000) -> dict[str, bytes
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
     return files
 
 

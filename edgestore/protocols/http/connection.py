@@ -189,10 +189,13 @@ class Connection(RequestHandler):
         """The body of a small request, which may come in pieces or after `100 Continue`."""
         head = self._head
         assert head is not None
-        if len(data) < self._need:
-            if head.expects_continue and not self._sent_continue and self.transport is not None:
-                self._sent_continue = True
+        is_short = len(data) < self._need
+        if head.expects_continue and not self._sent_continue and (is_short or not head.body_bytes):
+            # Also where nothing is to come: awscli, once answered without it, misreads the connection's next answer.
+            self._sent_continue = True
+            if self.transport is not None:
                 self.transport.write(CONTINUE)
+        if is_short:
             self._buffer = data
             self._start_timer(self._front.config.body_idle_timeout_s, again=True)
             return b""

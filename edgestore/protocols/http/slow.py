@@ -102,6 +102,9 @@ class SlowLane:
         head = RequestHead(request.method, target, headers, request.content_length, is_local=self._is_local)
         chunked = request.content_length is None and request.body_exists
         asked = _Asked(not head.expects_continue)
+        if head.expects_continue and not chunked and not head.body_bytes and request.transport is not None:
+            request.transport.write(CONTINUE)
+            asked.for_body = True
         body = IteratorBody(self._pool, self._pieces(request, asked), None if chunked else head.body_bytes)
         response = await handler(head, body)
         # A client whose body was not asked for may never send it: what it sends next is not to be taken for the body.
