@@ -1,6 +1,7 @@
 """Bodies cut into chunks and stored as fragments, read back in ranges, reclaimed when nothing names them any more."""
 
 from edgestore.chunks.body import Body, IteratorBody, bytes_body
+from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
@@ -10,6 +11,7 @@ __all__ = [
     "Body",
     "ChunkCatalog",
     "ChunkStore",
+    "Compression",
     "Digests",
     "IteratorBody",
     "Pin",

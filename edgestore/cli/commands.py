@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from edgestore.cli.doctor import examine
+from edgestore.cli.target import Target, run
 from edgestore.config import load_config
 from edgestore.errors import EdgeStoreError
 from edgestore.observe import start_logging
+
+PIECE_BYTES = 1024 * 1024
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,13 +35,32 @@ def _address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def targeted(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every subcommand that acts on a store."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        click.option("--node", "url", help="A node elsewhere, by its S3 endpoint (root keys in the environment)."),
+        click.option("--data", "folder", type=click.Path(file_okay=False), help="The data folder of this machine."),
+    ):
+        command = option(command)
+    return command
+
+
+def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(value))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
 @cli.command()
 @click.option("--data", "folder", required=True, type=click.Path(file_okay=False), help="The data folder.")
 @click.option("--s3", "address", default="127.0.0.1:9000", show_default=True, help="Where S3 listens, HOST:PORT.")
 @click.option("--config", "file", type=click.Path(exists=True, dir_okay=False), help="A TOML file.")
 @click.option("--s3-cert", type=click.Path(exists=True, dir_okay=False), help="TLS certificate (PEM).")
 @click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key (PEM).")
-@click.option("--log-level", default="INFO", show_default=True)
+@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str) -> None:
     """Runs a node in the foreground."""
     from edgestore.node import Listen, serve  # noqa: PLC0415 - a client does not load a server
@@ -39,6 +69,207 @@ def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_k
     host, port = _address(address)
     config = load_config(folder, file)
     sys.exit(serve(folder, config, Listen(host, port, s3_cert or "", s3_key or "")))
+
+
+@cli.group()
+def bucket() -> None:
+    """Creates, lists and deletes buckets."""
+
+
+@bucket.command("create")
+@click.argument("name")
+@targeted
+def bucket_create(name: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Creates a bucket."""
+    found = run(folder, url, lambda target: target.ask("PUT", "buckets", {"name": name}))
+    _show(found, [found["name"]], as_json=as_json)
+
+
+@bucket.command("list")
+@targeted
+def bucket_list(folder: str | None, url: str | None, as_json: bool) -> None:
+    """Lists all buckets."""
+    found = run(folder, url, lambda target: target.ask("GET", "buckets", {}))
+    _show(found, [row["name"] for row in found], as_json=as_json)
+
+
+@bucket.command("delete")
+@click.argument("name")
+@targeted
+def bucket_delete(name: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Deletes an empty bucket."""
+    found = run(folder, url, lambda target: target.ask("DELETE", "buckets", {"name": name}))
+    _show(found, [], as_json=as_json)
+
+
+@cli.group()
+def key() -> None:
+    """Creates, lists and deletes access keys."""
+
+
+@key.command("create")
+@click.option("--name", required=True, help="The owner; created at the first key.")
+@click.option("--access-key", default="", help="Made where not given.")
+@click.option("--secret-key", default="", help="Made where not given.")
+@click.option("--email", default="")
+@targeted
+def key_create(
+    name: str, access_key: str, secret_key: str, email: str, folder: str | None, url: str | None, as_json: bool
+) -> None:
+    """Creates a key pair and prints it."""
+    question = {"name": name, "access_key": access_key, "secret_key": secret_key, "email": email}
+    found = run(folder, url, lambda target: target.ask("PUT", "keys", question))
+    _show(found, [f"access_key = {found['access_key']}", f"secret_key = {found['secret_key']}"], as_json=as_json)
+
+
+@key.command("list")
+@targeted
+def key_list(folder: str | None, url: str | None, as_json: bool) -> None:
+    """Lists access keys and their owners, never secrets."""
+    found = run(folder, url, lambda target: target.ask("GET", "keys", {}))
+    _show(found, [f"{row['access_key']}\t{row['name']}\t{row['email']}".rstrip() for row in found], as_json=as_json)
+
+
+@key.command("delete")
+@click.argument("access_key")
+@targeted
+def key_delete(access_key: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Deletes a key pair; the owner and its buckets stay."""
+    found = run(folder, url, lambda target: target.ask("DELETE", "keys", {"access_key": access_key}))
+    _show(found, [], as_json=as_json)
+
+
+def _object(place: str) -> tuple[str, str] | None:
+    """(bucket, key) of s3://bucket/key; None for a path."""
+    if not place.startswith("s3://"):
+        return None
+    name, _, key = place[5:].partition("/")
+    if not name:
+        raise click.BadParameter(f"{place!r} names no bucket")
+    return name, key
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("destination")
+@targeted
+def cp(source: str, destination: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Copies FILE to s3://bucket/key, or back."""
+    there, here = _object(destination), _object(source)
+    if (there is None) == (here is None):
+        raise click.UsageError("one side is a file, the other s3://bucket/key")
+
+    async def work(target: Target) -> dict[str, Any]:
+        if there is not None:
+            return await _upload(target, Path(source), *there)
+        assert here is not None
+        return await _download(target, *here, Path(destination))
+
+    found = run(folder, url, work)
+    _show(found, [f"{found['key']}\t{found['size_bytes']}\t{found['etag']}"], as_json=as_json)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+async def _upload(target: Target, path: Path, bucket: str, key: str) -> dict[str, Any]:
+    key = f"{key}{path.name}" if not key or key.endswith("/") else key
+    size = path.stat().st_size
+    with _progress() as progress, path.open("rb") as file:
+        task = progress.add_task(path.name, total=size)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := file.read(PIECE_BYTES):
+                progress.advance(task, len(piece))
+                yield piece
+
+        version = await target.store.bucket(bucket).put(key, pieces())
+    return {"key": key, "size_bytes": version.size_bytes, "etag": version.etag, "version_id": version.version_id}
+
+
+async def _download(target: Target, bucket: str, key: str, path: Path) -> dict[str, Any]:
+    """Into a file of its own first, so that a broken copy never takes the name."""
+    if path.is_dir():
+        path = path / key.rpartition("/")[2]
+    found = await target.store.bucket(bucket).get(key)
+    partial = path.with_name(path.name + ".part")
+    with _progress() as progress:
+        task = progress.add_task(key, total=found.version.size_bytes)
+        try:
+            with partial.open("wb") as file:
+                async for piece in found.stream():
+                    file.write(piece)
+                    progress.advance(task, len(piece))
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    version = found.version
+    return {"key": key, "size_bytes": version.size_bytes, "etag": version.etag, "version_id": version.version_id}
+
+
+@cli.command()
+@click.argument("place", default="")
+@targeted
+def ls(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Lists buckets, or the objects of s3://bucket/prefix."""
+
+    async def work(target: Target) -> list[dict[str, Any]]:
+        if not place:
+            return [{"name": name} for name in await target.store.buckets()]
+        name, prefix = _object(place) or ("", "")
+        rows = []
+        async for version in target.store.bucket(name).list(prefix):
+            rows.append({"key": version.key, "size_bytes": version.size_bytes, "etag": version.etag})  # noqa: PERF401
+        return rows
+
+    if place and not place.startswith("s3://"):
+        raise click.BadParameter(f"{place!r} is not s3://bucket/prefix")
+    found = run(folder, url, work)
+    _show(found, [row.get("name") or f"{row['size_bytes']:>14}  {row['key']}" for row in found], as_json=as_json)
+
+
+@cli.command()
+@click.argument("place")
+@targeted
+def rm(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Deletes s3://bucket/key."""
+    named = _object(place)
+    if named is None or not named[1]:
+        raise click.BadParameter(f"{place!r} is not s3://bucket/key")
+
+    async def work(target: Target) -> dict[str, Any]:
+        return {"version_id": await target.store.bucket(named[0]).delete(named[1])}
+
+    _show(run(folder, url, work), [], as_json=as_json)
+
+
+@cli.command()
+@targeted
+def status(folder: str | None, url: str | None, as_json: bool) -> None:
+    """Shows where a node stands."""
+    found = run(folder, url, lambda target: target.ask("GET", "status", {}))
+    _show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
+
+
+@cli.command()
+@click.option("--data", "folder", required=True, type=click.Path(file_okay=False), help="The data folder.")
+@click.option("--salvage", "target", type=click.Path(file_okay=False), help="Copies out what still checks out.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def doctor(folder: str, target: str | None, as_json: bool) -> None:
+    """Examines a data folder and says what to do; exit code 1 where something is wrong."""
+    if target:
+        from edgestore.salvage import Salvage  # noqa: PLC0415
+
+        report = Salvage(folder, Path(target), load_config(folder)).run().row()
+        _show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)
+        return
+    checks = examine(folder)
+    lines = [f"{'ok ' if c.ok else 'BAD'} {c.name}: {c.found}{'; ' + c.advice if c.advice else ''}" for c in checks]
+    _show([check.row() for check in checks], lines, as_json=as_json)
+    sys.exit(0 if all(check.ok for check in checks) else 1)
 
 
 def main() -> None:
@@ -50,9 +281,6 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         sys.exit(130)
-    except EdgeStoreError as error:
-        click.echo(f"edgestore: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
+    except (EdgeStoreError, OSError) as error:
         click.echo(f"edgestore: {error}", err=True)
         sys.exit(1)

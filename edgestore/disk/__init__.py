@@ -7,6 +7,7 @@ from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
+from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segments import FragmentWriter, Segments
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "RecordKind",
     "RocksIndex",
     "ScrubReport",
+    "SegmentFile",
     "Segments",
     "SystemFiles",
     "Worker",
     "compact",
+    "open_segments",
     "scrub",
 ]

@@ -15,6 +15,7 @@ from edgestore.disk.fragments import (
     decode_segment_header,
 )
 from edgestore.errors import Corrupt
+from edgestore.kernels import page_crcs
 
 ENDING = ".segment"
 WINDOW_BYTES = 1 << 20
@@ -59,3 +60,34 @@ def _next_magic(file: File, at: int, end: int) -> int:
             return at + found
         at += len(window) - len(window) % ALIGNMENT_BYTES or ALIGNMENT_BYTES
     return end
+
+
+class SegmentFile:
+    """One segment opened without the index: for salvage."""
+
+    def __init__(self, file: File, number: int, salt: bytes) -> None:
+        self._file, self._number, self._salt = file, number, salt
+
+    def scan(self) -> Iterator[FragmentInfo]:
+        """Its fragments."""
+        return scan_segment(self._file, self._number, self._salt, SEGMENT_HEADER_BYTES)
+
+    def read(self, info: FragmentInfo) -> memoryview:
+        """All stored bytes of a fragment, checked. Raises Corrupt."""
+        data = self._file.read_at(info.data_offset, info.fragment.stored_bytes)
+        if page_crcs(data) != info.fragment.page_crcs or len(data) != info.fragment.stored_bytes:
+            raise Corrupt(f"segment {self._number} at offset {info.data_offset} does not check out")
+        return memoryview(data)
+
+
+def open_segments(files: Files, folder: str) -> Iterator[SegmentFile]:
+    """Every segment whose header checks out."""
+    for name in files.list(folder):
+        stem = name.removesuffix(ENDING)
+        if name == stem or not stem.isdigit():
+            continue
+        try:
+            file, salt = open_segment(files, f"{folder}/{name}", int(stem))
+        except Corrupt:
+            continue
+        yield SegmentFile(file, int(stem), salt)

@@ -102,12 +102,16 @@ class Admin:
         if prefix != "/-/admin/v1":
             raise NotFound(f"nothing answers at {head.path}")
         self._check_root(head)
-        handler = self._table.get((head.method, name))
-        if handler is None:
-            raise NotFound(f"there is no {head.method} {head.path}")
         question = dict(parse_qsl(head.query, keep_blank_values=True))
         question.update(await _read_document(body))
-        return _document(200, await handler(question))
+        return _document(200, await self.ask(head.method, name, question))
+
+    async def ask(self, method: str, name: str, question: Question) -> Any:
+        """One row of the table, for the front and for the command line on a folder."""
+        handler = self._table.get((method, name))
+        if handler is None:
+            raise NotFound(f"there is no {method} {name}")
+        return await handler(question)
 
     def _check_root(self, head: RequestHead) -> None:
         """The local socket is trusted by its mode; all others sign with root keys."""

@@ -1,0 +1,91 @@
+"""What `doctor` looks at: each check is a name, whether it is well, and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from edgestore.config import load_config
+from edgestore.errors import EdgeStoreError
+from edgestore.kernels import active_kernel
+
+EPOCH_OF_THE_RELEASE_S = 1_760_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+    def row(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine(folder: str) -> list[Check]:
+    """Looks without changing anything."""
+    return [*_folder(folder), _space(folder), _clock(), _kernels(), _settings(folder)]
+
+
+def _folder(folder: str) -> Iterator[Check]:
+    if not os.path.isdir(folder):
+        yield Check("data folder", False, f"{folder} is missing", "start a node on it, or name the right folder")
+        return
+    missing = [
+        name for name in ("journal", "segments", "index", "catalog") if not os.path.isdir(os.path.join(folder, name))
+    ]
+    writable = os.access(folder, os.W_OK)
+    found = f"missing: {', '.join(missing)}" if missing else "complete" if writable else "not writable"
+    advice = "restore the missing folders from a copy, or save what is left with --salvage" if missing else ""
+    yield Check(
+        "data folder",
+        not missing and writable,
+        found,
+        advice or ("" if writable else "give this user the right to write"),
+    )
+    path = os.path.join(folder, "credentials.toml")
+    if os.path.exists(path):
+        mode = os.stat(path).st_mode & 0o777
+        yield Check(
+            "credentials", mode & 0o077 == 0, f"mode {mode:o}", "" if mode & 0o077 == 0 else f"chmod 600 {path}"
+        )
+
+
+def _space(folder: str) -> Check:
+    existing = folder if os.path.isdir(folder) else os.path.dirname(os.path.abspath(folder)) or "/"
+    free = shutil.disk_usage(existing).free
+    reserve = load_config(folder).disk.reserve_bytes
+    ok = free > 2 * reserve
+    advice = "" if ok else f"free some space: below {reserve} bytes writes are refused; deleting objects works"
+    return Check("disk space", ok, f"{free} bytes free, {reserve} reserved", advice)
+
+
+def _clock() -> Check:
+    now = time.time_ns() // 1_000_000_000
+    ok = now > EPOCH_OF_THE_RELEASE_S
+    advice = "" if ok else "set the clock: clients sign with the time, and more than 15 minutes apart is refused"
+    return Check("clock", ok, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)), advice)
+
+
+def _kernels() -> Check:
+    ok = active_kernel != "reference"
+    advice = "" if ok else "install a C compiler and python3-dev, then reinstall edgestore: checksums are slow without"
+    return Check("kernels", ok, f"{active_kernel} on Python {sys.version.split()[0]}", advice)
+
+
+def _settings(folder: str) -> Check:
+    try:
+        load_config(folder)
+    except EdgeStoreError as error:
+        return Check("settings", False, str(error), "mend config.toml")
+    return Check(
+        "settings", True, "config.toml reads" if os.path.exists(os.path.join(folder, "config.toml")) else "defaults"
+    )

@@ -1,0 +1,169 @@
+"""What a subcommand acts on: the node that runs on a folder, the folder itself, or a node elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+
+from edgestore.aio import Store, connect
+from edgestore.clock import SystemClock
+from edgestore.embedded import EmbeddedBackend
+from edgestore.errors import ConfigError, EdgeStoreError, InUse, Unavailable
+from edgestore.security import sign_headers
+
+SOCKET_NAME = "node.sock"
+
+
+class Target(Protocol):
+    """Administration, and the store itself."""
+
+    async def ask(self, method: str, name: str, question: dict[str, str]) -> Any:
+        """One call of `/-/admin/v1`."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Buckets and objects."""
+        ...
+
+
+class NodeTarget:
+    """A running node, over its socket or its endpoint."""
+
+    def __init__(self, url: str, keys: tuple[str, str], connector: aiohttp.BaseConnector | None) -> None:
+        self._url, self._keys, self._connector = url.rstrip("/"), keys, connector
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """See Target."""
+        if self._store is None:
+            self._store = connect(self._url, access_key=self._keys[0], secret_key=self._keys[1])
+            if self._connector is not None:
+                backend: Any = self._store._backend
+                backend._session = aiohttp.ClientSession(connector=self._connector, auto_decompress=False)
+        return self._store
+
+    async def ask(self, method: str, name: str, question: dict[str, str]) -> Any:
+        """See Target."""
+        body = json.dumps(question).encode() if method == "PUT" else b""
+        query = f"?{urlencode(question)}" if question and method != "PUT" else ""
+        url = f"{self._url}/-/admin/v1/{name}{query}"
+        headers = sign_headers(
+            method,
+            url,
+            {},
+            access_key=self._keys[0],
+            secret_key=self._keys[1],
+            region="us-east-1",
+            now_ms=SystemClock().wall_ms(),
+            payload=hashlib.sha256(body).hexdigest(),
+        )
+        session: Any = None
+        try:
+            session = aiohttp.ClientSession(connector=self._connector, connector_owner=self._connector is None)
+            async with session.request(method, url, headers=headers, data=body or None) as response:
+                document = await response.json(content_type=None)
+                if response.status != 200:
+                    raise EdgeStoreError(document.get("message", f"the node answered {response.status}"))
+                return document
+        except aiohttp.ClientError as error:
+            raise Unavailable(f"{self._url} does not answer: {error}") from error
+        finally:
+            if session is not None:
+                await session.close()
+
+
+class FolderTarget:
+    """A data folder that no node has open."""
+
+    def __init__(self, backend: EmbeddedBackend) -> None:
+        from edgestore.observe import NO_METRICS  # noqa: PLC0415
+        from edgestore.protocols.admin import Admin  # noqa: PLC0415
+
+        self.store = Store(backend)
+        self._admin = Admin(backend.core, NO_METRICS)
+
+    async def ask(self, method: str, name: str, question: dict[str, str]) -> Any:
+        """See Target."""
+        return await self._admin.ask(method, name, question)
+
+
+def read_keys(folder: str) -> tuple[str, str]:
+    """The root keys of a data folder."""
+    path = os.path.join(folder, "credentials.toml")
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+        return str(table["access_key"]), str(table["secret_key"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): is this the data folder of a node?") from error
+
+
+@asynccontextmanager
+async def open_target(folder: str | None, url: str | None):  # type: ignore[no-untyped-def]
+    """The target that the options name. Raises ConfigError, InUse."""
+    if url:
+        keys = os.environ.get("EDGESTORE_ACCESS_KEY", ""), os.environ.get("EDGESTORE_SECRET_KEY", "")
+        if not all(keys):
+            raise ConfigError("--node needs the root keys in EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY")
+        node = NodeTarget(url, keys, None)
+        try:
+            yield node
+        finally:
+            await node.store.close()
+        return
+    if not folder:
+        raise ConfigError("say what to act on: --data DIR or --node URL")
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{folder} is no folder: start a node on it first, or give another --data")
+    node = await _running(folder)
+    if node is not None:
+        try:
+            yield node
+        finally:
+            await node.store.close()
+        return
+    try:
+        backend = await EmbeddedBackend.open(folder)
+    except InUse as error:
+        raise InUse(f"{error}; its node does not answer on {SOCKET_NAME}") from error
+    try:
+        yield FolderTarget(backend)
+    finally:
+        await backend.close()
+
+
+async def _running(folder: str) -> NodeTarget | None:
+    """The node that answers on the folder's socket. The path goes through /proc/self/fd: it may be long."""
+    path = os.path.join(folder, SOCKET_NAME)
+    if not os.path.exists(path):
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    short = f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    try:
+        _, writer = await asyncio.open_unix_connection(short)
+    except OSError:
+        os.close(descriptor)
+        return None
+    writer.close()
+    return NodeTarget("http://localhost", read_keys(folder), aiohttp.UnixConnector(path=short))
+
+
+def run(folder: str | None, url: str | None, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Opens the target, does the work, closes it."""
+
+    async def main() -> Any:
+        async with open_target(folder, url) as target:
+            return await work(target)
+
+    return asyncio.run(main())
