@@ -6,12 +6,11 @@ off needs no unit of the pool and holds none.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from edgestore.chunks import Digests
 from edgestore.errors import BadDigest
-from edgestore.kernels import crc32, crc32c, crc64nvme
 from edgestore.objects import Body, Expected, Unit
 from edgestore.protocols.s3 import checksums
 from edgestore.protocols.s3.call import Call
@@ -79,12 +78,14 @@ async def read_document(call: Call, body: Body) -> bytes:
 
 def require_digests(data: bytes, expected: Expected) -> None:
     """Raises BadDigest unless a document is what the request says of it."""
-    if expected.md5 is not None and hashlib.md5(data, usedforsecurity=False).digest() != expected.md5:
+    digests = Digests(tuple(checksum.algorithm for checksum in expected.checksums), sha256=expected.sha256 is not None)
+    digests.update(data)
+    if expected.md5 is not None and digests.md5 != expected.md5:
         raise BadDigest("The Content-MD5 you specified did not match what was received.")
-    if expected.sha256 is not None and hashlib.sha256(data).digest() != expected.sha256:
+    if expected.sha256 is not None and digests.value("SHA256") != expected.sha256:
         raise BadDigest(code="XAmzContentSHA256Mismatch")
     for checksum in expected.checksums:
-        if _digest(checksum.algorithm, data) != checksum.value:
+        if digests.value(checksum.algorithm) != checksum.value:
             raise BadDigest(f"The {checksum.algorithm} you specified did not match the calculated checksum.")
 
 
@@ -189,13 +190,3 @@ def _names_checksum(headers: Mapping[str, str]) -> bool:
     return "x-amz-trailer" in headers or any(
         name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum-")) for name in headers
     )
-
-
-def _digest(algorithm: str, data: bytes) -> bytes:
-    if algorithm == "CRC32":
-        return crc32(data).to_bytes(4, "big")
-    if algorithm == "CRC32C":
-        return crc32c(data).to_bytes(4, "big")
-    if algorithm == "CRC64NVME":
-        return crc64nvme(data).to_bytes(8, "big")
-    return hashlib.new(algorithm.lower(), data, usedforsecurity=False).digest()

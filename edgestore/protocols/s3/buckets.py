@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgestore.errors import NotSupported
+from edgestore.errors import BucketExists, NotSupported
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
 from edgestore.protocols.s3 import xml
@@ -44,11 +44,15 @@ async def list_buckets(call: Call, body: Body) -> Response:
 
 
 async def create_bucket(call: Call, body: Body) -> Response:
-    """CreateBucket, in this site's region only."""
+    """CreateBucket, in this site's region only. In us-east-1 one's own bucket may be created again, as in S3."""
     require_bucket_name(call.bucket)
     document = await read_document(call, body)
     _require_here(call, document)
-    await call.objects.create_bucket(call.principal, call.bucket)
+    try:
+        await call.objects.create_bucket(call.principal, call.bucket)
+    except BucketExists as error:
+        if not error.fields.get("owned") or call.services.region != DEFAULT_REGION:
+            raise
     return empty_response(200, ("Location", f"/{call.bucket}"))
 
 

@@ -51,9 +51,8 @@ async def copy_object(call: Call, body: Body) -> Response:
         ),
     )
     shown = _source_headers(source)
-    version_id = headers.shown_version_id(record, versioned=record.is_null and call.is_versioned())
-    if version_id is not None:
-        shown.append(("x-amz-version-id", version_id))
+    if not record.is_null:
+        shown.append(("x-amz-version-id", record.version_id))
     return xml_response(
         "CopyObjectResult",
         element("LastModified", iso_time(record.modified_ms)),

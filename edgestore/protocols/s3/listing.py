@@ -16,7 +16,7 @@ from edgestore.protocols.http import Response
 from edgestore.protocols.s3.call import Call, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import Owners
-from edgestore.protocols.s3.xml import element, escape, iso_time, url_encode
+from edgestore.protocols.s3.xml import element, escape, escape_strictly, iso_time, url_encode
 from edgestore.records import Checksum, ChecksumType, ListedVersion, VersionKind
 
 PAGE_MAX = 1000
@@ -32,11 +32,12 @@ class Question:
     encode: Callable[[str], str]
     encoding: str | None
 
-    def elements(self) -> str:
+    def elements(self, *, encodes_prefix: bool = True) -> str:
         """What every listing repeats of the question."""
+        prefix = self.encode(self.prefix) if encodes_prefix else escape_strictly(self.prefix)
         delimiter = f"<Delimiter>{self.encode(self.delimiter)}</Delimiter>" if self.delimiter else ""
         encoding = f"<EncodingType>{self.encoding}</EncodingType>" if self.encoding else ""
-        return f"<Prefix>{self.encode(self.prefix)}</Prefix>{delimiter}{encoding}"
+        return f"<Prefix>{prefix}</Prefix>{delimiter}{encoding}"
 
 
 def question(call: Call, limit_name: str = "max-keys") -> Question:
@@ -72,7 +73,8 @@ async def list_objects(call: Call, body: Body) -> Response:
     )
     return xml_response(
         "ListBucketResult",
-        f"<Name>{escape(call.bucket)}</Name>{asked.elements()}<Marker>{asked.encode(marker)}</Marker>{after}"
+        # boto3 does not decode the prefix of version 1: it leaves as it is.
+        f"<Name>{escape(call.bucket)}</Name>{asked.elements(encodes_prefix=False)}<Marker>{asked.encode(marker)}</Marker>{after}"
         f"<MaxKeys>{asked.limit}</MaxKeys><IsTruncated>{'true' if page.truncated else 'false'}</IsTruncated>",
         object_rows(page.entries, asked.encode, Owners(call)),
         prefix_rows(page.prefixes, asked.encode),

@@ -96,7 +96,6 @@ async def complete_upload(call: Call, body: Body) -> Response:
             size_bytes=None if size is None else int(size),
         ),
     )
-    version_id = headers.shown_version_id(record, versioned=record.is_null and call.is_versioned())
     return xml_response(
         "CompleteMultipartUploadResult",
         element("Location", _location(call)),
@@ -104,7 +103,7 @@ async def complete_upload(call: Call, body: Body) -> Response:
         element("Key", call.key),
         element("ETag", f'"{record.etag}"'),
         checksums.checksum_elements(record.checksums, len(record.parts)),
-        headers=[] if version_id is None else [("x-amz-version-id", version_id)],
+        headers=[] if record.is_null else [("x-amz-version-id", record.version_id)],
     )
 
 

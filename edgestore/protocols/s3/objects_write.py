@@ -28,17 +28,14 @@ async def put_object(call: Call, body: Body) -> Response:
     """PutObject in the slow lane."""
     request = put_request(call)
     record = await call.objects.put(call.principal, request, decoded_body(call, body))
-    return _put_response(call, record)
+    return _put_response(record)
 
 
 def put_hot(call: Call, body: bytes, reply: Reply) -> bool:
     """PutObject in the fast lane: answered by the callback of the commit."""
 
     def done(record: VersionRecord | None, error: EdgeStoreError | None) -> None:
-        try:
-            reply(_put_response(call, record) if record is not None else error or EdgeStoreError())
-        except EdgeStoreError as late:
-            reply(late)
+        reply(_put_response(record) if record is not None else error or EdgeStoreError())
 
     content = decoded_bytes(call, body)
     call.objects.put_small(call.principal, put_request(call, content.trailing), content.data, done)
@@ -57,11 +54,10 @@ async def delete_object(call: Call, body: Body) -> Response:
     return response
 
 
-def _put_response(call: Call, record: VersionRecord) -> Response:
+def _put_response(record: VersionRecord) -> Response:
     shown = [("ETag", f'"{record.etag}"')]
     if record.checksums:
         shown.extend(checksums.checksum_headers(record.checksums))
-    version_id = headers.shown_version_id(record, versioned=record.is_null and call.is_versioned())
-    if version_id is not None:
-        shown.append(("x-amz-version-id", version_id))
+    if not record.is_null:
+        shown.append(("x-amz-version-id", record.version_id))
     return Response(200, shown, b"")

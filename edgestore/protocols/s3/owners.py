@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from edgestore.errors import NotFound, NotSupported
+from edgestore.errors import NotSupported
 from edgestore.objects import Body
 from edgestore.protocols.http import Response
 from edgestore.protocols.s3.call import Call, empty_response, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.xml import element
-from edgestore.records import TenantRecord
 
 
 def owner_fields(call: Call, tenant_id: int) -> str:
-    """`<ID>` and `<DisplayName>` of a tenant; one that is gone shows its number."""
-    try:
-        tenant: TenantRecord = call.services.tenants.owner(tenant_id)
-    except NotFound:
-        return f"<ID>{tenant_id}</ID>"
+    """`<ID>` and `<DisplayName>` of a tenant."""
+    tenant = call.services.tenants.owner(tenant_id)
     return element("ID", tenant.canonical_id) + element("DisplayName", tenant.name)
 
 
