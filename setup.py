@@ -1,4 +1,5 @@
-"""The C extension: stable ABI of Python 3.11, no flags that tie it to one processor, and optional where no compiler is."""
+"""The C extension: stable ABI of Python 3.11, no flags that tie it to one processor, and optional where no compiler
+is."""
 
 import sysconfig
 

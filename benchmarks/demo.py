@@ -112,7 +112,9 @@ def main() -> int:
     def row(step: str, count: int, size: int, seconds: float, wrong: list[str]) -> None:
         failed.extend(wrong)
         result = f"{len(wrong)} differ" if wrong else "identical"
-        table.add_row(step, f"{count:,}", f"{size / seconds / 1e6:,.0f}", f"{count / seconds:,.0f}", f"{seconds:.2f}", result)
+        table.add_row(
+            step, f"{count:,}", f"{size / seconds / 1e6:,.0f}", f"{count / seconds:,.0f}", f"{seconds:.2f}", result
+        )
 
     with tempfile.TemporaryDirectory(prefix="edgestore-demo-") as temporary:
         node = NodeProcess(Path(temporary) / "data")
@@ -143,7 +145,8 @@ def main() -> int:
         row("after kill -9 and restart", len(everything), sum(map(len, everything.values())), seconds, wrong)
         node.stop()
     Console().print(table)
-    print(f"Acknowledged before the kill: {len(acknowledged):,} objects. Recovered in {recovery:.2f} s. Lost: {len(failed)}.")
+    print(f"Acknowledged before the kill: {len(acknowledged):,} objects.")
+    print(f"Recovered in {recovery:.2f} s. Lost: {len(failed)}.")
     return 1 if failed else 0
 
 

@@ -40,14 +40,29 @@ def measure() -> list[report.Row]:
                 s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
                 keys = [f"key-{random.randrange(SIZES[name]):07d}" for _ in range(2000)]
                 for method, body in (("GET", b""), ("PUT", os.urandom(4096))):
-                    outcome = drive_elsewhere(server.address, presigned(s3, method, "growth", keys, body), Path(temporary), connections=1, seconds=2)
+                    outcome = drive_elsewhere(
+                        server.address,
+                        presigned(s3, method, "growth", keys, body),
+                        Path(temporary),
+                        connections=1,
+                        seconds=2,
+                    )
                     if outcome.failures:
                         raise RuntimeError(f"{outcome.failures} {method} failed")
                     figures.setdefault((method, name), []).append(outcome.percentile_ms(0.5))
     rows = []
     for method in ("GET", "PUT"):
         small, large = (statistics.median(figures[method, name]) for name in ("small", "large"))
-        rows.append(report.Row(f"p50 of {method} at 1 million objects / at 10,000", large / small, "x", "<= 1.3", "p50 ms at 10,000", small))
+        rows.append(
+            report.Row(
+                f"p50 of {method} at 1 million objects / at 10,000",
+                large / small,
+                "x",
+                "<= 1.3",
+                "p50 ms at 10,000",
+                small,
+            )
+        )
     rows.append(report.Row("start-up with 1 million objects", start_s, "s", "<= 3"))
     return rows
 

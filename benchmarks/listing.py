@@ -73,8 +73,11 @@ def walk(s3: Any, bucket: str, pattern: re.Pattern[bytes], **parameters: str) ->
 
 
 def deep_prefix_keys(prefixes: int, below: int) -> list[str]:
-    """`prefixes` folders; every hundredth holds `below` keys, the others one, so that pages skip different numbers of keys."""
-    return [f"p{number:06d}/k{key:04d}" for number in range(prefixes) for key in range(below if number % 100 == 0 else 1)]
+    """`prefixes` folders; every hundredth holds `below` keys, the others one, so that pages skip different numbers
+    of keys."""
+    return [
+        f"p{number:06d}/k{key:04d}" for number in range(prefixes) for key in range(below if number % 100 == 0 else 1)
+    ]
 
 
 def measure() -> list[report.Row]:
@@ -95,12 +98,32 @@ def measure() -> list[report.Row]:
             prefixes, pages = walk(s3, "deep", PREFIX, Delimiter="/")
             if len(prefixes) != PREFIXES:
                 raise RuntimeError(f"the listing returned {len(prefixes)} common prefixes")
-            gets = drive_elsewhere(server.address, presigned(s3, "GET", "flat", ["folder-0000/key-0000001"]), folder, connections=1, seconds=1)
+            gets = drive_elsewhere(
+                server.address,
+                presigned(s3, "GET", "flat", ["folder-0000/key-0000001"]),
+                folder,
+                connections=1,
+                seconds=1,
+            )
     shallow = statistics.median(pages)
     slowest = sorted(pages)[int(len(pages) * 0.95)]
     return [
-        report.Row("ListObjectsV2 over 1 million keys", statistics.median(rates), "keys/s", ">= 200000", "GET p50 ms", gets.percentile_ms(0.5)),
-        report.Row("page of 1,000 common prefixes: p95 / median, skipping 1 or 200 keys each", slowest / shallow, "x", "<= 2", "median page ms", shallow * 1000),
+        report.Row(
+            "ListObjectsV2 over 1 million keys",
+            statistics.median(rates),
+            "keys/s",
+            ">= 200000",
+            "GET p50 ms",
+            gets.percentile_ms(0.5),
+        ),
+        report.Row(
+            "page of 1,000 common prefixes: p95 / median, skipping 1 or 200 keys each",
+            slowest / shallow,
+            "x",
+            "<= 2",
+            "median page ms",
+            shallow * 1000,
+        ),
     ]
 
 

@@ -1,6 +1,8 @@
-"""The load of the small-object benchmarks: one process, many keep-alive connections, requests that were made before the clock starts.
+"""The load of the small-object benchmarks: one process, many keep-alive connections, requests that were made before
+the clock starts.
 
-Rule: the generator does as little as it can per request (send, receive, count), because it shares the two cores with the
+Rule: the generator does as little as it can per request (send, receive, count), because it shares the two cores with
+the
 server; and it checks every answer's status, so that a fast error never counts.
 """
 
@@ -129,9 +131,18 @@ def drive_elsewhere(
     """`drive` in a second process, so that the load and a server in this process never share an interpreter."""
     path = folder / "requests.json"
     path.write_text(
-        json.dumps([[r.head.decode("latin-1"), r.body.decode("latin-1"), r.expects] for r in requests]), encoding="utf-8"
+        json.dumps([[r.head.decode("latin-1"), r.body.decode("latin-1"), r.expects] for r in requests]),
+        encoding="utf-8",
     )
-    command = [sys.executable, "-m", "benchmarks.load", f"{address[0]}:{address[1]}", str(path), str(connections), str(seconds)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        f"{address[0]}:{address[1]}",
+        str(path),
+        str(connections),
+        str(seconds),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 120)
     return Outcome(**json.loads(result.stdout))
 
@@ -144,7 +155,16 @@ def main() -> None:
     outcome = drive((host, int(port)), requests, connections=int(sys.argv[3]), seconds=float(sys.argv[4]))
     step = max(1, len(outcome.latencies_ms) // 10_000)
     kept = outcome.latencies_ms[::step]
-    print(json.dumps({"requests": outcome.requests, "seconds": outcome.seconds, "failures": outcome.failures, "latencies_ms": kept}))
+    print(
+        json.dumps(
+            {
+                "requests": outcome.requests,
+                "seconds": outcome.seconds,
+                "failures": outcome.failures,
+                "latencies_ms": kept,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,14 @@ class Row:
 
 def machine() -> str:
     """One line on the machine that measured."""
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "?",
+    )
     cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return f"{model}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
@@ -51,7 +58,9 @@ def print_rows(rows: list[Row], *, as_json: bool) -> None:
         table.add_column(column)
     for row in rows:
         peer_value = "" if row.peer_value is None else f"{row.peer_value:,.4g}"
-        table.add_row(row.claim, f"{row.value:,.4g}", row.unit, row.reach, row.peer, peer_value, "yes" if row.ok else "NO")
+        table.add_row(
+            row.claim, f"{row.value:,.4g}", row.unit, row.reach, row.peer, peer_value, "yes" if row.ok else "NO"
+        )
     Console(width=160).print(table)
 
 

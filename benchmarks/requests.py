@@ -65,7 +65,11 @@ def as_boto3_sends(s3: Any, method: str, bucket: str, keys: list[str], body: byt
 
 def _serialised(request: AWSPreparedRequest, body: bytes) -> Request:
     url = urlsplit(request.url)
-    lines = [f"{request.method} {url.path}{'?' + url.query if url.query else ''} HTTP/1.1", f"Host: {url.netloc}", "Accept-Encoding: identity"]
+    lines = [
+        f"{request.method} {url.path}{'?' + url.query if url.query else ''} HTTP/1.1",
+        f"Host: {url.netloc}",
+        "Accept-Encoding: identity",
+    ]
     expects = False
     for name, value in request.headers.items():
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -1,6 +1,7 @@
 """One object of 1 GiB: PUT against the lower of hashlib's MD5 and a raw disk write, GET from the page cache.
 
-Rule: the limits are measured in the same run, in turn with the transfers; the client is a plain socket that does no work.
+Rule: the limits are measured in the same run, in turn with the transfers; the client is a plain socket that does no
+work.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ROUNDS = 3
 
 
 def _exchange(address: tuple[str, int], request: Request, piece: bytes, pieces: int) -> tuple[float, int]:
-    """Sends the head and `pieces` times `piece`; returns (seconds until the answer is whole, body bytes of the answer)."""
+    """Sends the head and `pieces` times `piece`; returns (seconds until the answer is whole, body bytes of the
+    answer)."""
     with socket.create_connection(address) as link:
         started = time.perf_counter()
         link.sendall(request.head)
@@ -90,7 +92,14 @@ def measure() -> list[report.Row]:
     limit = min(statistics.median(md5), statistics.median(raw))
     name = "hashlib MD5" if statistics.median(md5) < statistics.median(raw) else "raw disk write"
     return [
-        report.Row("PUT 1 GiB, ratio to the lower of MD5 and raw disk write", statistics.median(put) / limit, "x", ">= 0.7", name, limit / 1e9),
+        report.Row(
+            "PUT 1 GiB, ratio to the lower of MD5 and raw disk write",
+            statistics.median(put) / limit,
+            "x",
+            ">= 0.7",
+            name,
+            limit / 1e9,
+        ),
         report.Row("GET 1 GiB from page cache", statistics.median(get) / 1e9, "GB/s", ">= 1.8"),
     ]
 

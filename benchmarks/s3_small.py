@@ -54,7 +54,9 @@ def measure() -> list[report.Row]:
         for start, figures, forms_of_boto3 in ((servers.edgestore, ours, True), (servers.rclone, peers, False)):
             with tempfile.TemporaryDirectory() as temporary, start(Path(temporary)) as server:
                 s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
-                for name, value in measure_server(server, prepare(s3, boto3_forms=forms_of_boto3), Path(temporary)).items():
+                for name, value in measure_server(
+                    server, prepare(s3, boto3_forms=forms_of_boto3), Path(temporary)
+                ).items():
                     figures.setdefault(name, []).append(value)
     own = {name: statistics.median(values) for name, values in ours.items()}
     peer = {name: statistics.median(values) for name, values in peers.items()}
@@ -62,10 +64,16 @@ def measure() -> list[report.Row]:
     return [
         report.Row("GET 4 KiB, 64 connections, ratio", own["GET"] / peer["GET"], "x", ">= 1.8", rclone, peer["GET"]),
         report.Row("GET 4 KiB, 64 connections", own["GET"], "1/s", ">= 20000", rclone, peer["GET"]),
-        report.Row("PUT 4 KiB durable, 64 connections, ratio", own["PUT"] / peer["PUT"], "x", ">= 6", rclone, peer["PUT"]),
+        report.Row(
+            "PUT 4 KiB durable, 64 connections, ratio", own["PUT"] / peer["PUT"], "x", ">= 6", rclone, peer["PUT"]
+        ),
         report.Row("PUT 4 KiB durable, 64 connections", own["PUT"], "1/s", ">= 10000", rclone, peer["PUT"]),
-        report.Row("GET as boto3 sends it", own["GET as boto3"] / own["GET"], "x", ">= 0.8", "pre-signed GET", own["GET"]),
-        report.Row("PUT as boto3 sends it", own["PUT as boto3"] / own["PUT"], "x", ">= 0.6", "pre-signed PUT", own["PUT"]),
+        report.Row(
+            "GET as boto3 sends it", own["GET as boto3"] / own["GET"], "x", ">= 0.8", "pre-signed GET", own["GET"]
+        ),
+        report.Row(
+            "PUT as boto3 sends it", own["PUT as boto3"] / own["PUT"], "x", ">= 0.6", "pre-signed PUT", own["PUT"]
+        ),
     ]
 
 

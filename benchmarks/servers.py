@@ -1,4 +1,5 @@
-"""The servers that the benchmarks drive: a node of ours and `rclone serve s3`, each a process of its own on a free port."""
+"""The servers that the benchmarks drive: a node of ours and `rclone serve s3`, each a process of its own on a free
+port."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCESS_KEY = "AKBENCHMARK000000001"
-SECRET_KEY = "benchmark-secret-key-0000000000000000001"  # noqa: S105 - a key for a server that lives for seconds
+SECRET_KEY = "benchmark-secret-key-0000000000000000001"
 START_TIMEOUT_S = 30.0
 
 

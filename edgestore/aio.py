@@ -123,7 +123,7 @@ class Store:
         await self.close()
 
 
-async def open(folder: str | os.PathLike[str]) -> Store:  # noqa: A001 - the public name
+async def open(folder: str | os.PathLike[str]) -> Store:
     """Opens the store in a data folder of this machine. Raises InUse, Corrupt."""
     return Store(await EmbeddedBackend.open(os.fspath(folder)))
 

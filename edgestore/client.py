@@ -235,7 +235,7 @@ class RemoteBackend:
 
 
 def _encoded(url: str) -> Any:
-    from yarl import URL  # noqa: PLC0415 - comes with aiohttp
+    from yarl import URL
 
     return URL(url, encoded=True)
 

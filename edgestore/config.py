@@ -1,6 +1,7 @@
 """Every setting and limit, one frozen dataclass per room, read from TOML tables named after the rooms.
 
-Rule: units are in the names, every queue, buffer, fan-out and wait is bounded by a name in here, and an unknown key is an error.
+Rule: units are in the names, every queue, buffer, fan-out and wait is bounded by a name in here, and an unknown key
+is an error.
 """
 
 from __future__ import annotations

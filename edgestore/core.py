@@ -1,6 +1,7 @@
 """The core of a node on one data folder: every room from the disk up to the object service, wired once.
 
-Used by the embedded store as it is, by `edgestore.node` with listeners on top, and by the simulator on a simulated disk.
+Used by the embedded store as it is, by `edgestore.node` with listeners on top, and by the simulator on a simulated
+disk.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def serve(folder: str, config: Config, listen: Listen) -> int:
     """Runs a node until it stops; uvloop where it is installed."""
     node = Node(folder, config, listen)
     try:
-        import uvloop  # noqa: PLC0415 - an extra
+        import uvloop
     except ImportError:
         return asyncio.run(node.run())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -54,7 +54,8 @@ class ChecksumType(IntEnum):
 
 
 class Checksum(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A checksum of plain bytes. `algorithm`: CRC32, CRC32C, CRC64NVME, SHA1 or SHA256; `value`: big-endian raw digest."""
+    """A checksum of plain bytes. `algorithm`: CRC32, CRC32C, CRC64NVME, SHA1 or SHA256; `value`: big-endian raw
+    digest."""
 
     algorithm: str
     value: bytes
@@ -75,7 +76,8 @@ class ChunkRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Up to 1,024 chunks in order, counted by `references`. `exceptions`: (chunk position, shard, node) that went elsewhere."""
+    """Up to 1,024 chunks in order, counted by `references`. `exceptions`: (chunk position, shard, node) that went
+    elsewhere."""
 
     extent_id: bytes
     chunks: tuple[ChunkRef, ...]
@@ -262,7 +264,8 @@ class IfAbsent(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class IfMatch(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The write happens only where the current version has this ETag (`*`: any). Zero or None fields are not compared."""
+    """The write happens only where the current version has this ETag (`*`: any). Zero or None fields are not
+    compared."""
 
     etag: str
     size_bytes: int | None = None

@@ -102,7 +102,7 @@ def pieces_of(body: BodyInput) -> tuple[AsyncIterator[bytes], int | None]:
         return _async_pieces(body), None
     if hasattr(body, "read"):
         return _threaded(iter(lambda: body.read(PIECE_BYTES), b"")), None
-    if isinstance(body, str) or not isinstance(body, Iterable):
+    if not isinstance(body, Iterable) or hasattr(body, "encode"):  # a text is iterable, and is no body
         raise TypeError("a body is bytes, a path (pathlib.Path), a binary file, or an iterator of bytes")
     return _threaded(iter(body)), None
 

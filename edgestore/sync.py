@@ -162,7 +162,7 @@ class Store:
         self.close()
 
 
-def open(folder: str | os.PathLike[str]) -> Store:  # noqa: A001 - the public name
+def open(folder: str | os.PathLike[str]) -> Store:
     """Opens the store in a data folder of this machine: no server, no port. Raises InUse, Corrupt."""
     loop = _Loop()
     try:

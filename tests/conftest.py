@@ -1,4 +1,5 @@
-"""What needs root or a Debian package is said plainly; where it must run (`EDGESTORE_REQUIRE_ALL`), missing is an error."""
+"""What needs root or a Debian package is said plainly; where it must run (`EDGESTORE_REQUIRE_ALL`), missing is an
+error."""
 
 from __future__ import annotations
 

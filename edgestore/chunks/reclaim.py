@@ -152,7 +152,8 @@ class Reclaimer:
         return worked or bool(gone)
 
     async def sweep(self) -> None:
-        """Condemns what lies on the disk and is named by nothing: what earlier starts and failed uploads left behind."""
+        """Condemns what lies on the disk and is named by nothing: what earlier starts and failed uploads left
+        behind."""
         low_water = self._low_water()
         if low_water > self._marked:
             await self._catalog.advance_writer(low_water)

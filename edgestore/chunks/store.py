@@ -231,8 +231,10 @@ class ChunkStore:
                 offset -= chunk.size_bytes
                 continue
             taken = min(length, chunk.size_bytes - offset)
-            for start in range(offset, offset + taken, READ_RUN_BYTES):
-                found.append(_Run(chunk, start, min(READ_RUN_BYTES, offset + taken - start)))  # noqa: PERF401
+            end = offset + taken
+            found.extend(
+                _Run(chunk, start, min(READ_RUN_BYTES, end - start)) for start in range(offset, end, READ_RUN_BYTES)
+            )
             offset, length = 0, length - taken
         return found
 

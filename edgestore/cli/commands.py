@@ -63,7 +63,7 @@ def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
 @click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str) -> None:
     """Runs a node in the foreground."""
-    from edgestore.node import Listen, serve  # noqa: PLC0415 - a client does not load a server
+    from edgestore.node import Listen, serve
 
     start_logging(log_level)
     host, port = _address(address)
@@ -222,7 +222,7 @@ def ls(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
         name, prefix = _object(place) or ("", "")
         rows = []
         async for version in target.store.bucket(name).list(prefix):
-            rows.append({"key": version.key, "size_bytes": version.size_bytes, "etag": version.etag})  # noqa: PERF401
+            rows.append({"key": version.key, "size_bytes": version.size_bytes, "etag": version.etag})
         return rows
 
     if place and not place.startswith("s3://"):
@@ -261,7 +261,7 @@ def status(folder: str | None, url: str | None, as_json: bool) -> None:
 def doctor(folder: str, target: str | None, as_json: bool) -> None:
     """Examines a data folder and says what to do; exit code 1 where something is wrong."""
     if target:
-        from edgestore.salvage import Salvage  # noqa: PLC0415
+        from edgestore.salvage import Salvage
 
         report = Salvage(folder, Path(target), load_config(folder)).run().row()
         _show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)

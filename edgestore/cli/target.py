@@ -87,8 +87,8 @@ class FolderTarget:
     """A data folder that no node has open."""
 
     def __init__(self, backend: EmbeddedBackend) -> None:
-        from edgestore.observe import NO_METRICS  # noqa: PLC0415
-        from edgestore.protocols.admin import Admin  # noqa: PLC0415
+        from edgestore.observe import NO_METRICS
+        from edgestore.protocols.admin import Admin
 
         self.store = Store(backend)
         self._admin = Admin(backend.core, NO_METRICS)
@@ -126,12 +126,12 @@ async def open_target(folder: str | None, url: str | None):  # type: ignore[no-u
         raise ConfigError("say what to act on: --data DIR or --node URL")
     if not os.path.isdir(folder):
         raise ConfigError(f"{folder} is no folder: start a node on it first, or give another --data")
-    node = await _running(folder)
-    if node is not None:
+    running = await _running(folder)
+    if running is not None:
         try:
-            yield node
+            yield running
         finally:
-            await node.store.close()
+            await running.store.close()
         return
     try:
         backend = await EmbeddedBackend.open(folder)

@@ -128,7 +128,7 @@ class Core(SyncObj):  # type: ignore[misc]
             raise Corrupt(f"pysyncobj has no {', '.join(missing)}: install pysyncobj=={PYSYNCOBJ_VERSION}")
         self._SyncObj__raftLastApplied = self._SyncObj__raftCommitIndex = raft_journal.entries[0][1]
 
-    def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
+    def _onTick(self, timeToWait: float = 0.0) -> None:
         """In place of PySyncObj's: stands, takes commands, counts, applies; no compaction, pipes or polls."""
         state = pysyncobj.syncobj._RAFT_STATE
         if self._SyncObj__raftState != state.LEADER:
@@ -176,15 +176,15 @@ class Core(SyncObj):  # type: ignore[misc]
                 else:
                     callback(None, "discarded")
 
-    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
+    def _SyncObj__applyLogEntries(self) -> bool:
         """PySyncObj's own applying unpickles and forgets rule 2."""
         raise AssertionError("entries are applied by _apply_committed")
 
-    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """PySyncObj's own unpickles."""
         raise AssertionError("entries are applied by _apply_committed")
 
-    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+    def _SyncObj__tryLogCompaction(self) -> None:
         """PySyncObj's own pickles."""
         raise AssertionError("the log is trimmed after a flush of the catalog")
 
@@ -208,7 +208,7 @@ class RaftConsensus:
         """Becomes leader, which commits and applies what the journal holds beyond the state machine."""
         future = asyncio.get_running_loop().create_future()
         self._core.doTick(0.0)
-        self._sync(lambda: future.done() or future.set_result(None))
+        self._sync(lambda: None if future.done() else future.set_result(None))
         await future
 
     def propose(self, payload: bytes, done: Done) -> None:

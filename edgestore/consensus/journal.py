@@ -5,6 +5,7 @@ Rule 3: the log never shrinks without a term conflict; here it only loses what w
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import overload
 
 import pysyncobj.journal
@@ -45,18 +46,18 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
     def _check(self, base: int, entries: list[LogEntry], applied_index: int) -> None:
         if applied_index > max(1, self.last_index):
             message = (
-                f"the catalog is at entry {applied_index}, ahead of its journal, which ends at {self.last_index}: journal "
-                "files are missing. Restore them from a copy, or use `edgestore doctor --salvage`"
+                f"the catalog is at entry {applied_index}, ahead of its journal, which ends at {self.last_index}: "
+                "journal files are missing. Restore them from a copy, or use `edgestore doctor --salvage`"
             )
             raise Corrupt(message, applied_index=applied_index, last_index=self.last_index)
         first = entries[0][1] if entries else base + 1
         if applied_index < min(base, first - 1):
             message = (
-                f"the catalog is at entry {applied_index}, and the journal begins at {first}: the catalog is an old copy. "
-                "Restore the newer one, or use `edgestore doctor --salvage`"
+                f"the catalog is at entry {applied_index}, and the journal begins at {first}: the catalog is an "
+                "old copy. Restore the newer one, or use `edgestore doctor --salvage`"
             )
             raise Corrupt(message, applied_index=applied_index, first_index=first)
-        for earlier, later in zip(entries, entries[1:], strict=False):
+        for earlier, later in pairwise(entries):
             if later[1] != earlier[1] + 1:
                 raise Corrupt(f"the journal has no entry {earlier[1] + 1}", index=earlier[1] + 1)
 
@@ -71,13 +72,13 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         """Never: a snapshot is installed by a SNAPSHOT record."""
         raise AssertionError("the log is not cleared")
 
-    def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
         """At a term conflict."""
         index = self.entries[entryFrom][1]
         del self.entries[entryFrom:]
         self._journal.append(JournalRecord(self._group, self._incarnation, RecordKind.TRUNCATE, index, self.term))
 
-    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803
+    def deleteEntriesTo(self, entryTo: int) -> None:
         """Forgets the front in memory; the files go by `trim`."""
         command, index, term = self.entries[entryTo]
         del self.entries[: entryTo + 1]
@@ -93,7 +94,7 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self.entries)
 
-    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:  # noqa: N802, N803
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         """Hard state goes into the same log, so it is durable before anything of the term is."""
         self.term, self.vote = term, votedForNodeId or ""
         record = JournalRecord(
@@ -101,23 +102,23 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         )
         self._journal.append(record)
 
-    def getCurrentTerm(self) -> int:  # noqa: N802
+    def getCurrentTerm(self) -> int:
         """The term."""
         return self.term
 
-    def getVotedForNodeId(self) -> str | None:  # noqa: N802
+    def getVotedForNodeId(self) -> str | None:
         """The vote of this term."""
         return self.vote or None
 
-    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:  # noqa: N802, N803
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """In memory only: after a restart the commit index is found anew."""
         self._commit = raftCommitIndex
 
-    def getRaftCommitIndex(self) -> int:  # noqa: N802
+    def getRaftCommitIndex(self) -> int:
         """Never beyond the log."""
         return min(self._commit, self.entries[-1][1])
 
-    def onOneSecondTimer(self) -> None:  # noqa: N802
+    def onOneSecondTimer(self) -> None:
         """Nothing to do."""
 
     def _destroy(self) -> None:

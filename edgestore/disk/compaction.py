@@ -1,4 +1,5 @@
-"""Gives space back: live fragments move out of mostly dead segments, at a bounded rate; and the scrub that reads everything."""
+"""Gives space back: live fragments move out of mostly dead segments, at a bounded rate; and the scrub that reads
+everything."""
 
 from __future__ import annotations
 

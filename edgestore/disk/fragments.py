@@ -1,6 +1,7 @@
 """The bytes of a segment: its header, and before each fragment's data one block that seals it. Pure.
 
-Rule: a block checks out only in its segment, at its offset, for its chunk and shard, so neither stale bytes nor the content
+Rule: a block checks out only in its segment, at its offset, for its chunk and shard, so neither stale bytes nor the
+content
 of an object ever pass for a fragment; a fragment without a valid block was never acknowledged.
 """
 
@@ -37,7 +38,8 @@ class Unit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Fragment(msgspec.Struct, frozen=True, array_like=True):
-    """What a block says: shard `shard` of k + m of a chunk, its units, and the CRC32C of each 64 KiB page of its data."""
+    """What a block says: shard `shard` of k + m of a chunk, its units, and the CRC32C of each 64 KiB page of its
+    data."""
 
     chunk_id: bytes
     k: int

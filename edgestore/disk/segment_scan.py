@@ -38,7 +38,8 @@ def open_segment(files: Files, path: str, number: int) -> tuple[File, bytes]:
 
 
 def scan_segment(file: File, number: int, salt: bytes, start: int) -> Iterator[FragmentInfo]:
-    """Every fragment with a valid block from `start` on. A place without one (an upload that never ended) is passed over."""
+    """Every fragment with a valid block from `start` on. A place without one (an upload that never ended) is passed
+    over."""
     at, end = start, file.size()
     while at + BLOCK_BYTES <= end:
         fragment = decode_block(file.read_at(at, BLOCK_BYTES), number, at, salt)

@@ -1,6 +1,7 @@
 """Append-only files that hold fragments, and the index that finds them.
 
-Rule: a fragment is acknowledged after its data and its block are synced; every page is checked on every read; the index can
+Rule: a fragment is acknowledged after its data and its block are synced; every page is checked on every read; the
+index can
 be rebuilt from the segments, and after a crash what was written since its last checkpoint is.
 """
 
@@ -51,7 +52,8 @@ Done = Callable[[BaseException | None], None]
 
 @dataclass(slots=True)
 class _Segment:
-    """One file. `tail`: where the next fragment goes; `live_bytes`: reserved bytes of fragments that the index names."""
+    """One file. `tail`: where the next fragment goes; `live_bytes`: reserved bytes of fragments that the index
+    names."""
 
     number: int
     file: File
@@ -153,7 +155,7 @@ class Segments:
             self._free_bytes, self._free_checked_s = self._files.free_bytes(), now
         if self._free_bytes - size_bytes < self._config.reserve_bytes:
             raise StorageFull(
-                f"{self._free_bytes} bytes are free, {self._config.reserve_bytes} of them reserved (disk.reserve_bytes): "
+                f"{self._free_bytes} bytes are free, {self._config.reserve_bytes} are reserved (disk.reserve_bytes): "
                 "delete something or add space; reading and deleting work",
                 retry_after_s=30,
             )
@@ -410,7 +412,7 @@ class Segments:
             await self.flush_index()
             await self._readers.run(self._index.flush)
         except DiskFailed as error:
-            log.error("index-flush-failed error=%s", error)  # noqa: TRY400 - the index is rebuilt from the segments
+            log.warning("index-flush-failed error=%s", error)
         self._sync_worker.close()
         self._readers.close()
 

@@ -18,10 +18,12 @@ def _choose(forced: str) -> tuple[Any, str]:
     if forced == "reference":
         return reference, "reference"
     try:
-        from edgestore.kernels import _native  # noqa: PLC0415 - it may not be built
+        from edgestore.kernels import _native
     except ImportError as error:
         if forced:
-            message = f"EDGESTORE_KERNEL={forced} needs the C extension, which is not built: install a C compiler, reinstall"
+            message = (
+                f"EDGESTORE_KERNEL={forced} needs the C extension, which is not built: install a C compiler, reinstall"
+            )
             raise ConfigError(message) from error
         return reference, "reference"
     try:

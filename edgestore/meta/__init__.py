@@ -1,4 +1,5 @@
-"""Proposing to the catalog and reading it: operations gathered into log entries, log time, flushes, the applied state."""
+"""Proposing to the catalog and reading it: operations gathered into log entries, log time, flushes, the applied
+state."""
 
 from edgestore.meta.service import Meta
 

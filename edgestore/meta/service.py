@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -86,7 +87,8 @@ class Meta:
         node: str,
         metrics: Metrics = NO_METRICS,
     ) -> Meta:
-        """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog differ."""
+        """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog
+        differ."""
         meta = cls(
             files, journal, store, config, consensus_config, clock=clock, entropy=entropy, node=node, metrics=metrics
         )
@@ -236,7 +238,7 @@ class Meta:
         if self._failed is not None:
             return
         trimmed: asyncio.Future[None] = self._loop.create_future()
-        self._consensus.trim(site.index, site.term, lambda: trimmed.done() or trimmed.set_result(None))  # type: ignore[func-returns-value]
+        self._consensus.trim(site.index, site.term, lambda: None if trimmed.done() else trimmed.set_result(None))
         async with asyncio.timeout(self._config.propose_timeout_s):
             await trimmed
         self._metrics.count("meta_flushes_total")

@@ -9,7 +9,8 @@ from edgestore.records import Checksum, ChecksumType, Condition, VersionRecord
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the request promises about its plain bytes. `algorithms`: checksums to compute and keep beside `checksums`."""
+    """What the request promises about its plain bytes. `algorithms`: checksums to compute and keep beside
+    `checksums`."""
 
     md5: bytes | None = None
     sha256: bytes | None = None

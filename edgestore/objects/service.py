@@ -6,6 +6,7 @@ Rule: bytes are durable before they are named, and named by one command; what wa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from edgestore.catalog import commands
 from edgestore.chunks import Body, ChunkStore, Pins
@@ -38,7 +39,8 @@ from edgestore.records import (
     VersionRecord,
 )
 
-SmallDone = Callable[[VersionRecord | None, EdgeStoreError | None], None]
+SmallDone = Callable[[VersionRecord | None, Any], None]
+"""Takes the version, or an EdgeStoreError."""
 
 
 class ObjectService(Uploads):

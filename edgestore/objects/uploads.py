@@ -230,7 +230,7 @@ def _match_parts(named: tuple[NamedPart, ...], stored: dict[int, PartRecord], pa
     for record in found[:-1]:
         if record.size_bytes < part_min_bytes:
             raise TooSmall(
-                f"part {record.number} has {record.size_bytes} bytes; only the last may have less than {part_min_bytes}",
+                f"part {record.number} has {record.size_bytes} bytes; only the last may be under {part_min_bytes}",
                 part=record.number,
                 size_bytes=record.size_bytes,
                 limit_bytes=part_min_bytes,

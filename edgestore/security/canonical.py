@@ -75,8 +75,8 @@ def signing_key(secret: str, day: str, region: str) -> bytes:
     return key
 
 
-def signature(key: bytes, timestamp: str, scope: str, canonical_request: str) -> str:
-    """The signature of a canonical request, hex."""
-    digest = hashlib.sha256(canonical_request.encode("utf-8", "surrogateescape")).hexdigest()
+def signature(key: bytes, timestamp: str, scope: str, canonical_request: bytes) -> str:
+    """The signature of a canonical request, hex. The caller encodes it as its header values are on the wire."""
+    digest = hashlib.sha256(canonical_request).hexdigest()
     text = f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
     return hmac.digest(key, text.encode(), "sha256").hex()

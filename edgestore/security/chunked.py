@@ -1,7 +1,8 @@
 """The `aws-chunked` encoding, without I/O: chunk headers, the chain of chunk signatures, trailers.
 
 Rule: a byte is handed out before its chunk's signature is known, so the caller keeps nothing until `finish` returned.
-Source: Amazon S3 API Reference, "Signature Calculations: Transferring Payload in Multiple Chunks" and "Trailing headers".
+Source: Amazon S3 API Reference, "Signature Calculations: Transferring Payload in Multiple Chunks" and "Trailing
+headers".
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def sign_headers(
             payload,
         )
     )
-    proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical)
+    proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical.encode())
     sent["authorization"] = (
         f"{ALGORITHM} Credential={access_key}/{scope}, SignedHeaders={';'.join(names)}, Signature={proof}"
     )
@@ -69,7 +69,7 @@ def presign_url(
     ]
     query = canonical_query(pairs)
     canonical = f"{method}\n{canonical_path(parts.path)}\n{query}\nhost:{parts.netloc}\n\nhost\n{UNSIGNED}"
-    proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical)
+    proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical.encode())
     return f"{parts.scheme}://{parts.netloc}{parts.path}?{query}&X-Amz-Signature={proof}"
 
 

@@ -1,6 +1,7 @@
 """Checks AWS Signature Version 4 on a raw request: header form and pre-signed form.
 
-Rule: what is not signed does not count: every x-amz-* header must be in SignedHeaders, and a request without a date is refused.
+Rule: what is not signed does not count: every x-amz-* header must be in SignedHeaders, and a request without a date
+is refused.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class SigningLimits(NamedTuple):
     presign_expiry_max_s: int = 604_800
 
 
+DEFAULT_LIMITS = SigningLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A request whose signature holds. `payload`: what x-amz-content-sha256 says, or UNSIGNED-PAYLOAD."""
@@ -96,7 +100,7 @@ def verify_request(
     now_ms: int,
     region: str,
     lookup: Callable[[str], str | None],
-    limits: SigningLimits = SigningLimits(),  # noqa: B008 - a constant
+    limits: SigningLimits = DEFAULT_LIMITS,
 ) -> Verified:
     """Raises InvalidCredentials (`reason` is S3's code), Denied, or BadRequest."""
     pairs = raw_pairs(request.raw_query)
@@ -122,7 +126,10 @@ def verify_request(
         f"{request.method}\n{canonical_path(request.raw_path)}\n{canonical_query(claim.pairs)}\n"
         f"{lines}\n{claim.signed_headers}\n{claim.payload}"
     )
-    expected = signature(key, claim.timestamp, scope, canonical)
+    try:
+        expected = signature(key, claim.timestamp, scope, canonical.encode("latin-1"))
+    except UnicodeEncodeError as error:
+        raise BadRequest("the request line or a header is no text of single bytes", code="InvalidURI") from error
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise _mismatch(access_key)
     return Verified(access_key, claim.payload, key, claim.signature, claim.timestamp, scope)
@@ -171,7 +178,7 @@ def _header_time(headers: Mapping[str, str]) -> str:
     parsed = parsedate_tz(headers.get("date", ""))
     if given is not None or parsed is None:
         raise Denied("AWS authentication requires a valid Date or x-amz-date header")
-    seconds = calendar.timegm(parsed[:6] + (0, 0, 0)) - (parsed[9] or 0)
+    seconds = calendar.timegm((*parsed[:6], 0, 0, 0)) - (parsed[9] or 0)
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 

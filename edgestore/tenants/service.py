@@ -37,14 +37,15 @@ class TenantService:
         self._keys: dict[str, tuple[Principal, str]] = {}
 
     async def start(self, files: Files, given: RootKeys | None) -> RootKeys:
-        """Makes or checks the root key pair and loads all keys. Raises ConfigError for another pair than the folder's."""
+        """Makes or checks the root key pair and loads all keys. Raises ConfigError for another pair than the
+        folder's."""
         self._load()
         kept = _read_credentials(files)
         if kept is not None:
             if given is not None and given != kept:
                 raise ConfigError(
-                    "EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY are not the root keys of this data folder: unset them, "
-                    f"or set them to those in {CREDENTIALS}"
+                    "EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY are not the root keys of this data folder: unset "
+                    f"them, or set them to those in {CREDENTIALS}"
                 )
             root = kept
         else:
@@ -88,7 +89,8 @@ class TenantService:
     async def create_key(
         self, *, name: str, access_key: str = "", secret_key: str = "", email: str = "", canonical_id: str = ""
     ) -> KeyRecord:
-        """A key pair for the owner called `name`, who is created at the first key. Raises AccessKeyExists, BadRequest."""
+        """A key pair for the owner called `name`, who is created at the first key. Raises AccessKeyExists,
+        BadRequest."""
         if not name or len(name) > 64 or any(ord(c) < 32 for c in name):
             raise BadRequest("an owner's name has 1 to 64 printable characters")
         access_key, secret_key = access_key or "ES" + self._text(18), secret_key or self._text(40)

@@ -65,7 +65,9 @@ class Client:
     def put(self, s3: Any, bucket: str, name: str, key: Key) -> None:
         """A body of some size, mostly small."""
         size = self.rng.choice(SIZES)
-        body = self.rng.randbytes(size) if self.rng.random() < 0.5 else (b"edge of the network " * (size // 20 + 1))[:size]
+        body = (
+            self.rng.randbytes(size) if self.rng.random() < 0.5 else (b"edge of the network " * (size // 20 + 1))[:size]
+        )
         key.maybe = [digest(body)]
         answer = s3.put_object(Bucket=bucket, Key=name, Body=body)
         self._is_current(key, digest(body), answer)

@@ -43,10 +43,21 @@ class NodeProcess:
     def start(self) -> float:
         """Starts the node; returns the seconds until it says that it is ready."""
         started = time.monotonic()
-        command = [sys.executable, "-m", "edgestore", "serve", "--data", str(self.data), "--s3", f"127.0.0.1:{self.port}"]
+        command = [
+            sys.executable,
+            "-m",
+            "edgestore",
+            "serve",
+            "--data",
+            str(self.data),
+            "--s3",
+            f"127.0.0.1:{self.port}",
+        ]
         environment = {**os.environ, "EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, env=environment
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         if not line.startswith("edgestore ready"):
@@ -84,7 +95,9 @@ class NodeProcess:
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
             region_name="us-east-1",
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60, max_pool_connections=16),
+            config=Config(
+                retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60, max_pool_connections=16
+            ),
         )
 
 

@@ -179,7 +179,7 @@ def test_a_full_disk_refuses_writes_and_still_reads_and_deletes(tmp_path: Path) 
 
 def _put_when_there_is_room(s3: Any) -> None:
     """Space returns when the deleted chunks are reclaimed: within a minute."""
-    import time  # noqa: PLC0415
+    import time
 
     deadline = time.monotonic() + 60
     while True:

@@ -29,7 +29,8 @@ def main() -> None:
         acknowledged += sum(client.acknowledged for client in world.clients)
         steps += world.steps
     print(
-        f"{len(seeds)} seeds, {acknowledged} acknowledged operations, {steps} steps, {time.monotonic() - started:.0f} s: nothing lost"
+        f"{len(seeds)} seeds, {acknowledged} acknowledged operations, {steps} steps, "
+        f"{time.monotonic() - started:.0f} s: nothing lost"
     )
 
 

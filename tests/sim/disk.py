@@ -1,7 +1,9 @@
 """The simulator's disk and ordered store: they keep what was synced, and of the rest what the seed decides.
 
-Rule: nothing here is kinder than a real disk. Unsynced writes vanish, survive or tear at 512-byte sectors, in any order; a
-renamed or created file that its folder was not synced for may be as it was before; a full disk refuses; a failed sync fails.
+Rule: nothing here is kinder than a real disk. Unsynced writes vanish, survive or tear at 512-byte sectors, in any
+order; a
+renamed or created file that its folder was not synced for may be as it was before; a full disk refuses; a failed
+sync fails.
 """
 
 from __future__ import annotations
@@ -221,7 +223,7 @@ class SimWorker:
                 result, error = work(), None
             except Crash:
                 raise
-            except BaseException as caught:  # noqa: BLE001 - what a worker does: hand it back
+            except BaseException as caught:
                 result, error = None, caught
             loop.call_at(end_s, done, result, error)
 
@@ -247,7 +249,8 @@ class SimWorker:
 
 
 class SimFiles:
-    """edgestore.disk.Files of one life of a node: after a crash every call of it fails, and the next life gets a new one."""
+    """edgestore.disk.Files of one life of a node: after a crash every call of it fails, and the next life gets a new
+    one."""
 
     def __init__(self, disk: Disk, loop: SimLoop) -> None:
         self.disk, self.loop = disk, loop

@@ -1,6 +1,7 @@
 """An asyncio event loop whose time is virtual: it runs one callback a step, and jumps to the next timer when idle.
 
-Rule: nothing here or above it waits for real time, so a run of simulated hours takes seconds and a seed replays exactly.
+Rule: nothing here or above it waits for real time, so a run of simulated hours takes seconds and a seed replays
+exactly.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class SimLoop(asyncio.BaseEventLoop):
         return task.result()
 
     def abandon(self) -> None:
-        """Drops everything that was running, as a power cut does: no `finally` of the product may touch the disk again."""
+        """Drops everything that was running, as a power cut does: no `finally` of the product may touch the disk
+        again."""
         self.crashed = True
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]

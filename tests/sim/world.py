@@ -1,4 +1,5 @@
-"""One simulated run: a real core on a simulated disk, clients, crashes at any step, and a model of what was acknowledged.
+"""One simulated run: a real core on a simulated disk, clients, crashes at any step, and a model of what was
+acknowledged.
 
 Rule: everything follows from the seed; a run that fails prints it, and the same seed fails again in the same way.
 """
@@ -47,7 +48,8 @@ CONFIG = Config(
 
 @dataclass
 class Knowledge:
-    """What a client knows of one key: its content as last acknowledged, and what an unanswered operation may have made of it."""
+    """What a client knows of one key: its content as last acknowledged, and what an unanswered operation may have
+    made of it."""
 
     current: str | None = None
     maybe: list[str | None] = field(default_factory=list)

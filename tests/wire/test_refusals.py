@@ -179,3 +179,25 @@ def test_every_answer_has_a_request_id(node: NodeProcess, stored: str) -> None:
     ids = [answer.headers["x-amz-request-id"] for answer in answers]
     assert len(set(ids)) == len(ids)
     assert ids[1].encode() in answers[1].body
+
+
+def test_forms_and_preflights_are_not_implemented_yet(node: NodeProcess, bucket: str) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nk\r\n--x--\r\n'
+    headers = {"Host": "h", "Content-Type": "multipart/form-data; boundary=x"}
+    assert send(node.endpoint, "POST", f"/{bucket}", headers, form).code == "NotImplemented"
+    preflight = {"Host": "h", "Origin": "http://x", "Access-Control-Request-Method": "PUT"}
+    assert send(node.endpoint, "OPTIONS", f"/{bucket}/k", preflight).code == "NotImplemented"
+
+
+def test_metadata_of_any_bytes_comes_back_in_both_lanes(node: NodeProcess, bucket: str) -> None:
+    for body in (b"small", b"x" * 300_000):
+        for text in ("gr\u00fc\u00dfe", "\u6771\u4eac"):
+            wire = text.encode().decode("latin-1")
+            headers = signed_headers(node.endpoint, "PUT", f"/{bucket}/k", {"x-amz-meta-name": text}, body)
+            headers["x-amz-meta-name"] = wire
+            assert send(node.endpoint, "PUT", f"/{bucket}/k", headers, body).status == 200
+            for target in (f"/{bucket}/k", f"/{bucket}/k?versionId=null"):
+                assert call(node.endpoint, "GET", target).headers["x-amz-meta-name"] == wire
+                assert (
+                    call(node.endpoint, "GET", target, {"if-none-match": '"a", "b"'}).headers["x-amz-meta-name"] == wire
+                )

@@ -43,7 +43,8 @@ def missing_private_names() -> list[str]:
 
 
 class Connection(RequestHandler):
-    """See the module's rule. `_owed`: bytes of the current request that aiohttp still has to get; FOREVER: all of them."""
+    """See the module's rule. `_owed`: bytes of the current request that aiohttp still has to get; FOREVER: all of
+    them."""
 
     __slots__ = (
         "_answering",
@@ -93,7 +94,7 @@ class Connection(RequestHandler):
         self._front.connections.discard(self)
         self._stop_timer()
         self._buffer = b""
-        super().connection_lost(exc)  # type: ignore[arg-type]
+        super().connection_lost(exc)
 
     def eof_received(self) -> None:
         """A half-closed connection is closed when its answer is out."""
@@ -111,7 +112,7 @@ class Connection(RequestHandler):
             return
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
-        while data and not self._answering and self._receiver is None:
+        while data and self._may_take():
             if self._owed == FOREVER:
                 super().data_received(data)
                 return
@@ -123,6 +124,10 @@ class Connection(RequestHandler):
                 data = self._begin(data)
         if data:
             self._hold(data)
+
+    def _may_take(self) -> bool:
+        """Answers keep the order of their requests: nothing is taken while one is under way."""
+        return not self._answering and self._receiver is None
 
     def _hold(self, data: bytes) -> None:
         """What comes before the lane can go on, bounded by not reading more."""
@@ -144,7 +149,8 @@ class Connection(RequestHandler):
         )
 
     def _begin(self, data: bytes) -> bytes:
-        """The beginning of a request. Returns what is left for the loop; what waits for more bytes goes to `_buffer`."""
+        """The beginning of a request. Returns what is left for the loop; what waits for more bytes goes to
+        `_buffer`."""
         if self._head is not None:
             return self._collect(data)
         end = data.find(b"\r\n\r\n")

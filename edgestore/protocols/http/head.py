@@ -1,6 +1,7 @@
 """The strict parser of plain request heads: what it refuses goes to aiohttp untouched, which answers or refuses it.
 
-Rule: the fast lane takes a request only where no two readers could disagree about its framing (RFC 9112 sections 2 to 7).
+Rule: the fast lane takes a request only where no two readers could disagree about its framing (RFC 9112 sections 2
+to 7).
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def _body_bytes(headers: dict[str, str]) -> int | None:
 
 
 def framed_bytes(data: bytes, end: int) -> int | None:
-    """Bytes of a request whose head ends at `end` and that is plain but for its method; None: aiohttp keeps the rest."""
+    """Bytes of a request whose head ends at `end` and that is plain but for its method; None: aiohttp keeps the
+    rest."""
     head = data[:end]
     if b"\n" in head.replace(b"\r\n", b"") or b"\r\n " in head or b"\r\n\t" in head:
         return None

@@ -1,4 +1,5 @@
-"""Large bodies: a BufferedProtocol whose buffer is the free part of a unit, so the kernel copies straight into the pool.
+"""Large bodies: a BufferedProtocol whose buffer is the free part of a unit, so the kernel copies straight into the
+pool.
 
 Rule 13: no unit, no reading; and never a byte beyond the body, so the connection's framing stays whole.
 """
@@ -111,9 +112,14 @@ class Receiver(asyncio.BufferedProtocol):
                 self._finish(whole=True)
             return
         self._filled(nbytes)
-        if self._left == 0 or self._unit is None and (len(self._ready) >= READY_UNITS_MAX or not self._hold_unit()):
+        if not self._may_read():
             self._transport.pause_reading()
             self._go_on()
+
+    def _may_read(self) -> bool:
+        if self._left == 0:
+            return False
+        return self._unit is not None or (len(self._ready) < READY_UNITS_MAX and self._hold_unit())
 
     def _filled(self, count: int) -> None:
         assert self._unit is not None

@@ -55,14 +55,19 @@ class RenderedResponse(web.StreamResponse):
         self._eof_sent = True
 
 
+def write_piece(protocol: Any, piece: memoryview) -> None:
+    """Raises ConnectionResetError where the client is gone."""
+    if protocol.transport is None:
+        raise ConnectionResetError("the client is gone")
+    protocol.transport.write(piece)
+
+
 async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) -> None:
     """Writes the pieces; a failure in the middle ends the connection, so that the client never takes it for whole."""
     sent = 0
     try:
         async for piece in body.pieces:
-            if protocol.transport is None:
-                raise ConnectionResetError("the client is gone")
-            protocol.transport.write(piece)
+            write_piece(protocol, piece)
             sent += len(piece)
             if protocol.writing_paused:
                 async with asyncio.timeout(idle_timeout_s):

@@ -83,13 +83,5 @@ def find_operation(method: str, level: str, query: Mapping[str, str], headers: M
         sub_resource = "copy" if sub_resource is None else f"{sub_resource} copy"
     operation = OPERATIONS.get((method, level, sub_resource))
     if operation is None:
-        raise _refusal(method, level, sub_resource, headers)
+        raise Fault("MethodNotAllowed", Method=method, ResourceType=(sub_resource or level).upper())
     return operation
-
-
-def _refusal(method: str, level: str, sub_resource: str | None, headers: Mapping[str, str]) -> Fault:
-    if method == "POST" and level != "service" and headers.get("content-type", "").startswith("multipart/form-data"):
-        return Fault("NotImplemented", "POST uploads are not implemented.", Header="content-type")
-    if method == "OPTIONS":
-        return Fault("NotImplemented", "CORS is not implemented.", Header="origin")
-    return Fault("MethodNotAllowed", Method=method, ResourceType=(sub_resource or level).upper())

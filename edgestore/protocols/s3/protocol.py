@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import HttpConfig, S3Config
-from edgestore.errors import Denied, EdgeStoreError
+from edgestore.errors import Denied, EdgeStoreError, NotSupported
 from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http import Plan, RequestHead, Response
@@ -145,7 +145,7 @@ class S3Protocol:
         address = addressing.resolve(head.path, headers.get("host", ""), self._config.domain)
         query = addressing.parse_query(head.query) if head.query else _NO_QUERY
         if "authorization" not in headers and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
-            raise _unsigned(query)
+            raise _unsigned(head, query)
         verified = verify_request(
             SignedRequest(head.method, head.path, head.query, headers),
             now_ms=self._services.clock.wall_ms(),
@@ -204,7 +204,12 @@ class S3Protocol:
         return Response(status, [("Content-Type", XML_TYPE), *headers], document)
 
 
-def _unsigned(query: Mapping[str, str]) -> EdgeStoreError:
+def _unsigned(head: RequestHead, query: Mapping[str, str]) -> EdgeStoreError:
+    # These two carry no signature of their own; that they are not there may be known to everybody.
+    if head.method == "POST" and head.headers.get("content-type", "").startswith("multipart/form-data"):
+        return NotSupported("POST uploads are not implemented.", Header="content-type")
+    if head.method == "OPTIONS":
+        return NotSupported("CORS is not implemented.", Header="origin")
     if "AWSAccessKeyId" in query:
         return faults.Fault(
             "InvalidRequest",

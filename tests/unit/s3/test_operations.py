@@ -47,8 +47,6 @@ def test_request_finds_its_row(
         ("PUT", "object", {"tagging": ""}, {}, "NotImplemented"),
         ("DELETE", "bucket", {"policy": ""}, {}, "NotImplemented"),
         ("POST", "object", {"select": "", "select-type": "2"}, {}, "NotImplemented"),
-        ("POST", "bucket", {}, {"content-type": "multipart/form-data; boundary=x"}, "NotImplemented"),
-        ("OPTIONS", "object", {}, {"origin": "http://x"}, "NotImplemented"),
     ],
 )
 def test_request_without_a_row_is_refused_by_name(
