@@ -11,6 +11,7 @@ from typing import IO, Protocol
 from edgestore.records import Condition
 
 PIECE_BYTES = 1024 * 1024
+_NO_BODIES: tuple[type, ...] = (str, int, float, dict, type(None))
 
 BodyInput = bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 
@@ -102,7 +103,7 @@ def pieces_of(body: BodyInput) -> tuple[AsyncIterator[bytes], int | None]:
         return _async_pieces(body), None
     if hasattr(body, "read"):
         return _threaded(iter(lambda: body.read(PIECE_BYTES), b"")), None
-    if not isinstance(body, Iterable) or hasattr(body, "encode"):  # a text is iterable, and is no body
+    if isinstance(body, _NO_BODIES):
         raise TypeError("a body is bytes, a path (pathlib.Path), a binary file, or an iterator of bytes")
     return _threaded(iter(body)), None
 

@@ -143,7 +143,8 @@ def find_frames(data: memoryview, start: int, number: int, salt: bytes) -> Itera
 
 
 def _seed(place: Place, salt: bytes) -> int:
-    return crc32c(salt + _PLACE.pack(place.file, place.offset))
+    checksum: int = crc32c(salt + _PLACE.pack(place.file, place.offset))
+    return checksum
 
 
 def _records(payload: memoryview, count: int) -> Iterator[JournalRecord]:

@@ -179,10 +179,7 @@ class Meta:
             entry = commands.Entry(
                 commands.FEATURE_LEVEL, 0, 0, self._time.now_ms(), tuple(one.operation for one in batch)
             )
-            self._consensus.propose(
-                commands.encode_entry(entry),
-                lambda outcomes, error, batch=batch: self._answered(batch, outcomes, error),
-            )
+            self._consensus.propose(commands.encode_entry(entry), partial(self._answered, batch))
 
     def _answered(self, batch: list[_Waiting], outcomes: list[object] | None, error: BaseException | None) -> None:
         self._under_way.remove(batch)
