@@ -74,6 +74,9 @@ class S3Protocol:
         method = head.method
         if method not in ("GET", "HEAD", "PUT") or not self._names_object(head):
             return Plan.SLOW
+        if "authorization" not in head.headers and "X-Amz-Signature=" not in head.query:
+            # It will be refused: in the slow lane that happens before the body is asked for.
+            return Plan.SLOW
         if method == "PUT":
             if "x-amz-copy-source" in head.headers:
                 return Plan.SLOW
