@@ -1,3 +1,5 @@
+"""awscli against a live node."""
+
 from __future__ import annotations
 
 import json

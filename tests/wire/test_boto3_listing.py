@@ -1,3 +1,5 @@
+"""boto3: listings against a plain model, buckets, ACLs."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

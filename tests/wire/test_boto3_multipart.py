@@ -1,3 +1,5 @@
+"""boto3: multipart uploads, by hand and by the transfer manager."""
+
 from __future__ import annotations
 
 import hashlib

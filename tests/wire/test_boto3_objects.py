@@ -1,3 +1,5 @@
+"""boto3: objects, keys, headers, checksums, ranges, conditions, copies, signatures."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""boto3: versions, delete markers, suspended versioning."""
+
 from __future__ import annotations
 
 from typing import Any

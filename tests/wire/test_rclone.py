@@ -1,3 +1,5 @@
+"""rclone against a live node."""
+
 from __future__ import annotations
 
 import os

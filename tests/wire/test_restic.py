@@ -1,3 +1,5 @@
+"""restic against a live node: backup, check, prune, restore."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""s3fs (fsspec) against a live node."""
+
 from __future__ import annotations
 
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeProcess

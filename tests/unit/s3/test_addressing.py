@@ -1,3 +1,5 @@
+"""Paths, hosts, copy sources and queries become addresses, decoded once and then literal."""
+
 from __future__ import annotations
 
 from urllib.parse import quote

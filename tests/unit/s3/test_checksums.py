@@ -1,3 +1,5 @@
+"""Checksum headers in, checksum headers and elements out."""
+
 from __future__ import annotations
 
 import hashlib

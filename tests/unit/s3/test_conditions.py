@@ -1,3 +1,5 @@
+"""Conditional requests: the order of RFC 9110 as a table."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Every error of the tree has an S3 code, a status and a well-formed document."""
+
 from __future__ import annotations
 
 from xml.etree import ElementTree

@@ -1,3 +1,5 @@
+"""System headers, metadata, overrides, and the headers that are refused by name."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The operation table: every request finds its row or is refused by name."""
+
 from __future__ import annotations
 
 import pytest

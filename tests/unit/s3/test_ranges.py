@@ -1,3 +1,5 @@
+"""Byte ranges and parts against slices."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""XML in without entities, XML out that reads back."""
+
 from __future__ import annotations
 
 from urllib.parse import unquote
