@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edgestore.s3")
 
 _NO_QUERY: Mapping[str, str] = {}
-_SIGNATURE_PARAMETERS = frozenset(
-    ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"]
-)
 
 
 class Admitted(NamedTuple):
@@ -160,7 +157,8 @@ class S3Protocol:
         if found is None:
             raise Denied
         if "authorization" not in headers:
-            headers = _with_hoisted(headers, query)
+            query = {name: query[name] for name in query if name not in addressing.SIGNATURE_PARAMETERS}
+            headers = _with_hoisted(headers, query) if query else headers
         refuse_unsupported_headers(headers)
         operation = find_operation(head.method, address.level, query, headers)
         call = Call(self._services, head, headers, query, address.bucket, address.key, found[0], verified)
@@ -223,11 +221,7 @@ def _unsigned(head: RequestHead, query: Mapping[str, str]) -> EdgeStoreError:
 
 def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:
     """Pre-signed requests may carry x-amz-* headers as signed parameters: they count as headers."""
-    hoisted = {
-        name.lower(): value
-        for name, value in query.items()
-        if name not in _SIGNATURE_PARAMETERS and name[:6].lower() == "x-amz-"
-    }
+    hoisted = {name.lower(): value for name, value in query.items() if name[:6].lower() == "x-amz-"}
     for name, value in hoisted.items():
         if headers.get(name, value) != value:
             raise faults.Fault(
