@@ -5,18 +5,19 @@ Rule: the outcome depends on the rows and the entry only: same entries, same row
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from edgestore.catalog import commands, extents, owners, rows, uploads, versions
+from edgestore.catalog import commands, extents, owners, rows, uploads, versions, writers
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, row
-from edgestore.catalog.memory import OperationMemory, decode_outcome, encode_outcome
+from edgestore.catalog.memory import OperationMemory
 from edgestore.catalog.state import State
 from edgestore.catalog.view import OrderedStore, Transaction
-from edgestore.errors import Corrupt, EdgeStoreError
+from edgestore.errors import AlreadyApplied, BadRequest, Corrupt, EdgeStoreError, NotSupported
 from edgestore.records import SITE_TENANT
 
 HANDLERS: dict[type, Callable[[Context, Any], object]] = {
@@ -30,9 +31,9 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
     commands.PutPart: uploads.put_part,
     commands.CompleteUpload: uploads.complete_upload,
     commands.AbortUpload: uploads.abort_upload,
-    commands.RegisterWriter: extents.register_writer,
-    commands.AdvanceWriter: extents.advance_writer,
-    commands.CloseWriter: extents.close_writer,
+    commands.RegisterWriter: writers.register_writer,
+    commands.AdvanceWriter: writers.advance_writer,
+    commands.CloseWriter: writers.close_writer,
     commands.CondemnChunks: extents.condemn_chunks,
     commands.ReclaimedChunks: extents.reclaimed_chunks,
     commands.ContinueDrop: extents.continue_drop,
@@ -42,8 +43,6 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
     commands.Tick: owners.tick,
     commands.FoundSite: owners.found_site,
 }
-
-_CHANGES_BUCKETS = (commands.CreateBucket, commands.DeleteBucket, commands.SetVersioning)
 
 
 class Applier:
@@ -77,6 +76,14 @@ class Applier:
             entry = commands.decode_entry(payload)
         except (ValueError, msgspec.MsgspecError) as error:
             raise Corrupt(f"log entry {index} does not decode: {error}", index=index) from error
+        if entry.feature_level > commands.FEATURE_LEVEL:
+            raise NotSupported(
+                f"log entry {index} needs feature level {entry.feature_level}: upgrade this node",
+                index=index,
+                feature_level=commands.FEATURE_LEVEL,
+            )
+        if entry.group != self._group:
+            raise Corrupt(f"log entry {index} belongs to group {entry.group}, not {self._group}", index=index)
         return self._apply_entry(index, term, entry)
 
     def _advance(self, index: int, term: int) -> None:
@@ -88,38 +95,39 @@ class Applier:
         transaction = Transaction(self._store)
         log_time_ms = max(entry.log_time_ms, self.site.log_time_ms)
         site = msgspec.structs.replace(self.site, index=index, term=term, log_time_ms=log_time_ms)
-        state = State(transaction, self._group)
+        state = State(transaction, self._group, self.state.bucket_cache)
         context = Context(transaction, state, self._group, index, log_time_ms, site)
+        self._memory.begin(entry.operations)
         outcomes: list[object] = []
-        fresh: dict[int, list[rows.RememberedOutcome]] = {}
         for position, operation in enumerate(entry.operations):
-            context.position = position
-            outcome = self._apply_operation(context, operation, fresh)
-            outcomes.append(outcome)
+            context.begin(position)
+            outcomes.append(self._apply_operation(context, operation))
         context.write_usage()
-        self._memory.write(context, entry.operations, fresh)
+        self._memory.write(context, entry.operations)
         context.put(Table.SITE, SITE_TENANT, b"", rows.encode(context.site))
         context.keep()
         self._store.write(list(transaction.changes.items()))
         self.site = context.site
-        if any(isinstance(operation.command, _CHANGES_BUCKETS) for operation in entry.operations):
+        if context.buckets_changed:
             self.state.forget_buckets()
         return outcomes
 
-    def _apply_operation(
-        self, context: Context, operation: commands.Operation, fresh: dict[int, list[rows.RememberedOutcome]]
-    ) -> object:
+    def _apply_operation(self, context: Context, operation: commands.Operation) -> object:
         site = context.site
+        try:
+            if self._memory.is_known(context, operation):
+                return self._memory.outcome(context, operation)
+        except AlreadyApplied as error:
+            return error
         outcome: object
         try:
-            earlier = self._memory.earlier(context, operation)
-            if earlier is not None:
-                return decode_outcome(earlier)
             outcome = HANDLERS[type(operation.command)](context, operation.command)
             context.keep()
         except EdgeStoreError as error:
             context.forget(site)
-            context.state.forget_buckets()
             outcome = error
-        fresh.setdefault(operation.session, []).append(encode_outcome(operation.sequence, outcome))
+        except (OverflowError, struct.error):
+            context.forget(site)
+            outcome = BadRequest("a number of the operation is out of range")
+        self._memory.remember(operation, outcome)
         return outcome

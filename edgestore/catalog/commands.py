@@ -52,7 +52,7 @@ class CreateBucket(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class DeleteBucket(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Fails: NoSuchBucket, BucketNotEmpty (versions, delete markers or uploads)."""
+    """Aborts its uploads. Fails: NoSuchBucket, BucketNotEmpty (versions, delete markers, or too many uploads)."""
 
     bucket_id: int
 

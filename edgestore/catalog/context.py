@@ -8,7 +8,18 @@ from edgestore.catalog import rows
 from edgestore.catalog.keys import Table, number, row
 from edgestore.catalog.state import State
 from edgestore.catalog.view import Transaction
-from edgestore.records import BucketRecord, BucketUsage
+from edgestore.records import SITE_TENANT, BucketRecord, BucketUsage
+
+
+@dataclass(slots=True)
+class Moves:
+    """By how much the counts of one bucket move."""
+
+    owner: int
+    current: int = 0
+    versions: int = 0
+    size_bytes: int = 0
+    uploads: int = 0
 
 
 @dataclass(slots=True)
@@ -22,8 +33,11 @@ class Context:
     log_time_ms: int
     site: rows.SiteRecord
     position: int = 0
-    moved: list[tuple[BucketRecord, int, int, int]] = field(default_factory=list)
-    totals: dict[int, tuple[BucketRecord, int, int, int]] = field(default_factory=dict)
+    drops_begun: int = 0
+    buckets_changed: bool = False
+    """By any operation of the entry, failed ones too."""
+    moved: dict[int, Moves] = field(default_factory=dict)
+    totals: dict[int, Moves] = field(default_factory=dict)
 
     def put(self, table: Table, tenant: int, rest: bytes, value: bytes) -> None:
         """Sets a row."""
@@ -37,16 +51,40 @@ class Context:
         """Reads a row."""
         return self.transaction.get(row(self.group, table, tenant, rest))
 
-    def move(self, bucket: BucketRecord, *, current: int = 0, versions: int = 0, size_bytes: int = 0) -> None:
+    def change_buckets(self) -> None:
+        """A bucket record changes: what the readers hold is no longer it."""
+        self.buckets_changed = True
+        self.state.forget_buckets()
+
+    def move(
+        self, bucket: BucketRecord, *, current: int = 0, versions: int = 0, size_bytes: int = 0, uploads: int = 0
+    ) -> None:
         """Moves the counts of a bucket (rule 7)."""
-        self.moved.append((bucket, current, versions, size_bytes))
+        moves = self.moved.get(bucket.bucket_id)
+        if moves is None:
+            self.moved[bucket.bucket_id] = Moves(bucket.owner, current, versions, size_bytes, uploads)
+            return
+        moves.current += current
+        moves.versions += versions
+        moves.size_bytes += size_bytes
+        moves.uploads += uploads
+
+    def begin(self, position: int) -> None:
+        """The next operation of the entry."""
+        self.position, self.drops_begun = position, 0
 
     def keep(self) -> None:
         """The operation succeeded."""
         self.transaction.keep()
-        for bucket, current, versions, size_bytes in self.moved:
-            _, a, b, c = self.totals.get(bucket.bucket_id, (bucket, 0, 0, 0))
-            self.totals[bucket.bucket_id] = (bucket, a + current, b + versions, c + size_bytes)
+        for bucket_id, moves in self.moved.items():
+            total = self.totals.get(bucket_id)
+            if total is None:
+                self.totals[bucket_id] = moves
+                continue
+            total.current += moves.current
+            total.versions += moves.versions
+            total.size_bytes += moves.size_bytes
+            total.uploads += moves.uploads
         self.moved.clear()
 
     def forget(self, site: rows.SiteRecord) -> None:
@@ -54,16 +92,22 @@ class Context:
         self.transaction.forget()
         self.moved.clear()
         self.site = site
+        if self.buckets_changed:
+            self.state.forget_buckets()
 
     def write_usage(self) -> None:
         """Writes the counts of the whole entry, one row a bucket."""
-        for bucket, current, versions, size_bytes in self.totals.values():
-            rest = number(bucket.bucket_id)
-            if self.get(Table.BUCKETS, 0, rest) is None:
+        for bucket_id, moves in self.totals.items():
+            rest = number(bucket_id)
+            if self.get(Table.BUCKETS, SITE_TENANT, rest) is None:
                 continue  # deleted by a later operation of the entry
-            before = self.state.usage(bucket)
+            data = self.get(Table.USAGE, moves.owner, rest)
+            before = rows.usage(data) if data is not None else BucketUsage()
             after = BucketUsage(
-                before.current_objects + current, before.versions + versions, before.size_bytes + size_bytes, 0
+                before.current_objects + moves.current,
+                before.versions + moves.versions,
+                before.size_bytes + moves.size_bytes,
+                before.uploads + moves.uploads,
             )
-            self.put(Table.USAGE, bucket.owner, rest, rows.encode(after))
-        self.transaction.keep()
+            self.put(Table.USAGE, moves.owner, rest, rows.encode(after))
+        self.totals.clear()

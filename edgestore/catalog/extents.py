@@ -1,14 +1,14 @@
-"""Commands on chunks, extents and writers: naming, counting, condemning, dropping in pieces (rules 6 and 7)."""
+"""Commands on chunks and extents: naming, counting, condemning, dropping in pieces (rules 6 and 7)."""
 
 from __future__ import annotations
-
-import msgspec
 
 from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, age, number, row, successor
-from edgestore.errors import StaleChunk
+from edgestore.errors import BadRequest, StaleChunk
 from edgestore.records import (
+    CHUNK_MAX_BYTES,
+    EXTENT_CHUNKS_MAX,
     SITE_TENANT,
     BucketRecord,
     ChunkRef,
@@ -19,15 +19,24 @@ from edgestore.records import (
 )
 
 SPANS_DROPPED_AT_ONCE_MAX = 16
-CHUNKS_DROPPED_AT_ONCE_MAX = 4096
+BYTES_DROPPED_AT_ONCE_MAX = 512 * CHUNK_MAX_BYTES
+CHUNKS_DROPPED_AT_ONCE_MAX = 1024
+"""A piece of a drop job ends at the extent that passes it: two rows a chunk, about 10 ms."""
+PIECES_MAX = 4096
+_CHUNK_ID_BYTES = 16
 
 
 def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExtent, ...]) -> tuple[ExtentSpan, ...]:
     """Names new extents with one reference each. Raises StaleChunk (rule 6)."""
     spans = []
     for extent in extents:
+        if not 1 <= len(extent.chunks) <= EXTENT_CHUNKS_MAX or extent.extent_id != extent.chunks[0].chunk_id:
+            raise BadRequest("an extent has 1 to 1,024 chunks and the id of its first one")
+        writers: dict[int, WriterRecord | None] = {}
         for chunk in extent.chunks:
-            _check_fresh(context, chunk)
+            if chunk.writer not in writers:
+                writers[chunk.writer] = context.state.writer(chunk.writer)
+            _check_fresh(context, chunk, writers[chunk.writer])
             context.put(Table.CHUNKS, SITE_TENANT, chunk.chunk_id, extent.extent_id)
         record = ExtentRecord(
             extent_id=extent.extent_id,
@@ -43,12 +52,17 @@ def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExten
     return tuple(spans)
 
 
-def _check_fresh(context: Context, chunk: ChunkRef) -> None:
-    writer = context.state.writer(chunk.writer)
-    if writer is None or chunk.number < writer.low_water or context.state.names_chunk(chunk.chunk_id):
-        raise StaleChunk(
-            "the chunk's writer is closed or past it: upload again", writer=chunk.writer, number=chunk.number
-        )
+def _check_fresh(context: Context, chunk: ChunkRef, writer: WriterRecord | None) -> None:
+    """A chunk is named for the first time once: not after it was dropped, and not by two extents."""
+    if writer is None or chunk.number < writer.low_water:
+        reason = "the chunk's writer is closed or past it: upload again"
+    elif context.state.names_chunk(chunk.chunk_id):
+        reason = "the chunk has a name already"
+    elif context.state.is_condemned(chunk.chunk_id):
+        reason = "the chunk had a name and lost it: upload again"
+    else:
+        return
+    raise StaleChunk(reason, writer=chunk.writer, number=chunk.number)
 
 
 def share_extents(context: Context, tenant: int, spans: tuple[ExtentSpan, ...]) -> None:
@@ -77,8 +91,8 @@ def _write_extent(context: Context, tenant: int, extent: ExtentRecord, reference
 
 
 def release(context: Context, tenant: int, spans: tuple[ExtentSpan, ...]) -> None:
-    """One reference less for each span: at once, or by a drop job where there are many."""
-    if len(spans) > SPANS_DROPPED_AT_ONCE_MAX:
+    """One reference less for each span: at once, or by a drop job where that is much work."""
+    if len(spans) > SPANS_DROPPED_AT_ONCE_MAX or sum(span.size_bytes for span in spans) > BYTES_DROPPED_AT_ONCE_MAX:
         begin_drop(context, rows.DropJob(tenant, spans))
         return
     for span in spans:
@@ -101,7 +115,7 @@ def _release_span(context: Context, tenant: int, span: ExtentSpan) -> int:
 
 
 def _condemn(context: Context, chunk_id: bytes) -> None:
-    context.put(Table.CONDEMNED, SITE_TENANT, chunk_id, context.index.to_bytes(8, "big"))
+    context.put(Table.CONDEMNED, SITE_TENANT, chunk_id, number(context.index))
 
 
 def release_version(context: Context, bucket: BucketRecord, record: VersionRecord) -> None:
@@ -109,16 +123,15 @@ def release_version(context: Context, bucket: BucketRecord, record: VersionRecor
     if record.inline:
         rest = number(bucket.bucket_id) + age(record.log_index, record.position)
         context.delete(Table.INLINE, bucket.owner, rest)
-    release(context, bucket.owner, record.extents)
+    if record.extents:
+        release(context, bucket.owner, record.extents)
 
 
 def begin_drop(context: Context, job: rows.DropJob) -> None:
     """Remembers work that ContinueDrop does in pieces. Several jobs of one operation get ids of their own."""
-    for turn in range(1 << 16):
-        job_id = age(context.index, context.position) + turn.to_bytes(2, "big")
-        if context.get(Table.DROPS, SITE_TENANT, job_id) is None:
-            context.put(Table.DROPS, SITE_TENANT, job_id, rows.encode(job))
-            return
+    job_id = age(context.index, context.position) + context.drops_begun.to_bytes(2, "big")
+    context.drops_begun += 1
+    context.put(Table.DROPS, SITE_TENANT, job_id, rows.encode(job))
 
 
 def continue_drop(context: Context, command: commands.ContinueDrop) -> bool:
@@ -127,16 +140,17 @@ def continue_drop(context: Context, command: commands.ContinueDrop) -> bool:
     if data is None:
         return True
     job = rows.drop_job(data)
-    chunks = taken = 0
-    while taken < len(job.spans) and taken < command.pieces_max and chunks < CHUNKS_DROPPED_AT_ONCE_MAX:
-        chunks += _release_span(context, job.tenant, job.spans[taken])
-        taken += 1
-    rest = job.spans[taken:]
-    if not rest and _drop_parts(context, job, command.pieces_max - taken, chunks):
+    cursor = context.get(Table.DROP_CURSORS, SITE_TENANT, command.job_id)
+    done = int.from_bytes(cursor, "big") if cursor is not None else 0
+    pieces_left, chunks = min(max(command.pieces_max, 1), PIECES_MAX), 0
+    while done < len(job.spans) and pieces_left and chunks < CHUNKS_DROPPED_AT_ONCE_MAX:
+        chunks += _release_span(context, job.tenant, job.spans[done])
+        done, pieces_left = done + 1, pieces_left - 1
+    if done == len(job.spans) and _drop_parts(context, job, pieces_left, chunks):
         context.delete(Table.DROPS, SITE_TENANT, command.job_id)
+        context.delete(Table.DROP_CURSORS, SITE_TENANT, command.job_id)
         return True
-    left = rows.DropJob(job.tenant, rest, job.upload_id, job.kept)
-    context.put(Table.DROPS, SITE_TENANT, command.job_id, rows.encode(left))
+    context.put(Table.DROP_CURSORS, SITE_TENANT, command.job_id, number(done))
     return False
 
 
@@ -146,55 +160,36 @@ def _drop_parts(context: Context, job: rows.DropJob, pieces_max: int, chunks: in
         return True
     prefix = row(context.group, Table.PARTS, job.tenant, job.upload_id)
     kept = frozenset(job.kept)
-    for _, value in context.transaction.scan(prefix, successor(prefix)):
+    for key, value in context.transaction.scan(prefix, successor(prefix)):
         if pieces_max <= 0 or chunks >= CHUNKS_DROPPED_AT_ONCE_MAX:
             return False
         part = rows.part(value)
-        context.delete(Table.PARTS, job.tenant, job.upload_id + part.number.to_bytes(2, "big"))
+        context.transaction.delete(key)
         if part.number not in kept:
             chunks += sum(_release_span(context, job.tenant, span) for span in part.extents)
         pieces_max -= 1
     return True
 
 
-def register_writer(context: Context, command: commands.RegisterWriter) -> WriterRecord:
-    """Opens a writer; the earlier ones of the node are closed, which is: forgotten."""
-    prefix = row(context.group, Table.WRITERS, SITE_TENANT)
-    for _, value in list(context.transaction.scan(prefix, successor(prefix))):
-        earlier = rows.writer(value)
-        if earlier.node == command.node:
-            context.delete(Table.WRITERS, SITE_TENANT, number(earlier.writer))
-    record = WriterRecord(context.site.next_writer, command.node, context.index)
-    context.site = msgspec.structs.replace(context.site, next_writer=context.site.next_writer + 1)
-    context.put(Table.WRITERS, SITE_TENANT, number(record.writer), rows.encode(record))
-    return record
-
-
-def advance_writer(context: Context, command: commands.AdvanceWriter) -> None:
-    """Moves the low-water mark up."""
-    record = context.state.writer(command.writer)
-    if record is None or record.low_water >= command.low_water:
-        return
-    changed = WriterRecord(record.writer, record.node, record.opened_index, command.low_water)
-    context.put(Table.WRITERS, SITE_TENANT, number(record.writer), rows.encode(changed))
-
-
-def close_writer(context: Context, command: commands.CloseWriter) -> None:
-    """Nothing of this writer is named for the first time any more."""
-    context.delete(Table.WRITERS, SITE_TENANT, number(command.writer))
-
-
 def condemn_chunks(context: Context, command: commands.CondemnChunks) -> list[bytes]:
     """Those that are garbage: nothing names them, and nothing may any more."""
     condemned = []
     for chunk_id in command.chunk_ids:
-        writer = context.state.writer(int.from_bytes(chunk_id[:8], "big"))
-        may_be_named = writer is not None and int.from_bytes(chunk_id[8:], "big") >= writer.low_water
-        known = context.get(Table.CONDEMNED, SITE_TENANT, chunk_id) is not None
-        if not (may_be_named or known or context.state.names_chunk(chunk_id)):
+        if _is_garbage(context, chunk_id):
             _condemn(context, chunk_id)
             condemned.append(chunk_id)
     return condemned
+
+
+def _is_garbage(context: Context, chunk_id: bytes) -> bool:
+    """A writer that was never opened here is not ours to judge."""
+    writer_id = int.from_bytes(chunk_id[:8], "big")
+    if len(chunk_id) != _CHUNK_ID_BYTES or not 0 < writer_id < context.site.next_writer:
+        return False
+    writer = context.state.writer(writer_id)
+    if writer is not None and int.from_bytes(chunk_id[8:], "big") >= writer.low_water:
+        return False
+    return not context.state.names_chunk(chunk_id) and not context.state.is_condemned(chunk_id)
 
 
 def reclaimed_chunks(context: Context, command: commands.ReclaimedChunks) -> None:

@@ -18,6 +18,7 @@ PREFIX_BYTES = _PREFIX.size
 BUCKET_PREFIX_BYTES = PREFIX_BYTES + _ID.size
 ORDER_BYTES = _ORDER.size
 TERMINATOR = b"\x00\x00"
+UPLOAD_ID_BYTES = 16
 
 
 class Table(IntEnum):
@@ -41,6 +42,7 @@ class Table(IntEnum):
     OPERATIONS = 16
     TENANTS = 17
     ACCESS_KEYS = 18
+    DROP_CURSORS = 19
 
 
 def row(group: int, table: Table, tenant: int, rest: bytes = b"") -> bytes:

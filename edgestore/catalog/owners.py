@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import msgspec
 
 from edgestore.catalog import commands, rows
@@ -11,7 +13,7 @@ from edgestore.catalog.uploads import end_upload
 from edgestore.errors import AccessKeyExists, BadRequest, BucketExists, BucketNotEmpty, NoSuchAccessKey, TooLarge
 from edgestore.records import SITE_TENANT, BucketRecord, KeyRecord, TenantRecord, Versioning
 
-UPLOADS_DROPPED_WITH_BUCKET_MAX = 1000
+UPLOADS_DROPPED_WITH_BUCKET_MAX = 100
 
 
 def create_bucket(context: Context, command: commands.CreateBucket) -> BucketRecord:
@@ -33,7 +35,7 @@ def create_bucket(context: Context, command: commands.CreateBucket) -> BucketRec
 def _write_bucket(context: Context, record: BucketRecord) -> None:
     context.put(Table.BUCKET_NAMES, SITE_TENANT, record.name.encode(), rows.encode(record))
     context.put(Table.BUCKETS, SITE_TENANT, number(record.bucket_id), record.name.encode())
-    context.state.forget_buckets()
+    context.change_buckets()
 
 
 def delete_bucket(context: Context, command: commands.DeleteBucket) -> None:
@@ -44,15 +46,16 @@ def delete_bucket(context: Context, command: commands.DeleteBucket) -> None:
         if next(context.transaction.scan(prefix, successor(prefix)), None) is not None:
             raise BucketNotEmpty("the bucket still holds versions or delete markers", bucket=bucket.name)
     prefix = row(context.group, Table.UPLOADS, bucket.owner, number(bucket.bucket_id))
-    for turn, (_, value) in enumerate(list(context.transaction.scan(prefix, successor(prefix)))):
-        if turn >= UPLOADS_DROPPED_WITH_BUCKET_MAX:
-            raise BucketNotEmpty("the bucket holds too many unfinished uploads: abort them first", bucket=bucket.name)
+    found = list(islice(context.transaction.scan(prefix, successor(prefix)), UPLOADS_DROPPED_WITH_BUCKET_MAX + 1))
+    if len(found) > UPLOADS_DROPPED_WITH_BUCKET_MAX:
+        raise BucketNotEmpty("the bucket holds too many unfinished uploads: abort them first", bucket=bucket.name)
+    for _, value in found:
         upload = rows.upload(value)
-        end_upload(context, bucket, upload.key, upload.upload_id, ())
+        end_upload(context, bucket, upload.key, upload.upload_id)
     context.delete(Table.BUCKET_NAMES, SITE_TENANT, bucket.name.encode())
     context.delete(Table.BUCKETS, SITE_TENANT, number(bucket.bucket_id))
     context.delete(Table.USAGE, bucket.owner, number(bucket.bucket_id))
-    context.state.forget_buckets()
+    context.change_buckets()
 
 
 def set_versioning(context: Context, command: commands.SetVersioning) -> BucketRecord:
@@ -70,6 +73,7 @@ def put_tenant(context: Context, command: commands.PutTenant) -> TenantRecord:
     tenant_id = command.tenant_id
     if tenant_id == 0:
         tenant_id = context.site.next_tenant
+    if tenant_id >= context.site.next_tenant:
         context.site = msgspec.structs.replace(context.site, next_tenant=tenant_id + 1)
     record = TenantRecord(tenant_id, command.canonical_id, command.name, command.email)
     context.put(Table.TENANTS, SITE_TENANT, number(tenant_id), rows.encode(record))

@@ -35,7 +35,10 @@ class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DropJob(msgspec.Struct, frozen=True, array_like=True):
-    """Something too large for one command (rule 7): `spans` to release, then all parts of `upload_id` but `kept`."""
+    """Something too large for one command (rule 7): `spans` to release, then all parts of `upload_id` but `kept`.
+
+    The row never changes; how many spans are done stands in table DROP_CURSORS.
+    """
 
     tenant: int
     spans: tuple[ExtentSpan, ...] = ()
@@ -44,11 +47,19 @@ class DropJob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RememberedOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """The outcome of one operation: `kind` indexes operations.OUTCOMES, 0 is an error (class name, message)."""
+    """The outcome of one operation: `kind` indexes memory.OUTCOMES; 0 is an error (class name, message, fields)."""
 
     sequence: int
     kind: int
-    payload: bytes
+    outcome: msgspec.Raw
+
+
+class RememberedOutcomes(msgspec.Struct, frozen=True, array_like=True):
+    """What one entry did for one session. The newest row of a session also carries what is known of the session."""
+
+    log_time_ms: int
+    settled: int
+    outcomes: tuple[RememberedOutcome, ...]
 
 
 bucket = msgspec.msgpack.Decoder(BucketRecord).decode
@@ -63,5 +74,5 @@ tenant = msgspec.msgpack.Decoder(TenantRecord).decode
 access_key = msgspec.msgpack.Decoder(KeyRecord).decode
 site = msgspec.msgpack.Decoder(SiteRecord).decode
 drop_job = msgspec.msgpack.Decoder(DropJob).decode
-remembered = msgspec.msgpack.Decoder(tuple[RememberedOutcome, ...]).decode
+remembered = msgspec.msgpack.Decoder(RememberedOutcomes).decode
 position = msgspec.msgpack.Decoder(tuple[int, int]).decode

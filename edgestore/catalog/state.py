@@ -6,9 +6,10 @@ Rule: nothing here changes anything; a method that names something raises the No
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from edgestore.catalog import rows
-from edgestore.catalog.keys import Table, age, escape, number, order, row, successor
+from edgestore.catalog.keys import ORDER_BYTES, PREFIX_BYTES, Table, age, escape, number, order, row, successor
 from edgestore.catalog.view import OrderedView
 from edgestore.errors import NoSuchBucket, NoSuchUpload
 from edgestore.records import (
@@ -26,14 +27,23 @@ from edgestore.records import (
 )
 
 BUCKETS_CACHED_MAX = 4096
+PART_NUMBER_MAX = 10_000
+
+
+class BucketCache:
+    """Bucket records in RAM; the applier and its readers share one, and empty it when a bucket changes."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, BucketRecord] = {}
+        self.by_id: dict[int, BucketRecord] = {}
 
 
 class State:
     """Reads of one group's rows. Versions are named (site incarnation, log index, position); () is the null version."""
 
-    def __init__(self, view: OrderedView, group: int = 0) -> None:
+    def __init__(self, view: OrderedView, group: int = 0, bucket_cache: BucketCache | None = None) -> None:
         self.view, self.group = view, group
-        self._buckets: dict[str, BucketRecord] = {}
+        self.bucket_cache = BucketCache() if bucket_cache is None else bucket_cache
 
     def site(self) -> rows.SiteRecord:
         """What was applied last, and the counters."""
@@ -42,24 +52,28 @@ class State:
 
     def forget_buckets(self) -> None:
         """Called when a bucket changes."""
-        self._buckets.clear()
+        self.bucket_cache.by_name.clear()
+        self.bucket_cache.by_id.clear()
 
     def bucket(self, name: str) -> BucketRecord:
         """Raises NoSuchBucket."""
-        found = self._buckets.get(name)
+        found = self.bucket_cache.by_name.get(name)
         if found is not None:
             return found
         data = self.view.get(row(self.group, Table.BUCKET_NAMES, SITE_TENANT, name.encode()))
         if data is None:
             raise NoSuchBucket(f"there is no bucket {name!r}", bucket=name)
         found = rows.bucket(data)
-        if len(self._buckets) >= BUCKETS_CACHED_MAX:
-            self._buckets.clear()
-        self._buckets[name] = found
+        if len(self.bucket_cache.by_name) >= BUCKETS_CACHED_MAX:
+            self.forget_buckets()
+        self.bucket_cache.by_name[name] = self.bucket_cache.by_id[found.bucket_id] = found
         return found
 
     def bucket_by_id(self, bucket_id: int) -> BucketRecord:
         """Raises NoSuchBucket."""
+        found = self.bucket_cache.by_id.get(bucket_id)
+        if found is not None:
+            return found
         data = self.view.get(row(self.group, Table.BUCKETS, SITE_TENANT, number(bucket_id)))
         if data is None:
             raise NoSuchBucket("the bucket was deleted", bucket_id=bucket_id)
@@ -123,19 +137,28 @@ class State:
         return rows.upload(data)
 
     def parts(self, bucket: BucketRecord, upload_id: str, *, after: int = 0, limit: int = 10_000) -> list[PartRecord]:
-        """Parts with a number above `after`."""
+        """Parts with a number above `after`, at most `limit`."""
+        if after >= PART_NUMBER_MAX:
+            return []
         prefix = row(self.group, Table.PARTS, bucket.owner, upload_bytes(upload_id))
-        found: list[PartRecord] = []
-        for _, value in self.view.scan(prefix + (after + 1).to_bytes(2, "big"), successor(prefix)):
-            if len(found) == limit:
-                break
-            found.append(rows.part(value))
-        return found
+        found = self.view.scan(prefix + (max(after, 0) + 1).to_bytes(2, "big"), successor(prefix))
+        return [rows.part(value) for _, value in islice(found, limit)]
+
+    def part(self, bucket: BucketRecord, upload_id: str, number: int) -> PartRecord | None:
+        """One part."""
+        if not 1 <= number <= PART_NUMBER_MAX:
+            return None
+        data = self.view.get(part_row(self.group, bucket, upload_id, number))
+        return rows.part(data) if data is not None else None
 
     def writer(self, writer: int) -> WriterRecord | None:
         """An open writer."""
         data = self.view.get(row(self.group, Table.WRITERS, SITE_TENANT, number(writer)))
         return rows.writer(data) if data is not None else None
+
+    def is_condemned(self, chunk_id: bytes) -> bool:
+        """Whether the chunk waits for its fragments to be deleted."""
+        return self.view.get(row(self.group, Table.CONDEMNED, SITE_TENANT, chunk_id)) is not None
 
     def names_chunk(self, chunk_id: bytes) -> bool:
         """Whether an extent names the chunk."""
@@ -143,18 +166,12 @@ class State:
 
     def condemned(self, limit: int) -> list[tuple[bytes, int]]:
         """(chunk id, index at which it was condemned), at most `limit`."""
-        prefix = row(self.group, Table.CONDEMNED, SITE_TENANT)
-        found: list[tuple[bytes, int]] = []
-        for key, value in self._table(Table.CONDEMNED):
-            if len(found) == limit:
-                break
-            found.append((key[len(prefix) :], int.from_bytes(value, "big")))
-        return found
+        found = islice(self._table(Table.CONDEMNED), limit)
+        return [(key[PREFIX_BYTES:], int.from_bytes(value, "big")) for key, value in found]
 
     def drop_jobs(self, limit: int) -> list[bytes]:
         """Ids of unfinished drop jobs."""
-        prefix = row(self.group, Table.DROPS, SITE_TENANT)
-        return [key[len(prefix) :] for key, _ in zip_limit(self._table(Table.DROPS), limit)]
+        return [key[PREFIX_BYTES:] for key, _ in islice(self._table(Table.DROPS), limit)]
 
     def tenant(self, tenant_id: int) -> TenantRecord | None:
         """An owner."""
@@ -172,11 +189,6 @@ class State:
     def _table(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
         prefix = row(self.group, table, SITE_TENANT)
         return self.view.scan(prefix, successor(prefix))
-
-
-def zip_limit(found: Iterator[tuple[bytes, bytes]], limit: int) -> Iterator[tuple[bytes, bytes]]:
-    """At most `limit` rows."""
-    return (pair for pair, _ in zip(found, range(limit), strict=False))
 
 
 def is_version(record: VersionRecord, version: tuple[int, ...]) -> bool:
@@ -212,9 +224,14 @@ def upload_row(group: int, bucket: BucketRecord, key: str, upload_id: str) -> by
     return row(group, Table.UPLOADS, bucket.owner, rest)
 
 
+def part_row(group: int, bucket: BucketRecord, upload_id: str, part: int) -> bytes:
+    """The key of a part."""
+    return row(group, Table.PARTS, bucket.owner, upload_bytes(upload_id) + part.to_bytes(2, "big"))
+
+
 def newest_row(view: OrderedView, group: int, bucket: BucketRecord, key: str) -> VersionRecord | None:
     """The newest version that is not the head."""
     prefix = row(group, Table.VERSIONS, bucket.owner, number(bucket.bucket_id) + escape(key.encode()))
-    for _, value in view.scan(prefix, prefix + b"\xff" * 13):
+    for _, value in view.scan(prefix, prefix + b"\xff" * (ORDER_BYTES + 1)):
         return rows.version(value)
     return None

@@ -8,7 +8,7 @@ from edgestore.catalog import commands, extents, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, age, number
 from edgestore.catalog.state import newest_row, version_row
-from edgestore.errors import NoSuchKey, PreconditionFailed
+from edgestore.errors import BadRequest, NoSuchKey, PreconditionFailed
 from edgestore.records import (
     BucketRecord,
     Condition,
@@ -18,6 +18,8 @@ from edgestore.records import (
     VersionKind,
     VersionRecord,
 )
+
+KEY_MAX_BYTES = 1024
 
 
 def check_condition(condition: Condition, current: VersionRecord | None) -> None:
@@ -42,28 +44,34 @@ def _matches(condition: IfMatch, current: VersionRecord) -> bool:
     return condition.modified_ms is None or condition.modified_ms // 1000 == current.modified_ms // 1000
 
 
+def check_key(key: str) -> None:
+    """Raises BadRequest for what is no key."""
+    if not key or len(key) > KEY_MAX_BYTES or len(key.encode()) > KEY_MAX_BYTES:
+        raise BadRequest(f"a key has 1 to {KEY_MAX_BYTES} bytes", limit_bytes=KEY_MAX_BYTES)
+
+
 def put_object(context: Context, command: commands.PutObject) -> VersionRecord:
     """A new current version."""
     bucket = context.state.bucket_by_id(command.bucket_id)
+    check_key(command.key)
     current = context.state.head(bucket, command.key)
     check_condition(command.condition, current)
     content = command.content
-    spans = extents.name_extents(context, bucket.owner, content.extents) if content.extents else ()
     record = VersionRecord(
         kind=VersionKind.OBJECT,
-        size_bytes=content.size_bytes,
-        etag=content.etag,
-        modified_ms=command.modified_ms,
         log_index=context.index,
         position=context.position,
         site_incarnation=context.site.site_incarnation,
         is_null=bucket.versioning is not Versioning.ENABLED,
+        log_time_ms=context.log_time_ms,
+        size_bytes=content.size_bytes,
+        etag=content.etag,
+        modified_ms=command.modified_ms,
         owner=command.owner,
         storage_class=command.storage_class,
         checksums=content.checksums,
-        log_time_ms=context.log_time_ms,
         inline=bool(content.inline),
-        extents=spans,
+        extents=extents.name_extents(context, bucket.owner, content.extents) if content.extents else (),
         headers=command.headers,
         metadata=command.metadata,
     )
@@ -129,7 +137,8 @@ def copy_object(context: Context, command: commands.CopyObject) -> VersionRecord
     """By reference: extents are shared, an inline body is copied."""
     source_bucket = context.state.bucket_by_id(command.source_bucket_id)
     bucket = context.state.bucket_by_id(command.bucket_id)
-    source = _find_exact(context, source_bucket, command.source_key, command.source_version)
+    check_key(command.key)
+    source = _find_source(context, source_bucket, command)
     current = context.state.head(bucket, command.key)
     check_condition(command.condition, current)
     if source_bucket.owner != bucket.owner and source.extents:
@@ -155,19 +164,22 @@ def copy_object(context: Context, command: commands.CopyObject) -> VersionRecord
     return record
 
 
-def _find_exact(context: Context, bucket: BucketRecord, key: str, place: tuple[int, int, int]) -> VersionRecord:
-    head = context.state.head(bucket, key)
-    if head is not None and (head.log_index, head.position) == place[1:]:
-        return head
-    data = context.transaction.get(version_row(context.group, bucket, key, place[1], place[2]))
-    if data is None:
-        raise NoSuchKey("the source of the copy is gone", key=key)
-    return rows.version(data)
+def _find_source(context: Context, bucket: BucketRecord, command: commands.CopyObject) -> VersionRecord:
+    """The version that the proposer read, null or not."""
+    _, log_index, position = command.source_version
+    found = context.state.head(bucket, command.source_key)
+    if found is None or (found.log_index, found.position) != (log_index, position):
+        data = context.transaction.get(version_row(context.group, bucket, command.source_key, log_index, position))
+        found = rows.version(data) if data is not None else None
+    if found is None or found.kind is not VersionKind.OBJECT:
+        raise NoSuchKey("the source of the copy is gone", key=command.source_key)
+    return found
 
 
 def delete_object(context: Context, command: commands.DeleteObject) -> commands.Deleted:
     """See commands.DeleteObject."""
     bucket = context.state.bucket_by_id(command.bucket_id)
+    check_key(command.key)
     if command.version is not None:
         return _delete_version(context, bucket, command, command.version)
     current = context.state.head(bucket, command.key)
