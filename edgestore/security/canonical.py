@@ -1,22 +1,34 @@
 """The canonical forms that Signature Version 4 is computed over, for S3: paths are encoded once and never normalised.
 
+Header values are latin-1 text, one character for each byte on the wire; everything else is ASCII once it is canonical.
 Source: Amazon S3 API Reference, "Authenticating Requests (AWS Signature Version 4)".
 """
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from urllib.parse import quote, unquote_to_bytes
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 SIGNING_KEYS_MAX = 1024
 
-_CANONICAL_PATH = re.compile(r"(?:[A-Za-z0-9\-._~/]|%[0-9A-F]{2})*", re.ASCII)
-_CANONICAL_QUERY = re.compile(r"(?:[A-Za-z0-9\-._~=&]|%[0-9A-F]{2})*", re.ASCII)
+Pairs = list[tuple[str, str]]
+
+# Canonical text leaves the unreserved characters alone and escapes all others, with capital hex digits.
+_PLAIN = r"[A-Za-z0-9\-._~]"
+_ESCAPED = r"%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"
+_WORD = rf"{_PLAIN}*+(?:{_ESCAPED}{_PLAIN}*+)*+"
+_CANONICAL_PATH = re.compile(rf"[A-Za-z0-9\-._~/]*+(?:{_ESCAPED}[A-Za-z0-9\-._~/]*+)*+", re.ASCII)
+_CANONICAL_PAIR = rf"{_WORD}={_WORD}"
+_CANONICAL_QUERY = re.compile(rf"{_CANONICAL_PAIR}(?:&{_CANONICAL_PAIR})*+", re.ASCII)
+_RUNS_OF_SPACE = re.compile(r"[ \t]+")
+_TIMESTAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _keys: dict[tuple[str, str, str], bytes] = {}
 
 
@@ -24,20 +36,13 @@ def canonical_path(raw_path: str) -> str:
     """The path as it was sent; encoded again where the client left something open."""
     if _CANONICAL_PATH.fullmatch(raw_path):
         return raw_path
-    return "/".join(quote(unquote_to_bytes(part), safe="-_.~") for part in raw_path.split("/"))
+    return "/".join(_encoded(part) for part in raw_path.split("/"))
 
 
-def canonical_query(pairs: list[tuple[str, str]]) -> str:
-    """Raw (name, value) pairs, sorted and encoded."""
-    return "&".join(f"{name}={value}" for name, value in sorted(pairs))
-
-
-def raw_pairs(raw_query: str) -> list[tuple[str, str]]:
-    """The pairs of a raw query in canonical encoding."""
-    if not raw_query:
-        return []
+def raw_pairs(raw_query: str) -> Pairs:
+    """The pairs of a raw query in canonical encoding, in the order they came."""
     if _CANONICAL_QUERY.fullmatch(raw_query):
-        return [tuple(part.partition("=")[::2]) for part in raw_query.split("&") if part]  # type: ignore[misc]
+        return [tuple(part.split("=")) for part in raw_query.split("&")]  # type: ignore[misc]
     pairs = []
     for part in raw_query.split("&"):
         if part:
@@ -46,19 +51,25 @@ def raw_pairs(raw_query: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def canonical_query(pairs: Pairs) -> str:
+    """Encoded pairs, sorted."""
+    return "&".join([f"{name}={value}" for name, value in sorted(pairs)])
+
+
 def _encoded(text: str) -> str:
-    return quote(unquote_to_bytes(text), safe="-_.~")
+    """Percent-decoded once and encoded again; a broken escape is taken literally."""
+    return quote(unquote_to_bytes(text.encode("utf-8", "surrogateescape")), safe="-_.~")
 
 
-def canonical_headers(headers: Mapping[str, str], names: list[str]) -> str:
+def canonical_headers(headers: Mapping[str, str], names: Iterable[str]) -> str:
     """`name:value` lines in the order of `names`. KeyError where one is missing."""
-    lines = []
+    lines = ""
     for name in names:
-        value = headers[name]
-        if "  " in value:
-            value = re.sub(" +", " ", value)
-        lines.append(f"{name}:{value.strip()}\n")
-    return "".join(lines)
+        value = headers[name].strip(" \t")
+        if "  " in value or "\t" in value:
+            value = _RUNS_OF_SPACE.sub(" ", value)
+        lines += f"{name}:{value}\n"
+    return lines
 
 
 def signing_key(secret: str, day: str, region: str) -> bytes:
@@ -76,7 +87,21 @@ def signing_key(secret: str, day: str, region: str) -> bytes:
 
 
 def signature(key: bytes, timestamp: str, scope: str, canonical_request: bytes) -> str:
-    """The signature of a canonical request, hex. The caller encodes it as its header values are on the wire."""
+    """The signature of a canonical request, hex."""
     digest = hashlib.sha256(canonical_request).hexdigest()
-    text = f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
-    return hmac.digest(key, text.encode(), "sha256").hex()
+    return hmac.digest(key, f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether it looks like `20261124T091500Z`; `epoch_ms` says whether it is a date."""
+    return _TIMESTAMP.fullmatch(text) is not None
+
+
+def epoch_ms(timestamp: str) -> int:
+    """Milliseconds since 1970 of such a text. ValueError where there is no such date."""
+    return calendar.timegm(datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").timetuple()) * 1000
+
+
+def timestamp_of(epoch_s: int) -> str:
+    """The text of a time. ValueError or OverflowError beyond the calendar."""
+    return datetime.fromtimestamp(epoch_s, timezone.utc).strftime("%Y%m%dT%H%M%SZ")  # noqa: UP017 - 3.11 has both

@@ -19,7 +19,11 @@ from edgestore.security.sigv4 import STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNE
 
 LINE_MAX_BYTES = 1024
 TRAILERS_MAX = 8
+TRAILER_SIGNATURE = "x-amz-trailer-signature"
 CHUNK_MAX_BYTES = 5 * 1024**3
+CHUNKS_SPARE = 64
+CHUNK_MEAN_MIN_BYTES = 1024
+"""A body may have one chunk for each KiB and some more: tiny chunks cost the reader more than the sender."""
 
 _SIGNED_HEADER = re.compile(rb"([0-9a-fA-F]{1,16});chunk-signature=([0-9a-f]{64})")
 _UNSIGNED_HEADER = re.compile(rb"([0-9a-fA-F]{1,16})")
@@ -49,7 +53,7 @@ class ChunkedDecoder:
         self._state = _State.HEADER
         self._line = bytearray()
         self._left = self._seen = 0
-        self._last = False
+        self._chunks_left = self.decoded_bytes // CHUNK_MEAN_MIN_BYTES + CHUNKS_SPARE
         self._hash = hashlib.sha256()
         self._claimed, self._previous = "", verified.seed_signature
         self._trailer_lines: list[bytes] = []
@@ -110,11 +114,13 @@ class ChunkedDecoder:
         if self._left > CHUNK_MAX_BYTES:
             raise BadRequest("a chunk is too large", code="InvalidRequest")
         self._claimed = match[2].decode() if self._signed else ""
+        self._chunks_left -= 1
+        if self._chunks_left < 0:
+            raise BadRequest("the body has too many small chunks", code="InvalidRequest")
         if self._left:
             self._state = _State.DATA
             return
         self._check_chunk()
-        self._last = True
         self._state = _State.TRAILER
 
     def _check_chunk(self) -> None:
@@ -133,18 +139,19 @@ class ChunkedDecoder:
 
     def _add_trailer(self, line: bytes) -> None:
         match = _TRAILER.fullmatch(line)
-        if match is None or not self._has_trailer or len(self.trailers) >= TRAILERS_MAX:
+        is_late = TRAILER_SIGNATURE in self.trailers
+        if match is None or not self._has_trailer or is_late or len(self.trailers) >= TRAILERS_MAX:
             raise BadRequest("the trailer is malformed or was not announced", code="MalformedTrailerError")
         name = match[1].decode().lower()
         if name in self.trailers:
             raise BadRequest("a trailer appears twice", code="MalformedTrailerError")
         self.trailers[name] = match[2].decode()
-        if name != "x-amz-trailer-signature":
+        if name != TRAILER_SIGNATURE:
             self._trailer_lines.append(f"{name}:{match[2].decode()}\n".encode())
 
     def _end(self) -> None:
         if self._signed and self._has_trailer:
-            claimed = self.trailers.pop("x-amz-trailer-signature", "")
+            claimed = self.trailers.pop(TRAILER_SIGNATURE, "")
             self._check("TRAILER", hashlib.sha256(b"".join(self._trailer_lines)).hexdigest(), claimed)
         self._state = _State.DONE
 

@@ -1,8 +1,7 @@
-"""Makes signatures, for our own client. The time is an argument."""
+"""Makes signatures, for our own client and the benchmarks. The time is an argument."""
 
 from __future__ import annotations
 
-import time
 from urllib.parse import quote, urlsplit
 
 from edgestore.security.canonical import (
@@ -13,6 +12,7 @@ from edgestore.security.canonical import (
     raw_pairs,
     signature,
     signing_key,
+    timestamp_of,
 )
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -29,21 +29,18 @@ def sign_headers(
     now_ms: int,
     payload: str = UNSIGNED,
 ) -> dict[str, str]:
-    """The headers to send: those given (lower-case names), host, date, payload and authorization."""
+    """The headers to send: those given (lower-case names), host, date, payload and authorization.
+
+    Values go on the wire as UTF-8. `payload` is a SHA-256 in hex, UNSIGNED-PAYLOAD, or a STREAMING- value.
+    """
     parts = urlsplit(url)
-    timestamp = _timestamp(now_ms)
+    timestamp = timestamp_of(now_ms // 1000)
     sent = {**headers, "host": parts.netloc, "x-amz-date": timestamp, "x-amz-content-sha256": payload}
     names = sorted(name for name in sent if name == "host" or name.startswith("x-amz-"))
     scope = f"{timestamp[:8]}/{region}/s3/aws4_request"
-    canonical = "\n".join(
-        (
-            method,
-            canonical_path(parts.path or "/"),
-            canonical_query(raw_pairs(parts.query)),
-            canonical_headers(sent, names),
-            ";".join(names),
-            payload,
-        )
+    canonical = (
+        f"{method}\n{canonical_path(parts.path or '/')}\n{canonical_query(raw_pairs(parts.query))}\n"
+        f"{canonical_headers(sent, names)}\n{';'.join(names)}\n{payload}"
     )
     proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical.encode())
     sent["authorization"] = (
@@ -57,10 +54,11 @@ def presign_url(
 ) -> str:
     """The URL with a signature that holds for `expires_s` seconds (1 to 604,800)."""
     parts = urlsplit(url)
-    timestamp = _timestamp(now_ms)
+    timestamp = timestamp_of(now_ms // 1000)
     scope = f"{timestamp[:8]}/{region}/s3/aws4_request"
-    pairs = raw_pairs(parts.query)
-    pairs += [
+    path = canonical_path(parts.path or "/")
+    pairs = [
+        *raw_pairs(parts.query),
         ("X-Amz-Algorithm", ALGORITHM),
         ("X-Amz-Credential", quote(f"{access_key}/{scope}", safe="-_.~")),
         ("X-Amz-Date", timestamp),
@@ -68,10 +66,6 @@ def presign_url(
         ("X-Amz-SignedHeaders", "host"),
     ]
     query = canonical_query(pairs)
-    canonical = f"{method}\n{canonical_path(parts.path)}\n{query}\nhost:{parts.netloc}\n\nhost\n{UNSIGNED}"
+    canonical = f"{method}\n{path}\n{query}\nhost:{parts.netloc}\n\nhost\n{UNSIGNED}"
     proof = signature(signing_key(secret_key, timestamp[:8], region), timestamp, scope, canonical.encode())
-    return f"{parts.scheme}://{parts.netloc}{parts.path}?{query}&X-Amz-Signature={proof}"
-
-
-def _timestamp(now_ms: int) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_ms // 1000))
+    return f"{parts.scheme}://{parts.netloc}{path}?{query}&X-Amz-Signature={proof}"
