@@ -82,7 +82,8 @@ def test_source_of_a_copy_needs_its_own_rights(s3: Any, alice: Any, closed: str)
 def test_dot_segments_do_not_lead_to_another_owner(node: NodeProcess, alice: Any, closed: str) -> None:
     alice.create_bucket(Bucket="alices-dots")
     for target in (f"/alices-dots/../{closed}/k", f"/alices-dots/%2E%2E/{closed}/k", f"/alices-dots%2F..%2F{closed}/k"):
-        assert call(node.endpoint, "GET", target, credentials=ALICE).status == 404
+        answer = call(node.endpoint, "GET", target, credentials=ALICE)
+        assert answer.code in ("NoSuchKey", "NoSuchBucket", "SignatureDoesNotMatch")
         answer = call(node.endpoint, "PUT", "/alices-dots/k", {"x-amz-copy-source": target}, credentials=ALICE)
         assert answer.status == 404
 

@@ -18,6 +18,10 @@ BOMB = (
 XXE = b'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]><%s><Object><Key>&x;</Key></Object></%s>'
 
 
+# A dot needs no escape: the canonical form that S3 signs has none, so a signature over one does not match.
+ESCAPED_DOT = (403, "SignatureDoesNotMatch")
+
+
 @pytest.fixture
 def stored(s3: Any, bucket: str) -> str:
     s3.put_object(Bucket=bucket, Key="k", Body=b"content")
@@ -99,7 +103,7 @@ def test_request_without_a_date_is_refused(node: NodeProcess, stored: str) -> No
 )
 def test_path_games_read_no_file_and_show_none(node: NodeProcess, stored: str, key: str) -> None:
     answer = call(node.endpoint, "GET", f"/{stored}/{key}")
-    assert (answer.status, answer.code) == (404, "NoSuchKey")
+    assert (answer.status, answer.code) in ((404, "NoSuchKey"), ESCAPED_DOT)
     assert b"root:" not in answer.body
 
 
@@ -107,7 +111,8 @@ def test_dot_segments_do_not_lead_into_another_bucket(node: NodeProcess, s3: Any
     other = stored + "-other"
     s3.create_bucket(Bucket=other)
     for target in (f"/{other}/../{stored}/k", f"/{other}/%2E%2E/{stored}/k", f"/{other}/..%2F{stored}%2Fk"):
-        assert call(node.endpoint, "GET", target).code == "NoSuchKey", target
+        answer = call(node.endpoint, "GET", target)
+        assert (answer.status, answer.code) in ((404, "NoSuchKey"), ESCAPED_DOT), target
     for source in (f"/{other}/../{stored}/k", f"{other}/%2E%2E/{stored}/k"):
         answer = call(node.endpoint, "PUT", f"/{other}/copy", {"x-amz-copy-source": source})
         assert answer.code == "NoSuchKey", source
