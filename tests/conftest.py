@@ -3,6 +3,8 @@ error."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 
 import pytest
@@ -26,3 +28,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail("; ".join(reasons))
     if reasons:
         pytest.skip("; ".join(reasons))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine runs on an event loop of its own, with asyncio's own checks on."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    with asyncio.Runner(debug=True) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
+    return True
