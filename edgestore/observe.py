@@ -58,6 +58,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("http_connections", Kind.GAUGE, "Open client connections."),
     MetricSpec("http_timeouts_total", Kind.COUNTER, "Connections closed for being too slow."),
     MetricSpec("http_errors_total", Kind.COUNTER, "Requests answered with a 5xx status."),
+    MetricSpec("s3_refused_total", Kind.COUNTER, "S3 requests answered with an error."),
 )
 
 

@@ -38,7 +38,7 @@ def send(endpoint: str, method: str, target: str, headers: dict[str, str], body:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name, value.encode("latin-1"))
-        if method in ("PUT", "POST") and "Content-Length" not in headers:
+        if method in ("PUT", "POST") and not {"Content-Length", "Transfer-Encoding"} & headers.keys():
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body or None)
         response = connection.getresponse()

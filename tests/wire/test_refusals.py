@@ -206,3 +206,12 @@ def test_metadata_of_any_bytes_comes_back_in_both_lanes(node: NodeProcess, bucke
                 assert (
                     call(node.endpoint, "GET", target, {"if-none-match": '"a", "b"'}).headers["x-amz-meta-name"] == wire
                 )
+
+
+def test_upload_without_a_length_is_refused(node: NodeProcess, s3: Any, bucket: str) -> None:
+    headers = signed_headers(node.endpoint, "PUT", f"/{bucket}/k", {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
+    answer = send(
+        node.endpoint, "PUT", f"/{bucket}/k", {**headers, "Transfer-Encoding": "chunked"}, b"1\r\nx\r\n0\r\n\r\n"
+    )
+    assert (answer.status, answer.code) == (411, "MissingContentLength")
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)

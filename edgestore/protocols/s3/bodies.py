@@ -50,11 +50,13 @@ def decoded_bytes(call: Call, body: bytes) -> Content:
 
 
 def decoded_body(call: Call, body: Body) -> Body:
-    """A large body without its framing."""
-    if not call.verified.is_chunked:
-        _require_no_trailer(call)
-        return body
-    return ChunkedBody(body, ChunkedDecoder(call.verified, call.headers), promised(call))
+    """A large body without its framing. Raises Fault(MissingContentLength) where its length is not announced."""
+    if call.verified.is_chunked:
+        return ChunkedBody(body, ChunkedDecoder(call.verified, call.headers), promised(call))
+    if body.size_bytes is None:
+        raise Fault("MissingContentLength")
+    _require_no_trailer(call)
+    return body
 
 
 async def read_document(call: Call, body: Body) -> bytes:

@@ -25,7 +25,7 @@ from edgestore.records import Checksum, ChecksumType, PartRecord, UploadRecord
 PARTS_MAX = 10_000
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_PART_FIELDS = ("PartNumber", "ETag", *ELEMENT_NAMES.values())
+_PART_FIELDS = frozenset(("PartNumber", "ETag", *ELEMENT_NAMES.values()))
 
 
 async def create_upload(call: Call, body: Body) -> Response:
@@ -199,16 +199,21 @@ def parse_parts(document: bytes) -> tuple[NamedPart, ...]:
 
 
 def _named_part(part: Element) -> NamedPart:
-    xml.require_names(part, *_PART_FIELDS)
-    number, etag = xml.text(part, "PartNumber"), xml.text(part, "ETag")
+    fields: dict[str, str] = {}
+    for child in part:
+        name = xml.local_name(child)
+        if name not in _PART_FIELDS or name in fields:
+            raise xml.MalformedXML(f"{name} is not known here, or is given twice.")
+        fields[name] = (child.text or "").strip()
+    number, etag = fields.get("PartNumber"), fields.get("ETag")
     if not number or etag is None or not (number.isascii() and number.isdigit() and len(number) < 7):
         raise xml.MalformedXML
-    digests = []
-    for algorithm, name in ELEMENT_NAMES.items():
-        value = xml.text(part, name)
-        if value:
-            digests.append(Checksum(algorithm, checksums.decode_digest(algorithm, value, name)))
-    return NamedPart(number=int(number), etag=etag.strip('"'), checksums=tuple(digests))
+    digests = tuple(
+        Checksum(algorithm, checksums.decode_digest(algorithm, fields[name], name))
+        for algorithm, name in ELEMENT_NAMES.items()
+        if fields.get(name)
+    )
+    return NamedPart(number=int(number), etag=etag.strip('"'), checksums=digests)
 
 
 def _part_number(call: Call) -> int:

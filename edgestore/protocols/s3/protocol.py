@@ -184,6 +184,7 @@ class S3Protocol:
         return response
 
     def _refused(self, head: RequestHead, call: Call | None, error: EdgeStoreError, request_id: str) -> Response:
+        self._metrics.count("s3_refused_total")
         code = faults.code_of(error)
         status = faults.CODES[code][0]
         if status >= 500 and status != 501:
