@@ -1,4 +1,4 @@
-"""Holes that other stores had (docs/internals/security.md names them), each as a request that must be refused here."""
+"""Holes that other stores had, each as a request that must be refused here."""
 
 from __future__ import annotations
 
