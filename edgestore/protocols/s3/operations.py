@@ -26,36 +26,35 @@ class Operation:
     name: str
     run: Handler
     hot: HotHandler | None = None
-    takes_body: bool = False
 
 
 OPERATIONS: Mapping[tuple[str, str, str | None], Operation] = {
     ("GET", "service", None): Operation("ListBuckets", buckets.list_buckets),
-    ("PUT", "bucket", None): Operation("CreateBucket", buckets.create_bucket, takes_body=True),
+    ("PUT", "bucket", None): Operation("CreateBucket", buckets.create_bucket),
     ("HEAD", "bucket", None): Operation("HeadBucket", buckets.head_bucket),
     ("DELETE", "bucket", None): Operation("DeleteBucket", buckets.delete_bucket),
     ("GET", "bucket", "location"): Operation("GetBucketLocation", buckets.get_location),
     ("GET", "bucket", "versioning"): Operation("GetBucketVersioning", buckets.get_versioning),
-    ("PUT", "bucket", "versioning"): Operation("PutBucketVersioning", buckets.put_versioning, takes_body=True),
+    ("PUT", "bucket", "versioning"): Operation("PutBucketVersioning", buckets.put_versioning),
     ("GET", "bucket", "acl"): Operation("GetBucketAcl", owners.get_bucket_acl),
     ("PUT", "bucket", "acl"): Operation("PutBucketAcl", owners.put_bucket_acl),
     ("GET", "bucket", None): Operation("ListObjects", listing.list_objects),
     ("GET", "bucket", "list-type"): Operation("ListObjectsV2", listing.list_objects_v2),
     ("GET", "bucket", "versions"): Operation("ListObjectVersions", listing.list_versions),
     ("GET", "bucket", "uploads"): Operation("ListMultipartUploads", multipart.list_uploads),
-    ("POST", "bucket", "delete"): Operation("DeleteObjects", delete.delete_objects, takes_body=True),
+    ("POST", "bucket", "delete"): Operation("DeleteObjects", delete.delete_objects),
     ("GET", "object", None): Operation("GetObject", objects_read.get_object, objects_read.get_hot),
     ("HEAD", "object", None): Operation("HeadObject", objects_read.head_object, objects_read.head_hot),
-    ("PUT", "object", None): Operation("PutObject", objects_write.put_object, objects_write.put_hot, takes_body=True),
+    ("PUT", "object", None): Operation("PutObject", objects_write.put_object, objects_write.put_hot),
     ("PUT", "object", "copy"): Operation("CopyObject", copy.copy_object),
     ("DELETE", "object", None): Operation("DeleteObject", objects_write.delete_object),
     ("GET", "object", "acl"): Operation("GetObjectAcl", owners.get_object_acl),
     ("PUT", "object", "acl"): Operation("PutObjectAcl", owners.put_object_acl),
     ("GET", "object", "attributes"): Operation("GetObjectAttributes", objects_read.get_attributes),
     ("POST", "object", "uploads"): Operation("CreateMultipartUpload", multipart.create_upload),
-    ("PUT", "object", "uploadId"): Operation("UploadPart", multipart.put_part, takes_body=True),
+    ("PUT", "object", "uploadId"): Operation("UploadPart", multipart.put_part),
     ("PUT", "object", "uploadId copy"): Operation("UploadPartCopy", copy.copy_part),
-    ("POST", "object", "uploadId"): Operation("CompleteMultipartUpload", multipart.complete_upload, takes_body=True),
+    ("POST", "object", "uploadId"): Operation("CompleteMultipartUpload", multipart.complete_upload),
     ("DELETE", "object", "uploadId"): Operation("AbortMultipartUpload", multipart.abort_upload),
     ("GET", "object", "uploadId"): Operation("ListParts", multipart.list_parts),
 }
