@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from types import TracebackType
 
 from edgestore.client import RemoteBackend
@@ -48,9 +49,10 @@ class Bucket:
     ) -> Version:
         """Stores an object; it is on the disk when this returns. Raises PreconditionFailed, StorageFull, ..."""
         pieces, size = pieces_of(body)
-        return await self._backend.put(
-            self.name, key, pieces, size, metadata=metadata or {}, headers=headers or {}, condition=condition
-        )
+        async with aclosing(pieces):
+            return await self._backend.put(
+                self.name, key, pieces, size, metadata=metadata or {}, headers=headers or {}, condition=condition
+            )
 
     async def get(self, key: str, version_id: str | None = None) -> Object:
         """The current version, or a named one. Raises NoSuchKey, NoSuchVersion."""

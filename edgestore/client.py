@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 from collections.abc import AsyncIterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -104,7 +105,7 @@ class RemoteBackend:
             payload=hashlib.sha256(body).hexdigest(),
         )
         response = await self._session.request(
-            method, _encoded(url), headers=signed, data=body if method in ("PUT", "POST") else None
+            method, _encoded(url), headers=signed, data=io.BytesIO(body) if method in ("PUT", "POST") else None
         )
         if response.status < 300:
             return response
@@ -174,7 +175,11 @@ class RemoteBackend:
     async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
         """See Backend."""
         query = {"versionId": version_id} if version_id else {}
-        response = await self._request("HEAD", f"/{bucket}/{key}", query)
+        try:
+            response = await self._request("HEAD", f"/{bucket}/{key}", query)
+        except errors.NoSuchKey:
+            await self._require_bucket(bucket)
+            raise
         response.release()
         given = response.headers
         modified = parsedate_to_datetime(given["Last-Modified"])
@@ -187,6 +192,13 @@ class RemoteBackend:
             metadata={name[11:]: value for name, value in given.items() if name.lower().startswith("x-amz-meta-")},
             headers={name: given[name] for name in ("Content-Type", "Content-Encoding") if name in given},
         )
+
+    async def _require_bucket(self, bucket: str) -> None:
+        """The answer to a HEAD says 404 and not of what: this tells. Raises NoSuchBucket."""
+        try:
+            (await self._request("HEAD", f"/{bucket}")).release()
+        except errors.NoSuchKey as error:
+            raise errors.NoSuchBucket(f"there is no bucket {bucket!r}", bucket=bucket) from error
 
     async def read(self, bucket: str, version: Version, offset: int, length: int) -> AsyncIterator[bytes]:
         """See Backend."""

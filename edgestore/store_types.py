@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
@@ -93,7 +93,7 @@ class Backend(Protocol):
         ...
 
 
-def pieces_of(body: BodyInput) -> tuple[AsyncIterator[bytes], int | None]:
+def pieces_of(body: BodyInput) -> tuple[AsyncGenerator[bytes, None], int | None]:
     """A body as pieces and its size, None where that is not known. Files and iterators are read in threads."""
     if isinstance(body, bytes | bytearray | memoryview):
         return _one(bytes(body)), len(bytes(body))
@@ -108,16 +108,16 @@ def pieces_of(body: BodyInput) -> tuple[AsyncIterator[bytes], int | None]:
     return _threaded(iter(body)), None
 
 
-async def _one(data: bytes) -> AsyncIterator[bytes]:
+async def _one(data: bytes) -> AsyncGenerator[bytes, None]:
     yield data
 
 
-async def _async_pieces(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _async_pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     async for piece in body:
         yield piece
 
 
-async def _file_pieces(path: str) -> AsyncIterator[bytes]:
+async def _file_pieces(path: str) -> AsyncGenerator[bytes, None]:
     file = await asyncio.to_thread(open, path, "rb")
     try:
         while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
@@ -126,7 +126,7 @@ async def _file_pieces(path: str) -> AsyncIterator[bytes]:
         file.close()
 
 
-async def _threaded(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _threaded(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     end = object()
     while (piece := await asyncio.to_thread(next, pieces, end)) is not end:
         yield piece  # type: ignore[misc]

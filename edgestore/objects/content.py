@@ -53,6 +53,8 @@ async def receive(
     if body.size_bytes is not None and body.size_bytes > limit_bytes:
         raise TooLarge(f"the body has {body.size_bytes} bytes, {limit_bytes} are allowed", limit_bytes=limit_bytes)
     digests = digests_for(expected)
+    if may_inline and body.size_bytes is None:
+        body = await _Peeked.of(body)
     if may_inline and body.size_bytes is not None and body.size_bytes <= INLINE_MAX_BYTES:
         data = await _read_whole(body)
         digests.update(data)
@@ -77,6 +79,39 @@ async def _read_whole(body: Body) -> bytes:
         pieces.append(bytes(unit.view))
         unit.release()
     return b"".join(pieces)
+
+
+class _Peeked:
+    """A body of unknown length whose first unit was taken: where it is the only one, the length is known now."""
+
+    def __init__(self, body: Body, units: list[Unit | None]) -> None:
+        self._body, self._units = body, units
+        self.size_bytes: int | None = None
+        self.trailer_checksums: tuple[Checksum, ...] = ()
+
+    @classmethod
+    async def of(cls, body: Body) -> _Peeked:
+        """Takes as many units as it needs to tell."""
+        first = await body.next_unit()
+        peeked = cls(body, [first])
+        if first is None:
+            peeked.size_bytes = 0
+        elif first.filled <= INLINE_MAX_BYTES:
+            try:
+                second = await body.next_unit()
+            except BaseException:
+                first.release()
+                raise
+            peeked._units.append(second)
+            peeked.size_bytes = first.filled if second is None else None
+        return peeked
+
+    async def next_unit(self) -> Unit | None:
+        """See `Body.next_unit`."""
+        unit = self._units.pop(0) if self._units else await self._body.next_unit()
+        if unit is None:
+            self.trailer_checksums = _trailer(self._body)
+        return unit
 
 
 class _Limited:

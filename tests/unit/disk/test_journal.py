@@ -230,7 +230,7 @@ class FailingFiles(SystemFiles):
         class Failing(type(file)):  # type: ignore[misc]
             """See FailingFiles."""
 
-            def sync(inner) -> None:  # noqa: N805
+            def sync(inner) -> None:
                 """Fails when told to."""
                 if self.failing:
                     raise DiskFailed("fdatasync failed")
@@ -294,7 +294,7 @@ def test_an_unknown_format_is_refused() -> None:
     header = bytearray(encode_file_header(1, SALT))
     assert decode_file_header(bytes(header), 1) == SALT
     assert decode_file_header(bytes(header), 2) is None
-    from edgestore.kernels import crc32c  # noqa: PLC0415
+    from edgestore.kernels import crc32c
 
     header[4] = 9
     header[32:36] = crc32c(bytes(header[:32])).to_bytes(4, "little")

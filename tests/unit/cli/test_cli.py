@@ -1,0 +1,140 @@
+"""The command line on a folder, on a running node, and with wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeProcess
+
+KEYS = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
+
+
+def edgestore(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs the command."""
+    result = subprocess.run(
+        [sys.executable, "-m", "edgestore", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **KEYS},
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == expect, result.stderr
+    return result
+
+
+@pytest.fixture(params=["folder", "node", "long socket path", "url"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+    """The options that name what to act on."""
+    folder = tmp_path / ("x" * 120 if request.param == "long socket path" else "data")
+    folder.mkdir()
+    if request.param == "folder":
+        yield ["--data", str(folder)]
+        return
+    node = NodeProcess(folder)
+    node.start()
+    yield ["--node", node.endpoint] if request.param == "url" else ["--data", str(folder)]
+    assert node.stop() == 0
+
+
+def test_a_day_with_the_command_line(target: list[str], tmp_path: Path) -> None:
+    source, back = tmp_path / "source.bin", tmp_path / "back.bin"
+    source.write_bytes(os.urandom(300_000))
+    assert edgestore("bucket", "create", "photos", *target).stdout == "photos\n"
+    failed = edgestore("bucket", "create", "photos", *target, expect=1)
+    assert failed.stdout == ""
+    assert "taken" in failed.stderr
+    edgestore("cp", str(source), "s3://photos/2026/", *target)
+    listed = json.loads(edgestore("ls", "s3://photos/2026/", "--json", *target).stdout)
+    assert [row["key"] for row in listed] == ["2026/source.bin"]
+    edgestore("cp", "s3://photos/2026/source.bin", str(back), *target)
+    assert back.read_bytes() == source.read_bytes()
+    key = json.loads(edgestore("key", "create", "--name", "alice", "--json", *target).stdout)
+    rows = json.loads(edgestore("key", "list", "--json", *target).stdout)
+    assert {row["name"] for row in rows} == {"root", "alice"}
+    assert all("secret_key" not in row for row in rows)
+    edgestore("key", "delete", key["access_key"], *target)
+    edgestore("key", "delete", key["access_key"], *target, expect=1)
+    assert json.loads(edgestore("status", "--json", *target).stdout)["leader"] is True
+    edgestore("rm", "s3://photos/2026/source.bin", *target)
+    edgestore("cp", "s3://photos/2026/source.bin", str(tmp_path / "none"), *target, expect=1)
+    assert not (tmp_path / "none").exists()
+    edgestore("bucket", "delete", "photos", *target)
+    assert edgestore("bucket", "list", *target).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nothing",), ("cp", "a", "b"), ("ls", "photos"), ("rm", "s3://photos"), ("serve",), ("key", "create")],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    result = edgestore(*arguments, *(["--data", str(tmp_path)] if arguments[0] in ("cp", "ls", "rm") else []), expect=2)
+    assert result.stdout == ""
+
+
+def test_a_missing_folder_and_a_missing_node_are_said_plainly(tmp_path: Path) -> None:
+    assert "is no folder" in edgestore("ls", "--data", str(tmp_path / "nothing"), expect=1).stderr
+    assert "--data DIR" in edgestore("ls", expect=1).stderr
+    assert "does not answer" in edgestore("status", "--node", "http://127.0.0.1:9", expect=1).stderr
+
+
+def test_other_root_keys_at_a_later_start_are_refused(tmp_path: Path) -> None:
+    edgestore("bucket", "create", "photos", "--data", str(tmp_path))
+    credentials = tmp_path / "credentials.toml"
+    assert credentials.stat().st_mode & 0o777 == 0o600
+    assert ACCESS_KEY in credentials.read_text()
+    result = subprocess.run(
+        [sys.executable, "-m", "edgestore", "serve", "--data", str(tmp_path), "--s3", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EDGESTORE_ACCESS_KEY": "OTHER", "EDGESTORE_SECRET_KEY": "other-secret"},
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "not the root keys" in result.stderr
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[disk]\nreserve_byte = 5\n")
+    failed = edgestore("serve", "--data", str(tmp_path), expect=1)
+    assert "reserve_bytes" in failed.stderr
+
+
+def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    edgestore("bucket", "create", "photos", "--data", str(folder))
+    assert all(check["ok"] for check in json.loads(edgestore("doctor", "--data", str(folder), "--json").stdout))
+    (folder / "credentials.toml").chmod(0o644)
+    result = edgestore("doctor", "--data", str(folder), expect=1)
+    assert "chmod 600" in result.stdout
+    assert "missing" in edgestore("doctor", "--data", str(tmp_path / "no"), expect=1).stdout
+
+
+@pytest.mark.parametrize("damage", ["journal", "catalog"])
+def test_salvage_saves_what_checks_out(tmp_path: Path, damage: str) -> None:
+    folder, saved = tmp_path / "data", tmp_path / "saved"
+    folder.mkdir()
+    bodies = {"small": os.urandom(100), "large": os.urandom(700_000), "packed": b"again " * 50_000}
+    edgestore("bucket", "create", "photos", "--data", str(folder))
+    for name, body in bodies.items():
+        (tmp_path / name).write_bytes(body)
+        edgestore("cp", str(tmp_path / name), f"s3://photos/{name}", "--data", str(folder))
+    for path in (folder / damage).iterdir():
+        path.write_bytes(b"garbage")
+    report = json.loads(edgestore("doctor", "--data", str(folder), "--salvage", str(saved), "--json").stdout)
+    if damage == "journal":
+        assert report["objects"] == 3
+        assert {name: (saved / "photos" / name).read_bytes() for name in bodies} == bodies
+    else:
+        assert report["chunks"] == 2
+        found = {path.read_bytes() for path in (saved / "chunks").iterdir()}
+        assert found == {bodies["large"], bodies["packed"]}

@@ -1,0 +1,42 @@
+"""Settings: environment over file over defaults; what is unknown or wrong is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgestore.config import Config, parse_config
+from edgestore.errors import ConfigError
+
+
+def test_environment_over_file_over_defaults() -> None:
+    tables = {"disk": {"reserve_bytes": 5, "segment_dead_ratio": 1}, "s3": {"region": "eu-central-1"}}
+    config = parse_config(tables, {"EDGESTORE_DISK_RESERVE_BYTES": "7", "EDGESTORE_S3_DOMAIN": "example.org"})
+    assert config.disk.reserve_bytes == 7
+    assert config.disk.segment_dead_ratio == 1.0
+    assert config.disk.segment_bytes == Config().disk.segment_bytes
+    assert (config.s3.region, config.s3.domain) == ("eu-central-1", "example.org")
+    assert parse_config({}, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("tables", "text"),
+    [
+        ({"dsik": {}}, "did you mean 'disk'"),
+        ({"disk": {"segment_byte": 1}}, "did you mean 'segment_bytes'"),
+        ({"disk": {"segment_bytes": "many"}}, "a whole number"),
+        ({"disk": {"segment_bytes": True}}, "a whole number"),
+        ({"disk": {"segment_bytes": -1}}, "not be negative"),
+        ({"s3": {"region": 5}}, "a text"),
+        ({"disk": 5}, "must be a table"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(tables: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        parse_config(tables, {})
+
+
+def test_a_wrong_value_in_the_environment_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"disk\.segment_bytes"):
+        parse_config({}, {"EDGESTORE_DISK_SEGMENT_BYTES": "large"})

@@ -1,0 +1,301 @@
+"""Operations are acknowledged after their sync, applied once each, and survive a restart at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pysyncobj.syncobj
+import pytest
+
+from edgestore.catalog import commands
+from edgestore.clock import SystemClock
+from edgestore.config import Config, DiskConfig, MetaConfig
+from edgestore.consensus import core as consensus_core
+from edgestore.disk import Journal, RocksIndex, SystemFiles
+from edgestore.errors import BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
+from edgestore.meta import Meta
+from edgestore.records import BucketRecord
+
+CONFIG = Config(disk=DiskConfig(journal_file_bytes=256 * 1024))
+
+
+class Life:
+    """Journal, catalog and meta on one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = SystemFiles(str(folder))
+        self.meta: Meta
+        self.journal: Journal
+        self.store: RocksIndex
+
+    async def open(self, config: Config = CONFIG, clock: Any = None) -> Life:
+        """As the core opens them."""
+        self.journal = Journal.open(self.files, "journal", config.disk, os.urandom)
+        self.store = RocksIndex.open(self.files, "catalog", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
+        try:
+            self.meta = await Meta.open(
+                self.files,
+                self.journal,
+                self.store,
+                config.meta,
+                config.consensus,
+                clock=clock or SystemClock(),
+                entropy=os.urandom,
+                node="node-1",
+            )
+        except BaseException:
+            self.kill()
+            raise
+        self.journal.on_failure = self.meta.fail
+        return self
+
+    def kill(self) -> None:
+        """Nothing is flushed or marked."""
+        if self.journal._idle is not None:
+            self.journal._idle.cancel()
+        self.journal._worker.close()
+        if hasattr(self, "meta"):
+            self.meta._worker.close()
+        self.store.close()
+
+    async def close(self) -> None:
+        """In order."""
+        await self.meta.close()
+        await self.journal.close()
+        self.store.close()
+
+
+def bucket(name: str) -> commands.CreateBucket:
+    """A command that fails the second time."""
+    return commands.CreateBucket(name, 1, 1, "us-east-1")
+
+
+def put(bucket: BucketRecord, key: str, body: bytes = b"x") -> commands.PutObject:
+    """An inline object."""
+    return commands.PutObject(bucket.bucket_id, key, 1, 1, commands.Content(len(body), "etag", (), body))
+
+
+@pytest.mark.parametrize("ending", ["close", "kill"])
+async def test_acknowledged_operations_survive(tmp_path: Path, ending: str) -> None:
+    expected: list[str] = []
+    for turn in range(4):
+        life = await Life(tmp_path).open()
+        record = life.meta.state.bucket("b") if turn else await life.meta.propose(1, bucket("b"))
+        for key in expected:
+            assert life.meta.state.head(record, key) is not None
+        assert life.meta.state.usage(record).current_objects == len(expected)
+        async with asyncio.TaskGroup() as group:
+            for number in range(50):
+                group.create_task(life.meta.propose(1, put(record, f"{turn}/{number}")))
+        expected += [f"{turn}/{number}" for number in range(50)]
+        if ending == "kill":
+            life.kill()
+        else:
+            await life.close()
+
+
+async def test_terms_and_indices_go_on(tmp_path: Path) -> None:
+    seen = (0, 0)
+    for turn in range(5):
+        life = await Life(tmp_path).open()
+        await life.meta.propose(1, bucket(f"bucket-{turn}"))
+        status = life.meta.status()
+        assert status.term > seen[0]
+        assert status.applied_index > seen[1]
+        assert status.applied_index == status.committed_index == status.synced_index
+        seen = (status.term, status.applied_index)
+        if turn % 2:
+            await life.close()
+        else:
+            life.kill()
+
+
+async def test_many_operations_share_one_entry_and_one_sync(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    record = await life.meta.propose(1, bucket("b"))
+    before = life.meta.applied_index
+    async with asyncio.TaskGroup() as group:
+        for number in range(200):
+            group.create_task(life.meta.propose(1, put(record, str(number))))
+    assert life.meta.applied_index - before <= 4
+    await life.close()
+
+
+async def test_nothing_is_acknowledged_before_the_sync(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    record = await life.meta.propose(1, bucket("b"))
+    order: list[str] = []
+    write = life.journal._write
+
+    def watched(batch: Any) -> Any:
+        began = write(batch)
+        order.append("synced")
+        return began
+
+    with mock.patch.object(life.journal, "_write", watched):
+        future = asyncio.get_running_loop().create_future()
+        life.meta.submit(1, put(record, "k"), lambda value, error: (order.append("answered"), future.set_result(0)))
+        await future
+    assert order[:2] == ["synced", "answered"]
+    await life.close()
+
+
+async def test_a_failed_operation_answers_with_its_error_and_changes_nothing(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    await life.meta.propose(1, bucket("b"))
+    with pytest.raises(BucketExists):
+        await life.meta.propose(1, bucket("b"))
+    assert [found.name for found in life.meta.state.buckets()] == ["b"]
+    await life.close()
+
+
+async def test_an_operation_id_is_applied_once(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    operation = commands.Operation(77, 1, 0, life.meta.log_time_ms(), 1, bucket("once"))
+    payload = commands.encode_entry(commands.Entry(1, 0, 0, life.meta.log_time_ms(), (operation,)))
+    outcomes: list[Any] = []
+    for _ in range(2):
+        future = asyncio.get_running_loop().create_future()
+        life.meta._consensus.propose(payload, lambda found, error, future=future: future.set_result(found))
+        outcomes += await future
+    first, second = outcomes
+    assert isinstance(first, BucketRecord)
+    assert second == first
+    life.kill()
+    again = await Life(tmp_path).open()
+    future = asyncio.get_running_loop().create_future()
+    again.meta._consensus.propose(payload, lambda found, error: future.set_result(found))
+    assert await future == [first]
+    await again.close()
+
+
+async def test_the_journal_is_trimmed_after_a_flush_only(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    record = await life.meta.propose(1, bucket("b"))
+    for number in range(150):
+        await life.meta.propose(1, put(record, str(number), b"x" * 8000))
+    before = len(list((tmp_path / "journal").glob("*.journal")))
+    assert before > 3
+    await life.meta.flush()
+    await asyncio.sleep(0.1)
+    assert len(list((tmp_path / "journal").glob("*.journal"))) < before
+    life.kill()
+    again = await Life(tmp_path).open()
+    assert again.meta.state.usage(record).current_objects == 150
+    await again.close()
+
+
+async def test_flushes_happen_by_themselves(tmp_path: Path) -> None:
+    config = replace(CONFIG, meta=MetaConfig(flush_operations_max=20))
+    life = await Life(tmp_path).open(config)
+    record = await life.meta.propose(1, bucket("b"))
+    with mock.patch.object(life.store, "flush", wraps=life.store.flush) as flush:
+        for number in range(100):
+            await life.meta.propose(1, put(record, str(number)))
+        assert 2 <= flush.call_count <= 6
+    await life.close()
+
+
+async def test_a_catalog_ahead_of_its_journal_is_refused(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    await life.meta.propose(1, bucket("b"))
+    await life.close()
+    for path in (tmp_path / "journal").iterdir():
+        path.unlink()
+    with pytest.raises(Corrupt, match="ahead of its journal"):
+        await Life(tmp_path).open()
+
+
+async def test_proposals_are_bounded(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open(replace(CONFIG, meta=MetaConfig(proposals_max=10)))
+    with pytest.raises(TooBusy):
+        for number in range(20):
+            life.meta.submit(1, bucket(f"bucket-{number}"), lambda value, error: None)
+    await life.close()
+
+
+async def test_a_failed_journal_answers_what_waits_and_takes_no_more(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    with mock.patch.object(life.journal, "_write", side_effect=EdgeStoreError("the disk is gone")):
+        with pytest.raises(Unavailable):
+            await life.meta.propose(1, bucket("lost"))
+    with pytest.raises(Unavailable):
+        await life.meta.propose(1, bucket("later"))
+    life.kill()
+    again = await Life(tmp_path).open()
+    assert again.meta.state.buckets() == []
+    await again.close()
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.wall, self.boot = 5_000_000, 100
+
+    def wall_ms(self) -> int:
+        """See edgestore.clock."""
+        return self.wall
+
+    def boot_ms(self) -> int:
+        """See edgestore.clock."""
+        return self.boot
+
+
+async def test_log_time_never_goes_back(tmp_path: Path) -> None:
+    clock = Clock()
+    life = await Life(tmp_path).open(clock=clock)
+    first = life.meta.log_time_ms()
+    assert first == 5_000_000
+    clock.boot += 1000
+    clock.wall = 1
+    assert life.meta.log_time_ms() == first + 1000
+    clock.boot -= 500
+    assert life.meta.log_time_ms() == first + 1000
+    await life.meta.propose(1, bucket("b"))
+    await life.close()
+    later = Clock()
+    later.wall = 7
+    again = await Life(tmp_path).open(clock=later)
+    assert again.meta.log_time_ms() >= first + 1000
+    await again.close()
+
+
+async def test_nothing_is_ever_pickled(tmp_path: Path) -> None:
+    with (
+        mock.patch.object(pickle, "dumps", side_effect=AssertionError),
+        mock.patch.object(pickle, "loads", side_effect=AssertionError),
+    ):
+        life = await Life(tmp_path).open()
+        await life.meta.propose(1, bucket("b"))
+        await life.meta.flush()
+        await life.close()
+        again = await Life(tmp_path).open()
+        assert again.meta.state.bucket("b")
+        await again.close()
+    with pytest.raises(Corrupt, match="never pickled"):
+        pysyncobj.syncobj.pickle.loads(b"")
+
+
+@pytest.mark.parametrize("name", consensus_core.PRIVATE_METHODS)
+def test_a_missing_private_name_is_refused_at_start(name: str) -> None:
+    kept = pysyncobj.SyncObj.__dict__[name]
+    delattr(pysyncobj.SyncObj, name)
+    try:
+        with pytest.raises(Corrupt, match=name):
+            consensus_core.check_core()
+    finally:
+        setattr(pysyncobj.SyncObj, name, kept)
+    consensus_core.check_core()
+
+
+def test_another_version_is_refused_at_start() -> None:
+    with mock.patch.object(consensus_core, "version", return_value="0.3.18"):
+        with pytest.raises(Corrupt, match=r"0\.3\.18"):
+            consensus_core.check_core()
