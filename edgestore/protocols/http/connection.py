@@ -1,142 +1,149 @@
 """One connection: aiohttp's handler with a fast lane in front of it.
 
-Rule: the lane opens only while aiohttp has ended its last answer and waits; answers keep the order of their requests.
+Rule: the lane opens only while aiohttp has ended its last answer and waits; answers keep the order of their requests;
+whatever a client does not send or does not read is bounded in bytes and in time.
 """
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
-
-from aiohttp.web_protocol import RequestHandler
 
 from edgestore.protocols.http.head import framed_bytes, parse_plain_head
 from edgestore.protocols.http.messages import BodyStream, Plan, RequestHead, Response, render_head
 from edgestore.protocols.http.receiver import CONTINUE, Receiver
 from edgestore.protocols.http.slow import send_stream
+from edgestore.protocols.http.unlaned import UnlanedConnection
 
 if TYPE_CHECKING:
     from edgestore.protocols.http.front import Listener
 
 HELD_MAX_BYTES = 256 * 1024
+CLOSING_S = 5.0
+"""A connection that was closed and still has bytes to send is cut after this."""
 FOREVER = -1
 
-PRIVATE_NAMES = (
-    "_messages",
-    "_waiter",
-    "_current_request",
-    "_request_in_progress",
-    "_payload_parser",
-    "_force_close",
-    "_close",
-    "_keepalive_timeout",
-    "_next_keepalive_close_time",
-    "_process_keepalive",
-    "_drain_helper",
-    "_upgraded",
-)
 
-
-def missing_private_names() -> list[str]:
-    """What the lane needs of aiohttp's handler and this aiohttp has not."""
-    return [name for name in PRIVATE_NAMES if not hasattr(RequestHandler, name)]
-
-
-class Connection(RequestHandler):
-    """See the module's rule. `_owed`: bytes of the current request that aiohttp still has to get; FOREVER: all of
-    them."""
+class Connection(UnlanedConnection):
+    """See the module's rule. `_owed`: bytes of the current request that aiohttp still has to get; FOREVER: all."""
 
     __slots__ = (
+        "_abort_at",
         "_answering",
-        "_buffer",
-        "_expired",
-        "_front",
+        "_deadline",
         "_head",
+        "_held",
         "_is_fresh",
-        "_is_local",
-        "_need",
+        "_is_secure",
+        "_missing",
         "_owed",
+        "_parts",
         "_paused_by_lane",
+        "_raw_head",
         "_receiver",
+        "_scanned",
+        "_sender",
         "_sent_continue",
-        "_timer",
+        "_unanswered_bytes",
     )
 
     def __init__(self, listener: Listener, **options: Any) -> None:
         super().__init__(listener, **options)
-        self._front = listener.front
-        self._is_local = listener.is_local
-        self._owed = 0
-        self._buffer = b""
+        self._is_secure = listener.is_secure
+        self._owed = 0 if self._front.hot is not None else FOREVER
+        self._held = b""
+        self._scanned = 0
         self._head: RequestHead | None = None
-        self._need = 0
+        self._raw_head = b""
+        self._parts: list[bytes] = []
+        self._missing = self._unanswered_bytes = 0
         self._is_fresh = True
         self._answering = self._sent_continue = self._paused_by_lane = False
         self._receiver: Receiver | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._deadline = self._abort_at = inf
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is under way."""
-        return self._answering or self._request_in_progress or self._receiver is not None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuses what is over the limit of connections."""
-        super().connection_made(transport)
-        front = self._front
-        if len(front.connections) >= front.config.connections_max or front.is_draining:
-            self.force_close()
-            return
-        front.connections.add(self)
+        return self._answering or self._request_in_progress or self._receiver is not None or bool(self._messages)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
-        self._front.connections.discard(self)
-        self._stop_timer()
-        self._buffer = b""
+        self._held, self._parts = b"", []
+        self._deadline = inf
         super().connection_lost(exc)
 
-    def eof_received(self) -> None:
-        """A half-closed connection is closed when its answer is out."""
-
-    # --- bytes -------------------------------------------------------------------------------------------
+    # --- bytes in ----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """aiohttp's bytes to aiohttp, the lane's to the lane."""
-        if self._owed == FOREVER or self._front.hot is None or not data:
+        if not data:
             # aiohttp itself calls this with nothing, to parse on what it has kept.
             super().data_received(data)
-            return
-        if self._answering:
+        elif self._owed == FOREVER:
+            self._feed(data)
+        elif self._answering or self._receiver is not None:
             self._hold(data)
-            return
-        if self._buffer:
-            data, self._buffer = self._buffer + data, b""
-        while data and self._may_take():
+        else:
+            if self._held:
+                data, self._held = self._held + data, b""
+            self._advance(data)
+
+    def _advance(self, data: bytes) -> None:
+        while data:
             if self._owed == FOREVER:
-                super().data_received(data)
+                self._feed(data)
                 return
             if self._owed:
                 part, data = data[: self._owed], data[self._owed :]
                 self._owed -= len(part)
                 super().data_received(part)
+            elif self._head is not None:
+                data = self._collect(self._head, data)
+            elif self._answering or self._paused or self._receiver is not None:
+                self._hold(data)
+                return
             else:
                 data = self._begin(data)
-        if data:
-            self._hold(data)
 
-    def _may_take(self) -> bool:
-        """Answers keep the order of their requests: nothing is taken while one is under way."""
-        return not self._answering and self._receiver is None
+    def _feed(self, data: bytes) -> None:
+        """All to aiohttp, which bounds each line but neither the time nor the bytes of a head."""
+        super().data_received(data)
+        if not self._is_parked():
+            self._unanswered_bytes, self._deadline = 0, inf
+            return
+        if not self._unanswered_bytes:
+            self._deadline = self._loop.time() + self._front.config.head_timeout_s
+        self._unanswered_bytes += len(data)
+        if self._unanswered_bytes > self._front.config.head_max_bytes:
+            self._refuse(431, b"the head of the request is too long\n")
 
     def _hold(self, data: bytes) -> None:
         """What comes before the lane can go on, bounded by not reading more."""
-        self._buffer += data
-        if len(self._buffer) > HELD_MAX_BYTES and not self._paused_by_lane:
+        self._held += data
+        if len(self._held) > HELD_MAX_BYTES and not self._paused_by_lane:
             self._paused_by_lane = True
             self._pause_transport_reading()
 
-    def _is_open(self) -> bool:
+    def _go_on(self) -> None:
+        """The lane may go on with what was held."""
+        if self._paused_by_lane and not self._paused:
+            self._paused_by_lane = False
+            self._resume_transport_reading()
+        if self._held:
+            self._loop.call_soon(self._take_held)
+
+    def _take_held(self) -> None:
+        if self._held and not self._answering and not self._paused and self._receiver is None:
+            data, self._held = self._held, b""
+            self._advance(data)
+
+    # --- the beginning of a request ----------------------------------------------------------------------
+
+    def _is_parked(self) -> bool:
+        """Whether aiohttp has ended its last answer and waits for a request."""
         waiter = self._waiter
         return (
             waiter is not None
@@ -149,106 +156,109 @@ class Connection(RequestHandler):
         )
 
     def _begin(self, data: bytes) -> bytes:
-        """The beginning of a request. Returns what is left for the loop; what waits for more bytes goes to
-        `_buffer`."""
-        if self._head is not None:
-            return self._collect(data)
-        end = data.find(b"\r\n\r\n")
+        """Chooses the lane. Returns what is left for the loop; a head in pieces is held."""
+        end = data.find(b"\r\n\r\n", self._scanned)
         if end < 0:
             return self._wait_for_head(data)
-        self._stop_timer()
-        if self._is_fresh:
+        self._scanned = 0
+        self._deadline = inf
+        head = None
+        if self._is_parked():
+            head = parse_plain_head(data[:end], is_local=self._is_local, is_secure=self._is_secure)
+        elif self._is_fresh:
+            # aiohttp's task of a new connection has not come to its wait yet: it does within this turn of the loop.
             self._is_fresh = False
-            if not self._is_open():
-                # aiohttp's task of a new connection has not come to its wait yet: it does within this turn of the loop.
-                self._buffer = data
-                self._loop.call_soon(self._take_held)
-                return b""
-        head = parse_plain_head(data[:end], is_local=self._is_local) if self._is_open() else None
+            self._held = data
+            self._loop.call_soon(self._take_held)
+            return b""
+        self._is_fresh = False
         plan = self._plan(head)
         if head is None or plan is Plan.SLOW:
             self._owed = framed_bytes(data, end) or FOREVER
             return data
+        end += 4
         if plan is Plan.STREAM:
-            return self._receive(head, data[end + 4 :])
-        self._head, self._need = head, end + 4 + head.body_bytes
-        return self._collect(data)
+            self._receive(head, data[end:])
+            return b""
+        self._raw_head, self._head, self._missing = data[:end], head, head.body_bytes
+        return self._collect(head, data[end:])
 
     def _plan(self, head: RequestHead | None) -> Plan:
-        if head is None or head.path.startswith("/-/") or self._front.hot is None:
+        front = self._front
+        if head is None or front.hot is None or head.path.startswith("/-/"):
             return Plan.SLOW
-        plan = self._front.hot.plan(head)
-        if plan is Plan.WHOLE and head.body_bytes > self._front.config.fast_body_max_bytes:
+        plan = front.hot.plan(head)
+        if plan is Plan.WHOLE and head.body_bytes > front.config.fast_body_max_bytes:
             return Plan.SLOW
         return plan
 
     def _wait_for_head(self, data: bytes) -> bytes:
-        """A head in pieces: kept while it is short, and for a bounded time."""
-        if not self._is_open() or len(data) > self._front.config.head_max_bytes or b"\n\n" in data:
-            self._owed = FOREVER
+        """A head in pieces: kept while it is short and may become plain, and for a bounded time."""
+        is_odd = b"\n\n" in data or b"\n\r\n" in data or not (data[:1].isalpha() or data[:1] == b"\r")
+        if is_odd or not self._is_parked() or len(data) > self._front.config.head_max_bytes:
+            self._scanned, self._deadline, self._owed = 0, inf, FOREVER
             return data
-        self._buffer = data
-        self._start_timer(self._front.config.head_timeout_s)
+        self._held, self._scanned = data, max(0, len(data) - 3)
+        if self._deadline == inf:
+            self._deadline = self._loop.time() + self._front.config.head_timeout_s
         return b""
 
-    def _collect(self, data: bytes) -> bytes:
+    def _collect(self, head: RequestHead, data: bytes) -> bytes:
         """The body of a small request, which may come in pieces or after `100 Continue`."""
-        head = self._head
-        assert head is not None
-        is_short = len(data) < self._need
-        if head.expects_continue and not self._sent_continue and (is_short or not head.body_bytes):
+        missing = self._missing
+        if head.expects_continue and not self._sent_continue and (len(data) < missing or not head.body_bytes):
             # Also where nothing is to come: awscli, once answered without it, misreads the connection's next answer.
             self._sent_continue = True
-            if self.transport is not None:
-                self.transport.write(CONTINUE)
-        if is_short:
-            self._buffer = data
-            self._start_timer(self._front.config.body_idle_timeout_s, again=True)
+            if self._wire is not None:
+                self._wire.write(CONTINUE)
+        if len(data) < missing:
+            if self._deadline == inf:
+                self._deadline = self._loop.time() + self._front.config.body_idle_timeout_s
+            self._parts.append(data)
+            self._missing = missing - len(data)
             return b""
-        self._stop_timer()
-        raw, rest = data[: self._need], data[self._need :]
-        self._head = None
-        self._answer(head, raw, raw[len(raw) - head.body_bytes :] if head.body_bytes else b"")
+        body, rest = data[:missing], data[missing:]
+        if self._parts:
+            body, self._parts = b"".join((*self._parts, body)), []
+        self._head, self._deadline = None, inf
+        self._answer(head, body)
         return rest
-
-    def _answer(self, head: RequestHead, raw: bytes, body: bytes) -> None:
-        hot, sent_continue = self._front.hot, self._sent_continue
-        assert hot is not None
-        self._sent_continue = False
-        self._answering = True
-        if not hot.answer(head, body, lambda response: self._reply(head, response)):
-            self._answering = False
-            if sent_continue:
-                raw = _without_expect(raw)
-            self._owed = 0
-            super().data_received(raw)
 
     # --- answers -----------------------------------------------------------------------------------------
 
+    def _answer(self, head: RequestHead, body: bytes) -> None:
+        hot, raw = self._front.hot, self._raw_head
+        assert hot is not None
+        if self._sent_continue:
+            self._sent_continue = False
+            raw = _without_expect(raw)
+        self._answering = True
+        if not hot.answer(head, body, lambda response: self._reply(head, response)):
+            self._answering = False
+            super().data_received(raw + body)
+
     def _reply(self, head: RequestHead, response: Response) -> None:
         """Writes the answer; a stream goes on in a task."""
-        front = self._front
-        front.metrics.count("http_requests_total")
+        front, wire, body = self._front, self._wire, response.body
+        front.count(response.status)
         front.metrics.count("http_fast_requests_total")
-        if response.status >= 500:
-            front.metrics.count("http_errors_total")
-        transport = self.transport
-        body = response.body
-        if transport is None or transport.is_closing():
-            if isinstance(body, BodyStream):
-                body.close()
-            self._answering = False
-            return
-        keeps_alive = not front.is_draining
         is_head = head.method == "HEAD"
-        rendered = render_head(response, front.dates.now(), is_head=is_head, keeps_alive=keeps_alive)
+        if wire is None or wire.is_closing():
+            self._answering = False
+        else:
+            keeps_alive = not front.is_draining
+            rendered = render_head(response, front.dates.now(), is_head=is_head, keeps_alive=keeps_alive)
+            if not isinstance(body, BodyStream):
+                wire.write(rendered if is_head or not body else rendered + body)
+                self._answered(keeps_alive=keeps_alive)
+                return
+            wire.write(rendered)
+            if not is_head:
+                self._sender = self._loop.create_task(self._send(body))
+                return
+            self._answered(keeps_alive=keeps_alive)
         if isinstance(body, BodyStream):
-            transport.write(rendered)
-            task = self._loop.create_task(self._send(body))
-            task.add_done_callback(lambda _: body.close())
-            return
-        transport.write(rendered if is_head or not body else rendered + body)
-        self._answered(keeps_alive=keeps_alive)
+            body.close()
 
     async def _send(self, body: BodyStream) -> None:
         try:
@@ -256,124 +266,101 @@ class Connection(RequestHandler):
         except ConnectionError:
             self._answering = False
             return
+        finally:
+            body.close()
+            self._sender = None
         self._answered(keeps_alive=not self._front.is_draining)
 
     def _answered(self, *, keeps_alive: bool) -> None:
-        """The lane may go on with what was held."""
         self._answering = False
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if not keeps_alive:
-            self.close()
-            if self.transport is not None:
-                self.transport.close()
-            return
-        if self._paused_by_lane and not self._paused:
-            self._paused_by_lane = False
-            self._resume_transport_reading()
-        if self._buffer and self._head is None:
-            self._loop.call_soon(self._take_held)
+            self.force_close()
+        elif self._held or self._paused_by_lane:
+            self._go_on()
 
-    def _take_held(self) -> None:
-        if self._buffer and not self._answering and self._receiver is None:
-            data, self._buffer = self._buffer, b""
-            self.data_received(data)
+    def _refuse(self, status: int, text: bytes) -> None:
+        """An answer of the front's own, after which the connection ends."""
+        self._deadline = inf
+        self._front.count(status)
+        if self._wire is not None and not self._wire.is_closing():
+            response = Response(status, [("Content-Type", "text/plain")], text)
+            self._wire.write(render_head(response, self._front.dates.now(), is_head=False, keeps_alive=False) + text)
+        self.force_close()
 
     # --- large bodies ------------------------------------------------------------------------------------
 
-    def _receive(self, head: RequestHead, rest: bytes) -> bytes:
+    def _receive(self, head: RequestHead, rest: bytes) -> None:
         """Gives the connection to a receiver until the body is in and the answer is out."""
-        assert self.transport is not None
-        assert self._front.hot is not None
-        mine, behind = rest[: head.body_bytes], rest[head.body_bytes :]
+        front = self._front
+        assert self._wire is not None
+        assert front.hot is not None
+        mine, self._held = rest[: head.body_bytes], rest[head.body_bytes :]
         receiver = Receiver(
             self,
-            self.transport,
-            self._front.pool,
+            self._wire,
+            front.pool,
             head.body_bytes,
-            idle_timeout_s=self._front.config.body_idle_timeout_s,
+            idle_timeout_s=front.config.body_idle_timeout_s,
             expects_continue=head.expects_continue and not mine,
         )
         self._receiver = receiver
         receiver.begin(mine)
-        self._buffer = behind
-        self._front.hot.stream(head, receiver, lambda response: self._reply_received(head, response))
-        return b""
+        front.hot.stream(head, receiver, self._reply_received)
 
-    def _reply_received(self, head: RequestHead, response: Response) -> None:
-        receiver = self._receiver
+    def _reply_received(self, response: Response) -> None:
+        receiver, front, wire = self._receiver, self._front, self._wire
         assert receiver is not None
-        front = self._front
-        front.metrics.count("http_requests_total")
-        if response.status >= 500:
-            front.metrics.count("http_errors_total")
-        transport = self.transport
+        front.count(response.status)
+        front.metrics.count("http_fast_requests_total")
         keeps_alive = receiver.is_whole and not front.is_draining
-        if transport is not None and not isinstance(response.body, BodyStream):
+        if isinstance(response.body, BodyStream):
+            response.body.close()
+            self.abort()
+        elif wire is not None and not wire.is_closing():
             rendered = render_head(response, front.dates.now(), is_head=False, keeps_alive=keeps_alive)
-            transport.write(rendered + response.body)
+            wire.write(rendered + response.body)
         receiver.end(lambda whole: self._received(keeps_alive=whole and keeps_alive))
 
     def _received(self, *, keeps_alive: bool) -> None:
         self._receiver = None
-        if self.transport is None:
-            return
-        if not keeps_alive:
-            self.close()
-            self.transport.close()
-            return
-        self._resume_transport_reading()
-        self._answered(keeps_alive=True)
+        if self._wire is not None and not self._wire.is_closing():
+            if keeps_alive:
+                self._paused_by_lane = True  # the receiver has left it paused
+            self._answered(keeps_alive=keeps_alive)
 
     # --- time and slow readers ---------------------------------------------------------------------------
 
-    def _start_timer(self, seconds: float, *, again: bool = False) -> None:
-        if self._timer is not None:
-            if not again:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._expire)
+    def check(self, now_s: float) -> None:
+        """Asked once a second: ends what is too slow, idle for too long, or does not end by itself."""
+        wire = self._wire
+        if wire is None:
+            return
+        if wire.is_closing():
+            if now_s >= self._abort_at:
+                wire.abort()
+            self._abort_at = min(self._abort_at, now_s + CLOSING_S)
+        elif now_s >= self._deadline:
+            self._deadline = inf
+            if self._head is not None or self._is_parked():
+                self._front.metrics.count("http_timeouts_total")
+                self._refuse(408, b"the request took too long\n")
+        elif now_s >= self._next_keepalive_close_time and self._is_idle():
+            self.force_close()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        """A head or a small body took too long."""
-        self._timer = None
-        self._front.metrics.count("http_timeouts_total")
-        if self.transport is not None:
-            response = Response(408, [("Content-Type", "text/plain")], b"the request took too long\n")
-            self.transport.write(
-                render_head(response, self._front.dates.now(), is_head=False, keeps_alive=False)
-                + b"the request took too long\n"
-            )
-        self.force_close()
+    def _is_idle(self) -> bool:
+        return self._deadline == inf and not self.is_busy and self._is_parked()
 
     def _process_keepalive(self) -> None:
-        """aiohttp's timer must not close the connection under an answer of the lane."""
-        if self.is_busy and not self._force_close:
-            self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
-            return
-        super()._process_keepalive()
-
-    def pause_writing(self) -> None:
-        """The client does not read: no more requests are taken from it."""
-        super().pause_writing()
-        if not self._request_in_progress and self._receiver is None:
-            self._paused_by_lane = True
-            self._pause_transport_reading()
+        """aiohttp's timer must not close the connection under an answer of the lane: `check` does it."""
 
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
-        if self._paused_by_lane and not self._answering:
-            self._paused_by_lane = False
-            self._resume_transport_reading()
+        if not self._answering and self._receiver is None and (self._held or self._paused_by_lane):
+            self._go_on()
 
 
 def _without_expect(raw: bytes) -> bytes:
-    """The request as aiohttp should see it after the lane has sent `100 Continue`."""
-    end = raw.find(b"\r\n\r\n")
-    lines = [line for line in raw[:end].split(b"\r\n") if not line.lower().startswith(b"expect:")]
-    return b"\r\n".join(lines) + raw[end:]
+    """The head as aiohttp should see it after the lane has sent `100 Continue`."""
+    return b"\r\n".join(line for line in raw.split(b"\r\n") if not line.lower().startswith(b"expect:"))

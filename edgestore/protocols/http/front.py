@@ -13,40 +13,51 @@ from aiohttp import web
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.protocols.http.connection import Connection, missing_private_names
+from edgestore.protocols.http.connection import Connection
 from edgestore.protocols.http.messages import Dates, HotHandler, RequestHead, Response, SlowHandler
 from edgestore.protocols.http.slow import SlowLane
+from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_names
 
 log = logging.getLogger("edgestore.http")
 
 ROUTES_PREFIX = "/-/"
 BACKLOG = 1024
+SWEEP_S = 1.0
+DRAIN_POLL_S = 0.02
+FIELD_MAX_BYTES = 8190
 
 
 class Listener(web.Server):
     """Makes the connections of one address."""
 
-    def __init__(self, front: Front, *, is_local: bool) -> None:
-        self.front, self.is_local = front, is_local
+    def __init__(self, front: Front, *, is_local: bool, is_secure: bool = False) -> None:
+        self.front, self.is_local, self.is_secure = front, is_local, is_secure
         self._lane = SlowLane(
-            front.pool, front.dates, idle_timeout_s=front.config.body_idle_timeout_s, is_local=is_local
+            front.pool,
+            front.dates,
+            idle_timeout_s=front.config.body_idle_timeout_s,
+            is_local=is_local,
+            is_secure=is_secure,
+            is_draining=lambda: front.is_draining,
         )
         super().__init__(self._handle, access_log=None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.front.metrics.count("http_requests_total")
-        return await self._lane.respond(request, self.front.route_of(request.raw_path))
+        response = await self._lane.respond(request, self.front.route_of)
+        self.front.count(response.status)
+        return response
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> UnlanedConnection:
         """A new connection."""
         config = self.front.config
-        return Connection(
+        kind = UnlanedConnection if self.front.is_lane_shut else Connection
+        return kind(
             self,
             loop=asyncio.get_running_loop(),
             access_log=None,
             keepalive_timeout=config.keepalive_timeout_s,
             max_line_size=config.head_max_bytes,
-            max_field_size=config.head_max_bytes,
+            max_field_size=FIELD_MAX_BYTES,
             auto_decompress=False,
         )
 
@@ -66,7 +77,7 @@ class Front:
     ) -> None:
         self.pool, self.config, self.metrics, self.hot = pool, config, metrics, hot
         self.dates = Dates(wall_ms)
-        self.connections: set[Connection] = set()
+        self.connections: set[UnlanedConnection] = set()
         self.is_draining = False
         self._slow = slow
         self._routes: list[tuple[str, SlowHandler]] = []
@@ -76,8 +87,16 @@ class Front:
         if missing:
             log.warning("fast-lane-shut missing=%s", ",".join(missing))
             self.hot = None
-        metrics.set("http_fast_lane_shut", float(bool(missing)))
+        self.is_lane_shut = bool(missing)
+        self._sweeper: asyncio.TimerHandle | None = None
+        metrics.set("http_fast_lane_shut", float(self.is_lane_shut))
         metrics.watch("http_connections", lambda: float(len(self.connections)))
+
+    def count(self, status: int) -> None:
+        """One answer."""
+        self.metrics.count("http_requests_total")
+        if status >= 500:
+            self.metrics.count("http_errors_total")
 
     def route(self, prefix: str, handler: SlowHandler) -> None:
         """Gives paths below `/-/` to a handler; the longest prefix wins."""
@@ -95,34 +114,60 @@ class Front:
 
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> int:
         """Listens on TCP; returns the port. OSError where the address is taken."""
-        listener = Listener(self, is_local=False)
+        listener = Listener(self, is_local=False, is_secure=ssl_context is not None)
+        handshake_s = self.config.head_timeout_s if ssl_context is not None else None
         server = await asyncio.get_running_loop().create_server(
-            listener, host, port, ssl=ssl_context, backlog=BACKLOG, reuse_address=True
+            listener,
+            host,
+            port,
+            ssl=ssl_context,
+            ssl_handshake_timeout=handshake_s,
+            backlog=BACKLOG,
+            reuse_address=True,
         )
-        self._listeners.append(listener)
-        self._servers.append(server)
+        self._listen(listener, server)
         return int(server.sockets[0].getsockname()[1])
 
     async def start_local(self, listening: socket.socket) -> None:
         """Serves a bound unix socket, whose peers are trusted by its file mode."""
         listener = Listener(self, is_local=True)
-        server = await asyncio.get_running_loop().create_unix_server(listener, sock=listening)
+        self._listen(listener, await asyncio.get_running_loop().create_unix_server(listener, sock=listening))
+
+    def _listen(self, listener: Listener, server: asyncio.Server) -> None:
         self._listeners.append(listener)
         self._servers.append(server)
+        if self._sweeper is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Every connection is asked once a second whether something takes too long: no timer a request."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for connection in list(self.connections):
+            connection.check(now_s)
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self, timeout_s: float) -> None:
-        """Takes no more connections, lets answers end, then closes what is left."""
+        """Takes no more connections, lets answers end, then cuts what is left."""
         self.is_draining = True
         for server in self._servers:
             server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
+        for connection in list(self.connections):
+            if not connection.is_busy:
+                connection.force_close()
         while any(connection.is_busy for connection in self.connections) and loop.time() < deadline:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(DRAIN_POLL_S)
         for connection in list(self.connections):
             connection.force_close()
         for listener in self._listeners:
             await listener.shutdown(0.5)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
 
 
 async def _no_such_route(head: RequestHead, body: Body) -> Response:

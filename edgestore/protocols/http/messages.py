@@ -5,6 +5,7 @@ Rule: an answer has the same bytes whichever lane it takes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -17,28 +18,39 @@ from edgestore.chunks import Body
 SERVER = "edgestore"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _BODILESS = frozenset((204, 304))
+_LINE_ENDS = re.compile(r"[\r\n\0]")
 
 
 class RequestHead:
     """A request without its body. `path` and `query` are as they came; header names are in lower case."""
 
-    __slots__ = ("body_bytes", "expects_continue", "headers", "is_local", "keeps_alive", "method", "path", "query")
+    __slots__ = ("body_bytes", "expects_continue", "headers", "is_local", "is_secure", "method", "path", "query")
 
     def __init__(
-        self, method: str, target: str, headers: dict[str, str], body_bytes: int | None, *, is_local: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body_bytes: int | None,
+        *,
+        is_local: bool = False,
+        is_secure: bool = False,
     ) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")
         self.headers = headers
         self.body_bytes = body_bytes or 0
-        self.expects_continue = headers.get("expect", "").lower() == "100-continue"
-        self.keeps_alive = True
+        self.expects_continue = "expect" in headers and headers["expect"].lower() == "100-continue"
         self.is_local = is_local
+        self.is_secure = is_secure
 
 
 @dataclass(slots=True)
 class BodyStream:
-    """A body that is read while it is sent. `close` is called once, when it is sent or given up."""
+    """A body that is read while it is sent. `close` is called once, when it is sent or given up.
+
+    The transport keeps pieces until the client has taken them: their memory is never written again.
+    """
 
     pieces: AsyncIterator[memoryview]
     size_bytes: int
@@ -47,7 +59,7 @@ class BodyStream:
 
 @dataclass(slots=True)
 class Response:
-    """An answer. Content-Length is added here, unless the handler of a HEAD request gave it."""
+    """An answer. Content-Length is added here, unless the handler of a HEAD request gave it. Values are latin-1."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -106,14 +118,15 @@ def render_head(response: Response, date: str, *, is_head: bool, keeps_alive: bo
     for name, value in response.headers:
         lines.append(f"{name}: {value}")
         has_length = has_length or name == "Content-Length"
-    if not has_length and status not in _BODILESS and not (is_head and not body):
-        size = body.size_bytes if isinstance(body, BodyStream) else len(body)
-        lines.append(f"Content-Length: {size}")
-    elif not has_length and is_head and status not in _BODILESS:
-        lines.append("Content-Length: 0")
+    if not has_length and status not in _BODILESS:
+        lines.append(f"Content-Length: {body.size_bytes if isinstance(body, BodyStream) else len(body)}")
     lines.append(f"Date: {date}")
     lines.append(f"Server: {SERVER}")
     if not keeps_alive:
         lines.append("Connection: close")
     lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1", "replace")
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        # A value with a line end in it would be a header, or an answer, of its own.
+        text = "\r\n".join([*(_LINE_ENDS.sub(" ", line) for line in lines[:-1]), "\r\n"])
+    return text.encode("latin-1", "replace")

@@ -16,7 +16,11 @@ from edgestore.records import UNIT_BYTES, Checksum
 
 READY_UNITS_MAX = 4
 LINGER_S = 5.0
+IDLE_WAITS_MAX = 10
+"""A unit may take this many idle timeouts to fill, as long as something comes in each."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SCRATCH = memoryview(bytearray(65_536))
+"""What nobody will read is received here."""
 
 
 class Receiver(asyncio.BufferedProtocol):
@@ -42,7 +46,6 @@ class Receiver(asyncio.BufferedProtocol):
         self._lost = self._discarding = False
         self._acquiring: asyncio.Task[None] | None = None
         self._finished: Callable[[bool], None] | None = None
-        self._scratch = memoryview(bytearray(65_536))
 
     def begin(self, data: bytes) -> None:
         """Takes over the connection. `data`: the part of the body that came with the head."""
@@ -62,9 +65,16 @@ class Receiver(asyncio.BufferedProtocol):
 
     async def _take_rest(self, rest: bytes) -> None:
         """What came with the head found no unit: it waits for one like everybody else."""
-        self._unit = await self._pool.acquire()
-        self._unit.buffer[: len(rest)] = rest
-        self._filled(len(rest))
+        while rest:
+            unit = await self._pool.acquire()
+            if self._lost or self._discarding:
+                unit.release()
+                self._left -= len(rest) if self._discarding else 0
+                break
+            self._unit = unit
+            part, rest = rest[:UNIT_BYTES], rest[UNIT_BYTES:]
+            unit.buffer[: len(part)] = part
+            self._filled(len(part))
         self._acquiring = None
         self._go_on()
 
@@ -100,7 +110,7 @@ class Receiver(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """The free part of the unit, never more than the body still has."""
         if self._discarding or self._unit is None:
-            return self._scratch[: min(len(self._scratch), max(1, self._left))]
+            return _SCRATCH[: min(len(_SCRATCH), max(1, self._left))]
         free = UNIT_BYTES - self._unit.filled
         return self._unit.buffer[self._unit.filled : self._unit.filled + min(free, self._left)]
 
@@ -162,18 +172,22 @@ class Receiver(asyncio.BufferedProtocol):
         if self._expects:
             self._expects = False
             self._transport.write(CONTINUE)
+        waits = 0
         while not self._ready:
             if self._lost:
                 raise IncompleteBody(f"the connection ended {self._left} bytes before the end of the body")
             if self._left == 0:
                 return None
             self._wake = asyncio.get_running_loop().create_future()
+            before = self._left
             try:
                 async with asyncio.timeout(self._idle_timeout_s):
                     await self._wake
             except TimeoutError as error:
-                self._lost = True
-                raise IncompleteBody("the client sent nothing for too long") from error
+                waits += 1
+                if self._acquiring is None and (self._left == before or waits >= IDLE_WAITS_MAX):
+                    self._lost = True
+                    raise IncompleteBody("the client sent nothing for too long") from error
         unit = self._ready.popleft()
         self._go_on()
         return unit

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 
 from edgestore.chunks import IteratorBody, UnitPool
 from edgestore.errors import IncompleteBody
@@ -18,12 +20,31 @@ log = logging.getLogger("edgestore.http")
 
 READ_BYTES = 262_144
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+SINGLE = frozenset(
+    (
+        "authorization",
+        "content-length",
+        "content-md5",
+        "content-type",
+        "date",
+        "expect",
+        "host",
+        "range",
+        "x-amz-content-sha256",
+        "x-amz-copy-source",
+        "x-amz-date",
+        "x-amz-decoded-content-length",
+    )
+)
+"""Headers that mean one thing: given twice, two readers could take different ones."""
 
 
 class RenderedResponse(web.StreamResponse):
     """An answer that aiohttp passes on as it is."""
 
-    def __init__(self, response: Response, dates: Dates, idle_timeout_s: float, *, may_keep_alive: bool) -> None:
+    def __init__(
+        self, response: Response, dates: Dates, *, idle_timeout_s: float = 60.0, may_keep_alive: bool = False
+    ) -> None:
         super().__init__(status=response.status)
         self._response, self._dates, self._idle_timeout_s = response, dates, idle_timeout_s
         self._may_keep_alive = may_keep_alive
@@ -38,6 +59,8 @@ class RenderedResponse(web.StreamResponse):
         self._is_head = request.method == "HEAD"
         transport = request.transport
         if transport is not None:
+            if keeps_alive and request.version < HttpVersion11:
+                self._response.headers.append(("Connection", "keep-alive"))
             head = render_head(self._response, self._dates.now(), is_head=self._is_head, keeps_alive=keeps_alive)
             body = self._response.body
             transport.write(head if isinstance(body, BodyStream) or self._is_head else head + body)
@@ -55,29 +78,46 @@ class RenderedResponse(web.StreamResponse):
         self._eof_sent = True
 
 
-def write_piece(protocol: Any, piece: memoryview) -> None:
-    """Raises ConnectionResetError where the client is gone."""
-    if protocol.transport is None:
-        raise ConnectionResetError("the client is gone")
-    protocol.transport.write(piece)
-
-
 async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) -> None:
     """Writes the pieces; a failure in the middle ends the connection, so that the client never takes it for whole."""
     sent = 0
     try:
         async for piece in body.pieces:
-            write_piece(protocol, piece)
+            if protocol.transport is None:
+                break
+            protocol.transport.write(piece)
             sent += len(piece)
             if protocol.writing_paused:
-                async with asyncio.timeout(idle_timeout_s):
-                    await protocol._drain_helper()
-    except BaseException as error:
-        if not isinstance(error, ConnectionError):
-            log.warning("response-broken-off sent=%d of=%d error=%r", sent, body.size_bytes, error)
-        if protocol.transport is not None:
-            protocol.transport.abort()
+                await _drained(protocol, idle_timeout_s)
+    except asyncio.CancelledError:
+        _cut(protocol)
+        raise
+    except Exception as error:
+        log.warning("response-broken-off sent=%d of=%d error=%r", sent, body.size_bytes, error)
+        _cut(protocol)
         raise ConnectionResetError("the answer was broken off") from error
+    if sent != body.size_bytes or protocol.transport is None:
+        _cut(protocol)
+        raise ConnectionResetError("the client is gone, or the body has another length than it should")
+
+
+def _cut(protocol: Any) -> None:
+    if protocol.transport is not None:
+        protocol.transport.abort()
+
+
+async def _drained(protocol: Any, idle_timeout_s: float) -> None:
+    """Waits for the client to read, as long as it takes something within each timeout."""
+    transport = protocol.transport
+    while protocol.writing_paused:
+        before = transport.get_write_buffer_size()
+        try:
+            async with asyncio.timeout(idle_timeout_s):
+                await protocol._drain_helper()
+        except TimeoutError:
+            protocol._drain_waiter = None  # aiohttp would wait for the one that was cancelled
+            if transport.get_write_buffer_size() >= before:
+                raise
 
 
 class _Asked:
@@ -92,28 +132,57 @@ class _Asked:
 class SlowLane:
     """The request handler given to aiohttp."""
 
-    def __init__(self, pool: UnitPool, dates: Dates, *, idle_timeout_s: float, is_local: bool) -> None:
+    def __init__(
+        self,
+        pool: UnitPool,
+        dates: Dates,
+        *,
+        idle_timeout_s: float,
+        is_local: bool,
+        is_secure: bool,
+        is_draining: Callable[[], bool],
+    ) -> None:
         self._pool, self._dates = pool, dates
-        self._idle_timeout_s, self._is_local = idle_timeout_s, is_local
+        self._idle_timeout_s, self._is_local, self._is_secure = idle_timeout_s, is_local, is_secure
+        self._is_draining = is_draining
 
-    async def respond(self, request: web.BaseRequest, handler: SlowHandler) -> web.StreamResponse:
+    def refuse(self, text: str) -> RenderedResponse:
+        """400, and the connection ends."""
+        return RenderedResponse(Response(400, [("Content-Type", "text/plain")], f"{text}\n".encode()), self._dates)
+
+    async def respond(self, request: web.BaseRequest, handler_of: Callable[[str], SlowHandler]) -> RenderedResponse:
         """One request."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in request.raw_headers:
             # Latin-1, as the fast lane's: bytes that are no ASCII go in and out unchanged.
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
-            headers[name] = f"{headers[name]},{value}" if name in headers else value
-        target = request.raw_path
-        head = RequestHead(request.method, target, headers, request.content_length, is_local=self._is_local)
+            if name in headers:
+                if name in SINGLE:
+                    return self.refuse(f"the header {name} is given twice")
+                value = f"{headers[name]},{value}"
+            headers[name] = value
+        target = _origin_form(request.raw_path, headers)
+        if not target.startswith("/"):
+            return self.refuse("the target of the request is not a path")
+        if "host" not in headers and request.version >= HttpVersion11:
+            return self.refuse("the header Host is missing")
+        head = RequestHead(
+            request.method, target, headers, request.content_length, is_local=self._is_local, is_secure=self._is_secure
+        )
         chunked = request.content_length is None and request.body_exists
         asked = _Asked(not head.expects_continue)
         if head.expects_continue and not chunked and not head.body_bytes and request.transport is not None:
             request.transport.write(CONTINUE)
             asked.for_body = True
         body = IteratorBody(self._pool, self._pieces(request, asked), None if chunked else head.body_bytes)
-        response = await handler(head, body)
+        response = await handler_of(head.path)(head, body)
         # A client whose body was not asked for may never send it: what it sends next is not to be taken for the body.
-        return RenderedResponse(response, self._dates, self._idle_timeout_s, may_keep_alive=asked.for_body)
+        return RenderedResponse(
+            response,
+            self._dates,
+            idle_timeout_s=self._idle_timeout_s,
+            may_keep_alive=asked.for_body and not self._is_draining(),
+        )
 
     async def _pieces(self, request: web.BaseRequest, asked: _Asked) -> AsyncIterator[bytes]:
         if not asked.for_body and request.transport is not None:
@@ -130,3 +199,15 @@ class SlowLane:
             if not piece:
                 return
             yield piece
+
+
+def _origin_form(target: str, headers: dict[str, str]) -> str:
+    """The path of an absolute target, whose authority then counts as the host (RFC 9112 section 3.2.2)."""
+    if target[:7].lower() not in ("http://", "https:/"):
+        return target
+    authority = urlsplit(target).netloc
+    if not authority or "@" in authority:
+        return ""
+    headers["host"] = authority
+    rest = target[target.find(authority) + len(authority) :]
+    return rest if rest.startswith("/") else "/" + rest

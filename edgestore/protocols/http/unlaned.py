@@ -1,0 +1,101 @@
+"""What both kinds of connection share, and all that is left of one where aiohttp's inside is not as the lane needs it.
+
+Rule: the private names of aiohttp that the lane uses are listed here and checked when a front is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from edgestore.protocols.http.messages import Response
+from edgestore.protocols.http.slow import RenderedResponse
+
+if TYPE_CHECKING:
+    from edgestore.protocols.http.front import Listener
+
+log = logging.getLogger("edgestore.http")
+
+PRIVATE_NAMES = (
+    "_messages",
+    "_waiter",
+    "_current_request",
+    "_request_in_progress",
+    "_payload_parser",
+    "_force_close",
+    "_close",
+    "_keepalive_timeout",
+    "_next_keepalive_close_time",
+    "_process_keepalive",
+    "_drain_helper",
+    "_drain_waiter",
+    "_upgraded",
+    "_paused",
+    "_loop",
+    "_pause_transport_reading",
+    "_resume_transport_reading",
+)
+
+
+def missing_private_names() -> list[str]:
+    """What the lane needs of aiohttp's handler and this aiohttp has not."""
+    return [name for name in PRIVATE_NAMES if not hasattr(RequestHandler, name)]
+
+
+class UnlanedConnection(RequestHandler):
+    """A connection that is all aiohttp's: what is served with where its inside is not as the lane needs it."""
+
+    __slots__ = ("_front", "_is_local", "_wire")
+
+    def __init__(self, listener: Listener, **options: Any) -> None:
+        super().__init__(listener, **options)
+        self._front = listener.front
+        self._is_local = listener.is_local
+        self._wire: asyncio.Transport | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is under way, as far as it can be told from outside."""
+        return False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Refuses what is over the limit of connections; the local socket is not counted."""
+        super().connection_made(transport)
+        front = self._front
+        self._wire = self.transport
+        if front.is_draining or (not self._is_local and len(front.connections) >= front.config.connections_max):
+            self.force_close()
+            return
+        if self._wire is not None:
+            self._wire.set_write_buffer_limits(high=front.config.write_buffer_max_bytes)
+        front.connections.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        self._front.connections.discard(self)
+        self._wire = None
+        super().connection_lost(exc)
+
+    def check(self, now_s: float) -> None:
+        """Asked once a second whether something takes too long."""
+
+    def abort(self) -> None:
+        """Cuts the connection."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What aiohttp answers by itself, in the front's own rendering: nothing of the inside is shown."""
+        if status >= 500:
+            log.error("request-failed status=%d", status, exc_info=exc)
+        else:
+            log.info("request-malformed status=%d error=%s", status, type(exc).__name__)
+        self._front.count(status)
+        text = b"the request is malformed\n" if status < 500 else b"the request failed\n"
+        return RenderedResponse(Response(status, [("Content-Type", "text/plain")], text), self._front.dates)
