@@ -90,6 +90,8 @@ class ObjectsConfig:
     part_min_bytes: int = 5 * 1024**2
     parts_max: int = 10_000
     buckets_per_owner_max: int = 1000
+    commit_timeout_s: float = 30.0
+    """How long a caller waits for the commit of what it has stored; the outcome is followed up in any case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
-from edgestore.chunks.store import ChunkStore, StoredBody
+from edgestore.chunks.store import ChunkStore
+from edgestore.chunks.upload import StoredBody
 
 __all__ = [
     "Body",

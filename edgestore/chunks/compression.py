@@ -20,16 +20,19 @@ class Compression:
 
     def pack(self, data: memoryview) -> tuple[int, bytes | memoryview]:
         """(codec, stored bytes): compressed where that saves enough, else the data itself."""
-        compressor = self._compressors.pop() if self._compressors else zstandard.ZstdCompressor(level=self._level)
+        try:  # asking first whether there is one would race with other threads
+            compressor = self._compressors.pop()
+        except IndexError:
+            compressor = zstandard.ZstdCompressor(level=self._level)
         packed = compressor.compress(data)
         self._compressors.append(compressor)
         return (ZSTD, packed) if len(packed) <= len(data) * self._keep else (PLAIN, data)
 
     def unpack(self, data: bytes | memoryview, plain_bytes: int) -> bytes:
         """The plain bytes of a compressed unit; output and window are bounded. Raises Corrupt."""
-        if self._decompressors:
+        try:
             decompressor = self._decompressors.pop()
-        else:
+        except IndexError:
             decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES)
         try:
             if zstandard.get_frame_parameters(bytes(data[:32])).content_size != plain_bytes:

@@ -1,6 +1,7 @@
 """The bounded pool of 256 KiB units that all bodies pass through (rule 13).
 
-Rule: receiving may not take the units that reading and decoding keep in reserve; who finds none waits in line.
+Rule: receiving never takes what reading keeps in reserve (`ReadBudget` hands that out); who finds no unit waits in
+line.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ UNITS_MIN = 8
 
 
 class Unit:
-    """256 KiB of one mapping. `filled` bytes of `buffer` count; `release` gives it back, once."""
+    """256 KiB of one mapping (without a pool: own memory). `filled` bytes count; `release` gives it back once."""
 
     __slots__ = ("_pool", "buffer", "filled")
 
-    def __init__(self, pool: UnitPool, buffer: memoryview) -> None:
-        self._pool: UnitPool | None = pool
+    def __init__(self, pool: UnitPool | None, buffer: memoryview) -> None:
+        self._pool = pool
         self.buffer, self.filled = buffer, 0
 
     @property
@@ -37,7 +38,7 @@ class Unit:
 
 
 class UnitPool:
-    """Units of one anonymous mapping, page-aligned and advised huge."""
+    """Units of one anonymous mapping, page-aligned; those given back last go out first, so an idle node touches few."""
 
     def __init__(self, pool_bytes: int, reserve_bytes: int = 0) -> None:
         count = pool_bytes // UNIT_BYTES

@@ -18,6 +18,9 @@ from edgestore.observe import NO_METRICS, Metrics
 
 log = logging.getLogger("edgestore.chunks")
 
+CONDEMNED_BATCHES = 16
+SWEEP_CHUNKS_A_STEP = 64
+
 
 class ChunkCatalog(Protocol):
     """What chunks need of the catalog; the node hands it in."""
@@ -142,8 +145,9 @@ class Reclaimer:
             await self._catalog.continue_drop(job_id)
             worked = True
         below = self._pins.lowest(self._catalog.applied_index() + 1)
-        rows = self._catalog.condemned(self._config.reclaim_batch_chunks)
-        gone = tuple(chunk_id for chunk_id, index in rows if index < below)
+        # Rows that are still pinned must not hide the others: look at more than one batch.
+        rows = self._catalog.condemned(CONDEMNED_BATCHES * self._config.reclaim_batch_chunks)
+        gone = tuple(chunk_id for chunk_id, index in rows if index < below)[: self._config.reclaim_batch_chunks]
         if gone:
             for chunk_id in gone:
                 self._segments.delete(chunk_id)
@@ -165,7 +169,7 @@ class Reclaimer:
             if len(batch) >= self._config.reclaim_batch_chunks:
                 await self._catalog.condemn(tuple(batch))
                 batch.clear()
-            if turn % 256 == 0:
+            if turn % SWEEP_CHUNKS_A_STEP == 0:
                 await asyncio.sleep(0)
         if batch:
             await self._catalog.condemn(tuple(batch))

@@ -1,10 +1,13 @@
-"""From bytes to the `Content` of a command: digests compared with what was promised, then inline or extents."""
+"""From bytes to the `Content` of a command: digests compared with what was promised, then inline or extents.
+
+Rule: a body that is shorter or longer than announced, or other than promised, leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 from edgestore.catalog import commands
 from edgestore.chunks import Body, ChunkStore, Digests, StoredBody, Unit
-from edgestore.errors import BadDigest, TooLarge
+from edgestore.errors import BadDigest, IncompleteBody, TooLarge
 from edgestore.objects.requests import Expected
 from edgestore.records import INLINE_MAX_BYTES, Checksum, ChunkRef
 
@@ -32,11 +35,11 @@ def compare(digests: Digests, expected: Expected, trailer: tuple[Checksum, ...] 
     return tuple(Checksum(name, digests.value(name)) for name in names)
 
 
-def inline_content(data: bytes, expected: Expected) -> commands.Content:
+def inline_content(data: bytes, expected: Expected, trailer: tuple[Checksum, ...] = ()) -> commands.Content:
     """A body of at most 8 KiB."""
     digests = digests_for(expected)
     digests.update(data)
-    return commands.Content(len(data), digests.md5.hex(), compare(digests, expected), data)
+    return commands.Content(len(data), digests.md5.hex(), compare(digests, expected, trailer), data)
 
 
 def extents_of(runs: list[tuple[ChunkRef, ...]]) -> tuple[commands.NewExtent, ...]:
@@ -49,21 +52,22 @@ def extents_of(runs: list[tuple[ChunkRef, ...]]) -> tuple[commands.NewExtent, ..
 async def receive(
     chunks: ChunkStore, body: Body, expected: Expected, *, limit_bytes: int, may_inline: bool = True
 ) -> tuple[commands.Content, StoredBody]:
-    """Takes a whole body; small ones stay in memory, others are on the disk when it returns."""
-    if body.size_bytes is not None and body.size_bytes > limit_bytes:
-        raise TooLarge(f"the body has {body.size_bytes} bytes, {limit_bytes} are allowed", limit_bytes=limit_bytes)
-    digests = digests_for(expected)
-    if may_inline and body.size_bytes is None:
-        body = await _Peeked.of(body)
-    if may_inline and body.size_bytes is not None and body.size_bytes <= INLINE_MAX_BYTES:
-        data = await _read_whole(body)
-        digests.update(data)
-        kept = compare(digests, expected, _trailer(body))
-        return commands.Content(len(data), digests.md5.hex(), kept, data), StoredBody((), len(data))
-    stored = await chunks.write(_Limited(body, limit_bytes), digests)
+    """Takes a whole body; small ones stay in memory, others are on the disk when it returns.
+
+    Raises TooLarge, IncompleteBody, BadDigest, StorageFull.
+    """
+    checked = _Checked(body, limit_bytes)
+    try:
+        if may_inline and (data := await checked.small(INLINE_MAX_BYTES)) is not None:
+            chunks.check_room(len(data))
+            return inline_content(data, expected, _trailer(body)), StoredBody((), len(data))
+        digests = digests_for(expected)
+        stored = await chunks.write(checked, digests)
+    finally:
+        checked.release()
     try:
         kept = compare(digests, expected, _trailer(body))
-    except BadDigest:
+    except BaseException:
         chunks.drop(stored.chunks)
         raise
     return commands.Content(stored.size_bytes, digests.md5.hex(), kept, b"", extents_of(stored.extents())), stored
@@ -73,61 +77,59 @@ def _trailer(body: Body) -> tuple[Checksum, ...]:
     return getattr(body, "trailer_checksums", ())
 
 
-async def _read_whole(body: Body) -> bytes:
-    pieces = []
-    while (unit := await body.next_unit()) is not None:
-        pieces.append(bytes(unit.view))
-        unit.release()
-    return b"".join(pieces)
-
-
-class _Peeked:
-    """A body of unknown length whose first unit was taken: where it is the only one, the length is known now."""
-
-    def __init__(self, body: Body, units: list[Unit | None]) -> None:
-        self._body, self._units = body, units
-        self.size_bytes: int | None = None
-        self.trailer_checksums: tuple[Checksum, ...] = ()
-
-    @classmethod
-    async def of(cls, body: Body) -> _Peeked:
-        """Takes as many units as it needs to tell."""
-        first = await body.next_unit()
-        peeked = cls(body, [first])
-        if first is None:
-            peeked.size_bytes = 0
-        elif first.filled <= INLINE_MAX_BYTES:
-            try:
-                second = await body.next_unit()
-            except BaseException:
-                first.release()
-                raise
-            peeked._units.append(second)
-            peeked.size_bytes = first.filled if second is None else None
-        return peeked
-
-    async def next_unit(self) -> Unit | None:
-        """See `Body.next_unit`."""
-        unit = self._units.pop(0) if self._units else await self._body.next_unit()
-        if unit is None:
-            self.trailer_checksums = _trailer(self._body)
-        return unit
-
-
-class _Limited:
-    """A body whose length is not known before its end may not pass the limit either."""
+class _Checked:
+    """A body held to its announced length, and to the limit where none was announced."""
 
     def __init__(self, body: Body, limit_bytes: int) -> None:
-        self._body, self._left, self._limit = body, limit_bytes, limit_bytes
+        self._body, self._limit = body, limit_bytes
+        self._held: list[Unit] = []
+        self._seen = 0
         self.size_bytes = body.size_bytes
         self.trailer_checksums: tuple[Checksum, ...] = ()
+        if self.size_bytes is not None and self.size_bytes > limit_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is over {self._limit} bytes, which is the most allowed", limit_bytes=self._limit)
+
+    async def small(self, most_bytes: int) -> bytes | None:
+        """The whole body where it has at most so many bytes; else None, and nothing of it is lost."""
+        if self.size_bytes is not None and self.size_bytes > most_bytes:
+            return None
+        data = b""
+        while (unit := await self._take()) is not None:
+            if not data and unit.filled > most_bytes:
+                self._held.append(unit)
+                return None
+            data += bytes(unit.view)
+            unit.release()  # a body that holds a unit while it asks for another could wait for ever for its likes
+            if len(data) > most_bytes:
+                loose = Unit(None, memoryview(bytearray(data)))
+                loose.filled = len(data)
+                self._held.append(loose)
+                return None
+        return data
 
     async def next_unit(self) -> Unit | None:
         """See `Body.next_unit`."""
+        return self._held.pop() if self._held else await self._take()
+
+    async def _take(self) -> Unit | None:
         unit = await self._body.next_unit()
         if unit is not None:
-            self._left -= unit.filled
-            if self._left < 0:
+            self._seen += unit.filled
+        end = self.size_bytes if self.size_bytes is not None else self._limit
+        if self._seen > end:
+            if unit is not None:
                 unit.release()
-                raise TooLarge(f"the body has more than {self._limit} bytes", limit_bytes=self._limit)
+            if self.size_bytes is None:
+                raise self._too_large()
+            raise IncompleteBody(f"the body goes on after the {self.size_bytes} bytes that were announced")
+        if unit is None and self.size_bytes is not None and self._seen != self.size_bytes:
+            raise IncompleteBody(f"the body has {self._seen} bytes, {self.size_bytes} were announced")
         return unit
+
+    def release(self) -> None:
+        """Gives back what was taken and not handed on."""
+        while self._held:
+            self._held.pop().release()

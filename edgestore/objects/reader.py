@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from edgestore.chunks import ChunkStore, Pin
@@ -32,6 +33,13 @@ class ObjectReader:
         self.record = record
         self._inline, self._extents, self._chunks, self._pin = inline, extents, chunks, pin
 
+    @property
+    def is_whole(self) -> bool:
+        """False where a delete came between reading the version and opening it."""
+        if self.record.inline:
+            return len(self._inline) == self.record.size_bytes
+        return None not in self._extents
+
     async def read(self, offset: int = 0, length: int | None = None) -> AsyncIterator[memoryview]:
         """Bytes [offset, offset + length) as views, each checked before it is handed out."""
         if length is None:
@@ -40,9 +48,10 @@ class ObjectReader:
             yield memoryview(self._inline)[offset : offset + length]
             return
         found, inner = self._chunks_of(offset, length)
-        async for view in self._chunks.read(found, inner, length):
-            self._pin.check()
-            yield view
+        async with aclosing(self._chunks.read(found, inner, length)) as views:
+            async for view in views:
+                self._pin.check()
+                yield view
 
     def _chunks_of(self, offset: int, length: int) -> tuple[list[ChunkRef], int]:
         """The chunks that hold the range, and where it begins in the first of them."""

@@ -128,6 +128,7 @@ class ObjectService(Uploads):
         kept = {checksum.algorithm for checksum in request.source.checksums}
         if (source_bucket.owner != bucket.owner and request.source.extents) or request.algorithm not in ("", *kept):
             return await self._copy_bytes(principal, request)
+        self._chunks.check_room(0)
         source = request.source
         command = commands.CopyObject(
             source_bucket.bucket_id,
@@ -226,18 +227,19 @@ class ObjectService(Uploads):
             return None
         record = self.bucket(principal, bucket)
         found = self._find(record, key, version)
-        self._metrics.count("objects_gets_total")
-        if found.inline:
-            return SmallObject(found, self._meta.state.inline(record, found))
-        if not found.extents:
-            return SmallObject(found, b"")
+        if found.inline or not found.extents:
+            self._metrics.count("objects_gets_total")
+            return SmallObject(found, self._meta.state.inline(record, found) if found.inline else b"")
         if found.size_bytes > UNIT_BYTES or len(found.extents) > 1:
             return None
         extent = self._meta.state.extent(record.owner, found.extents[0].extent_id)
         if extent is None or len(extent.chunks) != 1:
             return None
         body = self._chunks.read_small(extent.chunks[0])
-        return None if body is None else SmallObject(found, body)
+        if body is None:
+            return None
+        self._metrics.count("objects_gets_total")
+        return SmallObject(found, body)
 
     async def open(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> ObjectReader:
         """A pinned reader; close it."""

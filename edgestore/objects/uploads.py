@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,11 @@ from edgestore.errors import (
     EdgeStoreError,
     InvalidPart,
     InvalidPartOrder,
+    NoSuchKey,
     StaleChunk,
     TooLarge,
     TooSmall,
+    Unavailable,
 )
 from edgestore.kernels import crc32_combine, crc32c_combine, crc64nvme_combine
 from edgestore.meta import Meta
@@ -80,15 +83,28 @@ class Uploads(Buckets):
         self._meta.submit(tenant, command, answered)
 
     async def _name(self, tenant: int, command: commands.Command, chunks: tuple[ChunkRef, ...]) -> Any:
-        """`_submit_named` as a coroutine. A caller that is cancelled meanwhile leaves the outcome to the catalog."""
+        """`_submit_named` as a coroutine. Where the caller is cancelled, the chunks still get their outcome."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
         try:
-            value = await self._meta.propose(tenant, command)
-        except EdgeStoreError as error:
-            if _certain(error):
-                self._chunks.drop(chunks)
+            self._submit_named(tenant, command, chunks, done)
+        except EdgeStoreError:
+            self._chunks.drop(chunks)  # it was not even taken
             raise
-        self._chunks.settle(chunks)
-        return value
+        try:
+            async with asyncio.timeout(self._config.commit_timeout_s):
+                return await future
+        except TimeoutError as error:
+            message = "the commit takes too long: whether it happened is not known yet; read, then decide"
+            raise Unavailable(message) from error
 
     def _reader(self, bucket: BucketRecord, record: VersionRecord, pin: Pin) -> ObjectReader:
         state = self._meta.state
@@ -110,6 +126,9 @@ class Uploads(Buckets):
         found = self.bucket(principal, bucket)
         pin = self._pins.pin(self._meta.applied_index)
         reader = self._reader(found, record, pin)
+        if not reader.is_whole:
+            reader.close()
+            raise NoSuchKey("the source went while it was being copied", key=key)
         size = record.size_bytes - offset if length is None else length
         return IteratorBody(self._chunks.pool, reader.read(offset, size), size), reader
 
@@ -118,6 +137,7 @@ class Uploads(Buckets):
         check_key(request.key)
         await self.barrier()
         bucket = self.bucket(principal, request.bucket)
+        self._chunks.check_room(0)
         command = commands.CreateUpload(
             bucket.bucket_id,
             request.key,
@@ -170,6 +190,7 @@ class Uploads(Buckets):
         stored = {part.number: part for part in self._meta.state.parts(bucket, request.upload_id)}
         parts = _match_parts(request.parts, stored, self._config.part_min_bytes)
         size = sum(part.size_bytes for part in parts)
+        self._chunks.check_room(0)
         if size > self._config.object_max_bytes:
             raise TooLarge("the object is over the maximum size", limit_bytes=self._config.object_max_bytes)
         if request.size_bytes is not None and request.size_bytes != size:
@@ -215,6 +236,8 @@ def _with_algorithm(expected: Expected, algorithm: str) -> Expected:
 
 def _match_parts(named: tuple[NamedPart, ...], stored: dict[int, PartRecord], part_min_bytes: int) -> list[PartRecord]:
     """The stored parts in the order named. Raises InvalidPartOrder, InvalidPart, TooSmall."""
+    if not named:
+        raise BadRequest("an upload is completed of one part at least")
     numbers = [part.number for part in named]
     if numbers != sorted(set(numbers)):
         raise InvalidPartOrder("the parts are not in ascending order")
