@@ -117,6 +117,14 @@ PCLMUL static uint64_t finish(const struct crc *crc, __m128i value, const uint8_
     return by_table(crc, by_table(crc, 0, rest, 16), data, length);
 }
 
+/* 64 bytes that stand for all that was folded into them. */
+PCLMUL static uint64_t by_lanes(const struct crc *crc, const uint8_t state[64]) {
+    const __m128i one = _mm_loadu_si128((const __m128i *)crc->fold_128);
+    __m128i value = fold(load(state), one, load(state + 16));
+    value = fold(value, one, load(state + 32));
+    return finish(crc, fold(value, one, load(state + 48)), state, 0);
+}
+
 /* length >= 64 */
 PCLMUL static uint64_t by_pclmul(const struct crc *crc, uint64_t state, const uint8_t *data, size_t length) {
     const __m128i constants = _mm_loadu_si128((const __m128i *)crc->fold_512);
@@ -168,6 +176,17 @@ WIDE static uint64_t by_vpclmul(const struct crc *crc, uint64_t state, const uin
     return finish(crc, value, data, length);
 }
 #endif
+
+const uint64_t *crc_fold_512(enum crc_kind kind) { return crcs[kind].fold_512; }
+
+uint64_t crc_of_state(enum crc_kind kind, const uint8_t state[64]) {
+    const struct crc *crc = &crcs[kind];
+#if defined(__x86_64__)
+    if (active >= KERNEL_SSSE3)
+        return by_lanes(crc, state) ^ crc->mask;
+#endif
+    return by_table(crc, 0, state, 64) ^ crc->mask;
+}
 
 uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, size_t length) {
     const struct crc *crc = &crcs[kind];

@@ -19,7 +19,40 @@ void crc_start(enum kernel_level level);
 /* The running checksum (as zlib.crc32: finished value in, finished value out). */
 uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, size_t length);
 
+/* For kernels that fold 64-byte columns themselves: the two constants, and the value of a state whose first column was xored
+ * with all ones in its first bytes (any number of whole columns). */
+const uint64_t *crc_fold_512(enum crc_kind kind);
+uint64_t crc_of_state(enum crc_kind kind, const uint8_t state[64]);
+
 /* The checksum of a + b from those of a and b. */
 uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b);
+
+#define GF_SHARDS_MAX 32
+#define GF_PAGE_BYTES 65536
+
+/* outputs = matrix (outputs x inputs, row-major) * inputs; all shards have `length` bytes. `order[i]`: where the checksums of
+ * input i, then of output i - inputs, go. inputs + outputs <= GF_SHARDS_MAX. */
+struct gf_shards {
+    unsigned inputs, outputs;
+    const uint8_t *in[GF_SHARDS_MAX];
+    uint8_t *out[GF_SHARDS_MAX];
+    uint8_t order[GF_SHARDS_MAX];
+    const uint8_t *matrix;
+    size_t length;
+};
+
+/* Builds the tables. Call once, after crc_start. */
+void gf_start(enum kernel_level level);
+
+/* Writes the outputs, and the CRC32C (little-endian) of every page of every shard to crcs[(order * pages + page) * 4]. */
+void gf_transform(const struct gf_shards *shards, uint8_t *crcs);
+
+/* a[i][j] = 1 / ((k + i) xor j); columns, then rows scaled until row 0 and column 0 are all ones. m rows of k. */
+void gf_encode_matrix(unsigned k, unsigned m, uint8_t *out);
+
+/* Inverts the n x n matrix a (destroyed). -1: it has no inverse. */
+int gf_invert(uint8_t *a, uint8_t *inverse, unsigned n);
+
+uint8_t gf_multiply(uint8_t a, uint8_t b);
 
 #endif

@@ -105,6 +105,129 @@ static PyObject *py_page_crcs(PyObject *self, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+/* --- erasure coding ---------------------------------------------------------------------------------- */
+
+static int size_arguments(PyObject *const *args, Py_ssize_t count, Py_ssize_t *values) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        values[i] = PyLong_AsSsize_t(args[i]);
+        if (values[i] == -1 && PyErr_Occurred())
+            return -1;
+    }
+    return 0;
+}
+
+/* Checks the shape of a stripe: values are k, m, shard_bytes, stride. */
+static int check_stripe(const Py_buffer *view, const Py_ssize_t *values) {
+    const Py_ssize_t k = values[0], m = values[1], shard_bytes = values[2], stride = values[3];
+    if (k < 1 || m < 0 || k + m > GF_SHARDS_MAX || shard_bytes < 0 || stride < shard_bytes) {
+        PyErr_SetString(PyExc_ValueError, "a stripe has 1 <= k, k + m <= 32 shards, and a stride of at least a shard");
+        return -1;
+    }
+    if (stride && (k + m - 1) > (view->len - shard_bytes) / (stride ? stride : 1)) {
+        PyErr_SetString(PyExc_ValueError, "the buffer is shorter than the stripe");
+        return -1;
+    }
+    if (shard_bytes > view->len) {
+        PyErr_SetString(PyExc_ValueError, "the buffer is shorter than the stripe");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *transformed(const struct gf_shards *shards, Py_ssize_t all) {
+    const size_t pages = (shards->length + GF_PAGE_BYTES - 1) / GF_PAGE_BYTES;
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(pages * 4) * all);
+    if (!result)
+        return NULL;
+    uint8_t *out = (uint8_t *)PyBytes_AsString(result);
+    if ((shards->inputs + shards->outputs) * shards->length >= RELEASE_BYTES) {
+        Py_BEGIN_ALLOW_THREADS
+        gf_transform(shards, out);
+        Py_END_ALLOW_THREADS
+    } else {
+        gf_transform(shards, out);
+    }
+    return result;
+}
+
+static uint8_t encode_matrices[GF_SHARDS_MAX + 1][GF_SHARDS_MAX + 1][GF_SHARDS_MAX * GF_SHARDS_MAX / 4];
+
+static PyObject *py_encode(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t values[4];
+    Py_buffer view;
+    struct gf_shards shards;
+    (void)self;
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "takes stripe, k, m, shard_bytes, stride");
+        return NULL;
+    }
+    if (size_arguments(args + 1, 4, values) < 0 || PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    PyObject *result = NULL;
+    if (check_stripe(&view, values) == 0) {
+        const unsigned k = (unsigned)values[0], m = (unsigned)values[1];
+        uint8_t *matrix = encode_matrices[k][m];
+        if (m && !matrix[0])
+            gf_encode_matrix(k, m, matrix);
+        shards.inputs = k, shards.outputs = m, shards.matrix = matrix, shards.length = (size_t)values[2];
+        for (unsigned i = 0; i < k + m; i++) {
+            uint8_t *shard = (uint8_t *)view.buf + (Py_ssize_t)i * values[3];
+            shards.order[i] = (uint8_t)i;
+            if (i < k)
+                shards.in[i] = shard;
+            else
+                shards.out[i - k] = shard;
+        }
+        result = transformed(&shards, k + m);
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+/* transform(stripe, k, m, shard_bytes, stride, inputs, outputs, matrix): outputs = matrix * inputs; both name shards. */
+static PyObject *py_transform(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t values[4], inputs, outputs, cells;
+    char *in, *out, *matrix;
+    Py_buffer view;
+    struct gf_shards shards;
+    (void)self;
+    if (count != 8) {
+        PyErr_SetString(PyExc_TypeError, "takes stripe, k, m, shard_bytes, stride, inputs, outputs, matrix");
+        return NULL;
+    }
+    if (size_arguments(args + 1, 4, values) < 0 || PyBytes_AsStringAndSize(args[5], &in, &inputs) < 0 ||
+        PyBytes_AsStringAndSize(args[6], &out, &outputs) < 0 || PyBytes_AsStringAndSize(args[7], &matrix, &cells) < 0 ||
+        PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    PyObject *result = NULL;
+    const Py_ssize_t all = values[0] + values[1];
+    int fits = check_stripe(&view, values) == 0;
+    if (fits && (inputs + outputs > GF_SHARDS_MAX || cells != inputs * outputs)) {
+        PyErr_SetString(PyExc_ValueError, "the matrix does not fit the shards");
+        fits = 0;
+    }
+    for (Py_ssize_t i = 0; fits && i < inputs + outputs; i++) {
+        const uint8_t number = (uint8_t)(i < inputs ? in[i] : out[i - inputs]);
+        if (number >= all) {
+            PyErr_SetString(PyExc_ValueError, "there is no such shard");
+            fits = 0;
+            break;
+        }
+        shards.order[i] = (uint8_t)i;
+        if (i < inputs)
+            shards.in[i] = (uint8_t *)view.buf + number * values[3];
+        else
+            shards.out[i - inputs] = (uint8_t *)view.buf + number * values[3];
+    }
+    if (fits) {
+        shards.inputs = (unsigned)inputs, shards.outputs = (unsigned)outputs;
+        shards.matrix = (const uint8_t *)matrix, shards.length = (size_t)values[2];
+        result = transformed(&shards, inputs + outputs);
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
 static const char *const LEVEL_NAMES[KERNEL_LEVELS] = {"portable", "ssse3", "avx2", "gfni2", "gfni512"};
 
 /* start(name or None) -> name of the kernel in use. ValueError: unknown name; RuntimeError: this processor cannot run it. */
@@ -127,6 +250,7 @@ static PyObject *py_start(PyObject *self, PyObject *const *args, Py_ssize_t coun
             return PyErr_Format(PyExc_RuntimeError, "this processor cannot run the kernel %s", name);
     }
     crc_start(level);
+    gf_start(level);
     return PyUnicode_FromString(LEVEL_NAMES[level]);
 }
 
@@ -140,6 +264,8 @@ static PyMethodDef methods[] = {
     FAST(crc32c_combine, "crc32c_combine(crc_a, crc_b, length_b): the checksum of a + b."),
     FAST(crc64nvme_combine, "crc64nvme_combine(crc_a, crc_b, length_b): the checksum of a + b."),
     FAST(page_crcs, "page_crcs(data, page_bytes=65536): CRC32C of every page, little-endian u32 each."),
+    FAST(encode, "encode(stripe, k, m, shard_bytes, stride): writes parity; CRC32C of every 64 KiB page of every shard."),
+    FAST(transform, "transform(stripe, k, m, shard_bytes, stride, inputs, outputs, matrix): outputs = matrix * inputs."),
     FAST(start, "start(name): chooses the kernel; None for the best."),
     {NULL, NULL, 0, NULL},
 };

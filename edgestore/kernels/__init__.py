@@ -11,7 +11,9 @@ from edgestore.kernels.selection import (
     crc32c_combine,
     crc64nvme,
     crc64nvme_combine,
+    encode,
     page_crcs,
+    reconstruct,
 )
 
 __all__ = [
@@ -22,5 +24,7 @@ __all__ = [
     "crc32c_combine",
     "crc64nvme",
     "crc64nvme_combine",
+    "encode",
     "page_crcs",
+    "reconstruct",
 ]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
+
+from edgestore.kernels.erasure import SHARDS_MAX, encode_matrix, multiply
 
 Buffer = bytes | bytearray | memoryview
 
@@ -84,3 +87,50 @@ def page_crcs(data: Buffer, page_bytes: int = 65536) -> bytes:
     """CRC32C of every page, little-endian u32 each."""
     view = memoryview(data)
     return b"".join(struct.pack("<I", crc32c(view[at : at + page_bytes])) for at in range(0, len(view), page_bytes))
+
+
+def transform(
+    stripe: bytearray | memoryview,
+    k: int,
+    m: int,
+    shard_bytes: int,
+    stride: int,
+    inputs: bytes,
+    outputs: bytes,
+    matrix: bytes,
+) -> bytes:
+    """outputs = matrix * inputs over shards of a stripe; returns the page CRCs of inputs, then outputs."""
+    view = memoryview(stripe).cast("B")
+    _check_stripe(view, k, m, shard_bytes, stride)
+    if len(matrix) != len(inputs) * len(outputs) or any(shard >= k + m for shard in inputs + outputs):
+        raise ValueError("the matrix does not fit the shards")
+    shards = [view[shard * stride : shard * stride + shard_bytes] for shard in inputs]
+    for row, shard in enumerate(outputs):
+        total = 0
+        for column, data in enumerate(shards):
+            cell = matrix[row * len(inputs) + column]
+            total ^= int.from_bytes(bytes(data).translate(_products(cell)), "little")
+        view[shard * stride : shard * stride + shard_bytes] = total.to_bytes(shard_bytes, "little")
+    every = [*inputs, *outputs]
+    return b"".join(page_crcs(view[shard * stride : shard * stride + shard_bytes]) for shard in every)
+
+
+def encode(stripe: bytearray | memoryview, k: int, m: int, shard_bytes: int, stride: int) -> bytes:
+    """Writes the m parity shards; returns the CRC32C of every 64 KiB page of every shard, shard-major."""
+    _check_stripe(memoryview(stripe).cast("B"), k, m, shard_bytes, stride)
+    matrix = bytes(cell for row in encode_matrix(k, m) for cell in row)
+    return transform(stripe, k, m, shard_bytes, stride, bytes(range(k)), bytes(range(k, k + m)), matrix)
+
+
+@lru_cache(maxsize=256)
+def _products(factor: int) -> bytes:
+    return bytes(multiply(factor, value) for value in range(256))
+
+
+def _check_stripe(view: memoryview, k: int, m: int, shard_bytes: int, stride: int) -> None:
+    if k < 1 or m < 0 or k + m > SHARDS_MAX or shard_bytes < 0 or stride < shard_bytes:
+        raise ValueError("a stripe has 1 <= k, k + m <= 32 shards, and a stride of at least a shard")
+    if view.readonly:
+        raise BufferError("the stripe is read-only")
+    if (k + m - 1) * stride + shard_bytes > len(view):
+        raise ValueError("the buffer is shorter than the stripe")

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgestore.errors import ConfigError
 from edgestore.kernels import reference
+from edgestore.kernels.erasure import reconstruct_with
 
 KERNELS = ("gfni512", "gfni2", "avx2", "ssse3", "portable", "reference")
 
@@ -41,3 +42,21 @@ crc32c_combine = _module.crc32c_combine
 crc64nvme = _module.crc64nvme
 crc64nvme_combine = _module.crc64nvme_combine
 page_crcs = _module.page_crcs
+encode = _module.encode
+
+
+def reconstruct(
+    stripe: bytearray | memoryview,
+    k: int,
+    m: int,
+    shard_bytes: int,
+    stride: int,
+    lost: tuple[int, ...],
+    crcs: bytes,
+) -> bytes:
+    """Rebuilds the lost shards in place from the first k that are left, checking everything read and written.
+
+    `crcs`: what `encode` returned for the stripe. Returns the page CRCs of the rebuilt shards, in ascending order.
+    Raises Corrupt (field `shard`) where a shard does not check out, ValueError where more than m are lost.
+    """
+    return reconstruct_with(_module.transform, stripe, k, m, shard_bytes, stride, lost, crcs)
