@@ -17,21 +17,23 @@ class Turns:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._jobs: deque[tuple[Callable[[], object], asyncio.Future[None]]] = deque()
+        self._jobs: deque[tuple[Callable[[], object], Callable[[], None], asyncio.Future[None]]] = deque()
         self._busy = False
         self._ended: Callable[[], None] | None = None
 
-    def submit(self, job: Callable[[], object]) -> asyncio.Future[None]:
-        """The future is done when the job is."""
+    def submit(self, job: Callable[[], object], over: Callable[[], None]) -> asyncio.Future[None]:
+        """`over` is called when no thread works on the job any more; the future tells how it went."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._jobs.append((job, future))
+        self._jobs.append((job, over, future))
         self._next()
         return future
 
     def stop(self, ended: Callable[[], None]) -> None:
         """Jobs that have not begun never do; `ended` when the one under way is over."""
         while self._jobs:
-            self._jobs.popleft()[1].cancel()
+            _, over, future = self._jobs.popleft()
+            over()
+            future.cancel()
         if self._busy:
             self._ended = ended
         else:
@@ -40,11 +42,12 @@ class Turns:
     def _next(self) -> None:
         if self._busy or not self._jobs:
             return
-        job, future = self._jobs.popleft()
+        job, over, future = self._jobs.popleft()
         self._busy = True
 
         def done(_: object, error: BaseException | None) -> None:
             self._busy = False
+            over()
             if not future.done():
                 if error is None:
                     future.set_result(None)

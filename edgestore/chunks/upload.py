@@ -1,6 +1,7 @@
 """One body on its way to the disk: units are hashed beside being compressed, checksummed and written.
 
-Rule: an upload holds a few units, never a chunk; a unit goes back to the pool when no thread looks at it any more.
+Rule: an upload holds a few units, never a chunk; a unit goes back to the pool as soon as no thread looks at it any
+more, so that an upload that waits for its next unit holds none.
 """
 
 from __future__ import annotations
@@ -93,6 +94,13 @@ class _Piece:
     unit: Unit
     jobs: list[asyncio.Future[None]] = field(default_factory=list)
     ends: _ChunkInProgress | None = None
+    uses: int = 2
+
+    def over(self) -> None:
+        """One of its two uses has ended."""
+        self.uses -= 1
+        if not self.uses:
+            self.unit.release()
 
 
 class Upload:
@@ -127,8 +135,8 @@ class Upload:
     def _work_on(self, piece: _Piece) -> None:
         view = piece.unit.view
         chunk = self._chunk or self._begin(len(view))
-        piece.jobs.append(self._hashing.submit(lambda: self._digests.update(view)))
-        piece.jobs.append(self._storing.submit(lambda: chunk.store(view)))
+        piece.jobs.append(self._hashing.submit(lambda: self._digests.update(view), piece.over))
+        piece.jobs.append(self._storing.submit(lambda: chunk.store(view), piece.over))
         self._size += len(view)
         chunk.size_bytes += len(view)
         if chunk.size_bytes == chunk.room:
@@ -170,7 +178,7 @@ class Upload:
             piece = self._under_way[0]
             for job in piece.jobs:
                 await job
-            self._under_way.popleft().unit.release()
+            self._under_way.popleft()
             if piece.ends is not None:
                 self._seal(piece.ends)
 
