@@ -20,7 +20,7 @@ struct crc {
     uint64_t table[8][256];
     uint64_t fold_512[2];  /* 4 registers of 16 bytes on */
     uint64_t fold_128[2];  /* 1 register on */
-    uint64_t fold_2048[2]; /* 4 registers of 64 bytes on */
+    uint64_t fold_4096[2]; /* 8 registers of 64 bytes on */
 };
 
 static struct crc crcs[CRC_KINDS] = {
@@ -74,7 +74,7 @@ void crc_start(enum kernel_level level) {
             }
         fold_constants(crc, 128, crc->fold_128);
         fold_constants(crc, 512, crc->fold_512);
-        fold_constants(crc, 2048, crc->fold_2048);
+        fold_constants(crc, 4096, crc->fold_4096);
     }
 }
 
@@ -146,34 +146,33 @@ WIDE static inline __m512i fold_wide(__m512i value, __m512i constants, const uin
     return _mm512_ternarylogic_epi64(low, high, _mm512_loadu_si512(next), 0x96);
 }
 
-/* length >= 256 */
+/* length >= 512: eight registers of 64 bytes hide the latency of the multiplication. */
 WIDE static uint64_t by_vpclmul(const struct crc *crc, uint64_t state, const uint8_t *data, size_t length) {
-    const __m512i constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc->fold_2048));
+    const __m512i constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc->fold_4096));
     const __m512i near_constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc->fold_512));
-    const __m128i one = _mm_loadu_si128((const __m128i *)crc->fold_128);
-    __m512i a = _mm512_xor_si512(_mm512_loadu_si512(data),
-                                 _mm512_zextsi128_si512(_mm_cvtsi64_si128((long long)state)));
-    __m512i b = _mm512_loadu_si512(data + 64), c = _mm512_loadu_si512(data + 128), d = _mm512_loadu_si512(data + 192);
     uint8_t lanes[64];
-    for (data += 256, length -= 256; length >= 256; data += 256, length -= 256) {
-        a = fold_wide(a, constants, data);
-        b = fold_wide(b, constants, data + 64);
-        c = fold_wide(c, constants, data + 128);
-        d = fold_wide(d, constants, data + 192);
+    __m512i a[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm512_loadu_si512(data + 64 * i);
+    a[0] = _mm512_xor_si512(a[0], _mm512_zextsi128_si512(_mm_cvtsi64_si128((long long)state)));
+    for (data += 512, length -= 512; length >= 512; data += 512, length -= 512) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            a[i] = fold_wide(a[i], constants, data + 64 * i);
     }
-    _mm512_storeu_si512(lanes, b);
-    a = fold_wide(a, near_constants, lanes);
-    _mm512_storeu_si512(lanes, c);
-    a = fold_wide(a, near_constants, lanes);
-    _mm512_storeu_si512(lanes, d);
-    a = fold_wide(a, near_constants, lanes);
+#pragma GCC unroll 8
+    for (int i = 1; i < 8; i++) {
+        _mm512_storeu_si512(lanes, a[i]);
+        a[0] = fold_wide(a[0], near_constants, lanes);
+    }
     for (; length >= 64; data += 64, length -= 64)
-        a = fold_wide(a, near_constants, data);
-    __m128i value = _mm512_extracti32x4_epi32(a, 0);
-    value = fold(value, one, _mm512_extracti32x4_epi32(a, 1));
-    value = fold(value, one, _mm512_extracti32x4_epi32(a, 2));
-    value = fold(value, one, _mm512_extracti32x4_epi32(a, 3));
-    return finish(crc, value, data, length);
+        a[0] = fold_wide(a[0], near_constants, data);
+    _mm512_storeu_si512(lanes, a[0]);
+    const __m128i one = _mm_loadu_si128((const __m128i *)crc->fold_128);
+    __m128i value = fold(load(lanes), one, load(lanes + 16));
+    value = fold(value, one, load(lanes + 32));
+    return finish(crc, fold(value, one, load(lanes + 48)), data, length);
 }
 #endif
 
@@ -192,7 +191,7 @@ uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, siz
     const struct crc *crc = &crcs[kind];
     uint64_t state = value ^ crc->mask;
 #if defined(__x86_64__)
-    if (length >= 256 && active >= KERNEL_GFNI512)
+    if (length >= 512 && active >= KERNEL_GFNI512)
         state = by_vpclmul(crc, state, data, length);
     else if (length >= SHORT_BYTES && active >= KERNEL_SSSE3)
         state = by_pclmul(crc, state, data, length);

@@ -201,25 +201,33 @@ INLINE __m512i fold(__m512i state, __m512i constants, __m512i next) {
 
 /* Whole columns of one page. k and r are constants where the caller makes them so: then all states stay in registers. */
 INLINE void columns(const struct gf_shards *s, const uint64_t *matrices, unsigned k, unsigned r, size_t start, size_t length,
-                    int stream, uint8_t (*states)[64]) {
+                    int stream, int plain_first, uint8_t (*states)[64]) {
     const __m512i constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc_fold_512(CRC_32C)));
     const __m512i first = _mm512_zextsi128_si512(_mm_cvtsi32_si128(-1));
     __m512i crc[GF_SHARDS_MAX], sum[GF_SHARDS_MAX];
+#pragma GCC unroll 32
+    for (unsigned i = 0; i < r; i++)
+        sum[i] = _mm512_setzero_si512();
+#pragma GCC unroll 32
     for (unsigned i = 0; i < k + r; i++)
         crc[i] = _mm512_setzero_si512();
     for (size_t at = start; at < start + length; at += 64) {
         const __m512i begin = at == start ? first : _mm512_setzero_si512();
+#pragma GCC unroll 32
         for (unsigned j = 0; j < k; j++) {
             const uint8_t *data = s->in[j] + at;
             __m512i x = _mm512_loadu_si512(data);
             _mm_prefetch((const char *)data + PREFETCH_BYTES, _MM_HINT_T0);
             crc[j] = fold(crc[j], constants, _mm512_xor_si512(x, begin));
+#pragma GCC unroll 32
             for (unsigned i = 0; i < r; i++) {
-                __m512i matrix = _mm512_set1_epi64((long long)matrices[i * k + j]);
-                __m512i product = _mm512_gf2p8affine_epi64_epi8(x, matrix, 0);
+                __m512i product = x; /* row 0 of an encoding is all ones */
+                if (i || !plain_first)
+                    product = _mm512_gf2p8affine_epi64_epi8(x, _mm512_set1_epi64((long long)matrices[i * k + j]), 0);
                 sum[i] = j ? _mm512_xor_si512(sum[i], product) : product;
             }
         }
+#pragma GCC unroll 32
         for (unsigned i = 0; i < r; i++) {
             if (stream)
                 _mm512_stream_si512((void *)(s->out[i] + at), sum[i]);
@@ -228,22 +236,29 @@ INLINE void columns(const struct gf_shards *s, const uint64_t *matrices, unsigne
             crc[k + i] = fold(crc[k + i], constants, _mm512_xor_si512(sum[i], begin));
         }
     }
+#pragma GCC unroll 32
     for (unsigned i = 0; i < k + r; i++)
         _mm512_storeu_si512(states[i], crc[i]);
 }
 
+/* A shape of its own: plain encodings at full speed, everything else of the same size without the shortcut. */
 #define SHAPE(K, R)                                                                                                    \
     if (k == (K) && r == (R)) {                                                                                        \
-        if (stream)                                                                                                    \
-            columns(s, matrices, K, R, start, length, 1, states);                                                      \
+        if (plain_first && stream)                                                                                     \
+            columns(s, matrices, K, R, start, length, 1, 1, states);                                                   \
+        else if (plain_first)                                                                                          \
+            columns(s, matrices, K, R, start, length, 0, 1, states);                                                   \
         else                                                                                                           \
-            columns(s, matrices, K, R, start, length, 0, states);                                                      \
+            columns(s, matrices, K, R, start, length, stream, 0, states);                                              \
         return;                                                                                                        \
     }
 
 COLUMNS static void page_by_columns(const struct gf_shards *s, const uint64_t *matrices, size_t start, size_t length,
                                     int stream, uint8_t (*states)[64]) {
     const unsigned k = s->inputs, r = s->outputs;
+    int plain_first = 1;
+    for (unsigned j = 0; j < k && r; j++)
+        plain_first = plain_first && s->matrix[j] == 1;
     SHAPE(2, 1)
     SHAPE(3, 2)
     SHAPE(4, 1)
@@ -255,7 +270,7 @@ COLUMNS static void page_by_columns(const struct gf_shards *s, const uint64_t *m
     SHAPE(10, 1)
     SHAPE(10, 2)
     SHAPE(10, 4)
-    columns(s, matrices, k, r, start, length, stream, states);
+    columns(s, matrices, k, r, start, length, stream, 0, states);
 }
 #endif
 

@@ -228,6 +228,19 @@ static PyObject *py_transform(PyObject *self, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+static PyObject *py_probe_read(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_buffer view;
+    (void)self;
+    if (count != 1 || PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "takes a buffer");
+        return NULL;
+    }
+    const uint64_t found = probe_read(view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(found);
+}
+
 static const char *const LEVEL_NAMES[KERNEL_LEVELS] = {"portable", "ssse3", "avx2", "gfni2", "gfni512"};
 
 /* start(name or None) -> name of the kernel in use. ValueError: unknown name; RuntimeError: this processor cannot run it. */
@@ -266,6 +279,7 @@ static PyMethodDef methods[] = {
     FAST(page_crcs, "page_crcs(data, page_bytes=65536): CRC32C of every page, little-endian u32 each."),
     FAST(encode, "encode(stripe, k, m, shard_bytes, stride): writes parity; CRC32C of every 64 KiB page of every shard."),
     FAST(transform, "transform(stripe, k, m, shard_bytes, stride, inputs, outputs, matrix): outputs = matrix * inputs."),
+    FAST(probe_read, "probe_read(data): reads it as fast as one core can; for benchmarks."),
     FAST(start, "start(name): chooses the kernel; None for the best."),
     {NULL, NULL, 0, NULL},
 };
