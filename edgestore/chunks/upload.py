@@ -199,22 +199,22 @@ class Upload:
         self._sync_error = self._sync_error or error
 
     def abandon(self, drop: Callable[[tuple[ChunkRef, ...]], None]) -> None:
-        """Ends the work, then gives the units back and drops what was written."""
+        """Drops what was written, and ends the work: the place it writes to is dead when no thread writes there."""
+        drop(tuple(self._sealed))
         left = 2
 
         def ended() -> None:
             nonlocal left
             left -= 1
             if not left:
-                self._discard(drop)
+                self._discard()
 
         self._hashing.stop(ended)
         self._storing.stop(ended)
 
-    def _discard(self, drop: Callable[[tuple[ChunkRef, ...]], None]) -> None:
+    def _discard(self) -> None:
         while self._under_way:
             self._under_way.popleft().unit.release()
         for chunk in self._unsealed:
             self._tools.segments.abort(chunk.fragment)
             self._tools.numbers.settle(chunk.number)
-        drop(tuple(self._sealed))
