@@ -15,6 +15,7 @@ from edgestore.config import HttpConfig
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http.connection import Connection
 from edgestore.protocols.http.messages import Dates, HotHandler, RequestHead, Response, SlowHandler
+from edgestore.protocols.http.receiver import LINGER_S
 from edgestore.protocols.http.slow import SlowLane
 from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_names
 
@@ -58,6 +59,7 @@ class Listener(web.Server):
             keepalive_timeout=config.keepalive_timeout_s,
             max_line_size=config.head_max_bytes,
             max_field_size=FIELD_MAX_BYTES,
+            lingering_time=LINGER_S,
             auto_decompress=False,
         )
 

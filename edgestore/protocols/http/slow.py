@@ -43,11 +43,17 @@ class RenderedResponse(web.StreamResponse):
     """An answer that aiohttp passes on as it is."""
 
     def __init__(
-        self, response: Response, dates: Dates, *, idle_timeout_s: float = 60.0, may_keep_alive: bool = False
+        self,
+        response: Response,
+        dates: Dates,
+        *,
+        idle_timeout_s: float = 60.0,
+        may_keep_alive: bool = False,
+        is_unasked: bool = False,
     ) -> None:
         super().__init__(status=response.status)
         self._response, self._dates, self._idle_timeout_s = response, dates, idle_timeout_s
-        self._may_keep_alive = may_keep_alive
+        self._may_keep_alive, self._is_unasked = may_keep_alive, is_unasked
         self._protocol: Any = None
         self._is_head = False
 
@@ -75,6 +81,8 @@ class RenderedResponse(web.StreamResponse):
                     await send_stream(body, self._protocol, self._idle_timeout_s)
             finally:
                 body.close()
+        if self._is_unasked:
+            self._protocol.force_close()  # aiohttp would wait for the rest of a body that nobody asked for
         self._eof_sent = True
 
 
@@ -181,7 +189,9 @@ class SlowLane:
             response,
             self._dates,
             idle_timeout_s=self._idle_timeout_s,
-            may_keep_alive=asked.for_body and not self._is_draining(),
+            # Nothing here is upgraded, and what follows a declined upgrade is not worth telling apart.
+            may_keep_alive=asked.for_body and not self._is_draining() and "upgrade" not in headers,
+            is_unasked=not asked.for_body,
         )
 
     async def _pieces(self, request: web.BaseRequest, asked: _Asked) -> AsyncIterator[bytes]:

@@ -1,0 +1,332 @@
+"""Clients that are slow, do not read, go away, or are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgestore.chunks import Body
+from edgestore.protocols.http import RequestHead, Response, unlaned
+from edgestore.protocols.http import front as front_file
+from tests.unit.http.served import Client, Served, request, until
+
+
+@pytest.fixture(params=["fast", "slow"])
+def strict(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A front with little patience."""
+    served = Served(
+        request.param,
+        head_timeout_s=1.0,
+        body_idle_timeout_s=1.0,
+        keepalive_timeout_s=1.5,
+        connections_max=8,
+        write_buffer_max_bytes=65_536,
+    )
+    yield served
+    served.close()
+
+
+# --- slowloris --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [b"G", b"GET /bucket/key HTTP/1.1\r\nHost: a\r\n"])
+def test_head_that_drips_is_ended(strict: Served, first: bytes) -> None:
+    with strict.connect() as client:
+        client.send(first)
+        started = time.monotonic()
+        with pytest.raises((EOFError, ConnectionError)):
+            while time.monotonic() < started + 8:
+                time.sleep(0.1)
+                client.send(b"x")
+                client.socket.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    client._more()
+                client.socket.settimeout(5)
+        assert time.monotonic() - started < 4
+        assert client.received == b"" or client.received.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 400 "))
+
+
+@pytest.mark.parametrize("target", ["/bucket/key", "/slow-lane/key"])
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_body_that_stops_is_ended(strict: Served, target: str, size: int) -> None:
+    with strict.connect() as client:
+        client.send(request("PUT", target, [f"Content-Length: {size}"]) + b"x" * 10)
+        answer = client.answer()
+        assert answer.status in (400, 408)
+        assert answer.headers.get("connection") == "close" or target == "/slow-lane/key" or strict.front.hot is None
+    until(lambda: strict.pool.taken_bytes == 0)
+
+
+def test_idle_connection_is_closed(strict: Served) -> None:
+    """CVE-2022-31028: idle connections pile up."""
+    with strict.connect() as fresh, strict.connect() as used:
+        used.send(request())
+        assert used.answer().status == 200
+        assert fresh.is_closed()
+        assert used.is_closed()
+
+
+def test_waiting_answer_is_not_cut_by_the_idle_timer(strict: Served) -> None:
+    if strict.front.hot is None:
+        return
+    with strict.connect() as client:
+        client.send(request("PUT", "/late", body=b"x"))
+        time.sleep(3.2)
+        strict.release_late()
+        assert client.answer().seen["path"] == "/late"
+
+
+def test_connections_are_limited(strict: Served) -> None:
+    clients = [strict.connect() for _ in range(8)]
+    for client in clients:
+        client.send(request())
+        assert client.answer().status == 200
+    with strict.connect() as extra:
+        assert extra.is_closed()
+    for client in clients:
+        client.socket.close()
+    until(lambda: not strict.front.connections)
+    with strict.connect() as client:
+        client.send(request())
+        assert client.answer().status == 200
+
+
+@pytest.mark.parametrize("size", [40_000, 400_000])
+def test_head_over_the_limit_is_refused(served: Served, size: int) -> None:
+    with served.connect() as client:
+        try:
+            client.send(b"GET /bucket/key HTTP/1.1\r\nHost: a\r\nx-long: " + b"v" * size)
+            answer = client.answer()
+            assert answer.status in (400, 431)
+            assert answer.headers["connection"] == "close"
+        except ConnectionError:
+            pass
+
+
+@pytest.mark.parametrize("count", [129, 2000])
+def test_too_many_headers_are_refused(served: Served, count: int) -> None:
+    with served.connect() as client:
+        client.send(request(headers=[f"x-{at}: v" for at in range(count)]))
+        assert client.answer().status in (400, 431)
+
+
+def test_head_that_never_ends_is_refused_however_it_is_lined(served: Served) -> None:
+    with served.connect() as client:
+        try:
+            client.send(b"GET /bucket/key HTTP/1.1\r\nHost: a\r\n")
+            for at in range(3000):
+                client.send(b"x-%d: %s\r\n" % (at, b"v" * 50))
+            assert client.answer().status in (400, 431)
+        except ConnectionError:
+            pass
+
+
+def test_trailers_without_end_are_refused(strict: Served) -> None:
+    """CVE-2026-22815."""
+    with strict.connect() as client:
+        try:
+            client.send(request("PUT", headers=["Transfer-Encoding: chunked"]) + b"5\r\nhello\r\n0\r\n")
+            for at in range(3000):
+                client.send(b"x-%d: %s\r\n" % (at, b"v" * 50))
+            client.send(b"\r\n")
+            assert client.answer().status in (400, 431)
+        except (ConnectionError, EOFError):
+            pass
+
+
+# --- clients that do not read -----------------------------------------------------------------------------
+
+
+def test_client_that_does_not_read_bounds_what_is_begun(strict: Served) -> None:
+    with strict.connect() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.socket.setblocking(False)
+        data = request(target="/stream/1") * 400
+        with contextlib.suppress(BlockingIOError):
+            client.socket.sendall(data)
+        time.sleep(0.5)
+        assert len(strict.echo.seen) <= 8
+    until(lambda: not strict.front.connections)
+
+
+def test_client_that_never_reads_is_cut(strict: Served) -> None:
+    with strict.connect() as client:
+        client.send(request(target="/stream/64"))
+        until(lambda: not strict.front.connections, 12)
+
+
+def test_slow_reader_gets_all_as_long_as_it_reads(strict: Served) -> None:
+    with strict.connect() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.send(request(target="/stream/3"))
+        for _ in range(12):
+            client._more() if len(client.received) < 2_000_000 else None
+            time.sleep(0.2)
+        assert len(client.answer().body) == 3 << 20
+
+
+def test_client_that_reads_late_gets_pipelined_answers_in_order(fast: Served) -> None:
+    targets = [f"/stream/{1 + at % 2}" if at % 3 else f"/n{at}" for at in range(30)]
+    with fast.connect() as client:
+        client.send(b"".join(request(target=target) for target in targets))
+        time.sleep(0.3)
+        for target in targets:
+            answer = client.answer()
+            if target.startswith("/stream/"):
+                assert len(answer.body) == int(target[8:]) << 20
+            else:
+                assert answer.seen["path"] == target
+
+
+# --- clients that go away ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/bucket/key", "/slow-lane/key"])
+@pytest.mark.parametrize("size", [1000, 300_000, 3_000_000])
+@pytest.mark.parametrize("linger", [True, False])
+def test_abort_in_the_middle_of_a_body_gives_everything_back(
+    served: Served, target: str, size: int, linger: bool
+) -> None:
+    until(lambda: not served.front.connections)
+    client = served.connect()
+    client.send(request("PUT", target, [f"Content-Length: {size}"]) + b"x" * (size // 2))
+    until(lambda: len(served.front.connections) == 1)
+    if not linger:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.socket.close()
+    until(lambda: not served.front.connections and served.pool.taken_bytes == 0)
+
+
+def test_abort_in_the_middle_of_a_stream_ends_it(served: Served) -> None:
+    client = served.connect()
+    client.send(request(target="/stream/500"))
+    client._more()
+    client.socket.close()
+    until(lambda: not served.front.connections)
+
+
+def test_abort_while_an_answer_waits_is_survived(fast: Served) -> None:
+    client = fast.connect()
+    client.send(request("PUT", "/late", body=b"x"))
+    until(lambda: bool(fast.echo.late))
+    client.socket.close()
+    until(lambda: not fast.front.connections)
+    fast.release_late()
+    with fast.connect() as other:
+        other.send(request())
+        assert other.answer().status == 200
+
+
+# --- starting and stopping --------------------------------------------------------------------------------
+
+
+def test_drain_lets_answers_end_and_closes_idle_connections() -> None:
+    served = Served("fast")
+    idle, busy = served.connect(), served.connect()
+    idle.send(request())
+    assert idle.answer().status == 200
+    busy.send(request(target="/slow-lane/wait"))
+    until(lambda: "/slow-lane/wait" in served.echo.seen)
+    asyncio.run_coroutine_threadsafe(served.front.drain(5), served.loop)
+    answer = busy.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert idle.is_closed()
+    with pytest.raises(OSError, match="refused"):
+        Client(served.port)
+    busy.socket.close()
+    idle.socket.close()
+    served.close()
+
+
+def test_drain_ends_within_its_limit() -> None:
+    served = Served("fast")
+    client = served.connect()
+    client.send(request("PUT", "/late", body=b"x"))
+    until(lambda: bool(served.echo.late))
+    started = time.monotonic()
+    served.close(0.3)
+    assert time.monotonic() - started < 3
+    assert client.is_closed()
+    client.socket.close()
+
+
+def test_lane_stays_shut_where_aiohttp_is_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unlaned, "PRIVATE_NAMES", ("_waiter", "_no_such_name"))
+    assert front_file.missing_private_names() == ["_no_such_name"]
+    served = Served("fast")
+    with served.connect() as client:
+        for data in (request(), request("PUT", body=b"x" * 300_000)):
+            client.send(data)
+            assert client.answer().status == 200
+    assert served.metrics.value("http_fast_lane_shut") == 1
+    assert served.metrics.value("http_fast_requests_total") == 0
+    served.close()
+
+
+def test_routes_below_their_prefix_never_reach_the_service() -> None:
+    async def ready(head: RequestHead, body: Body) -> Response:
+        return Response(200, [], b"ready")
+
+    served = Served("fast")
+    served.front.route("/-/ready", ready)
+    with served.connect() as client:
+        for target, expected in (("/-/ready", 200), ("/-/other", 404), ("/-/", 404)):
+            client.send(request(target=target))
+            assert client.answer().status == expected
+    assert served.echo.seen == []
+    served.close()
+
+
+def test_tls_serves_both_lanes(tmp_path: Path) -> None:
+    context = certificate(tmp_path)
+    served = Served("fast", tls=context)
+    trust = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+    client = served.connect()
+    client.socket = trust.wrap_socket(client.socket, server_hostname="localhost")
+    with client:
+        for data in (
+            request("PUT", body=b"x"),
+            request("PUT", body=b"y" * 3_000_000),
+            request("POST", body=b"z"),
+            request(target="/stream/3"),
+        ):
+            client.send(data)
+            assert client.answer().status == 200
+    served.close()
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A certificate for localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    return context
