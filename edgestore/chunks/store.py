@@ -127,6 +127,8 @@ class ChunkStore:
         ahead: deque[_Ahead] = deque()
         try:
             while self._read_ahead(cutter, ahead):
+                if ahead[0].view.done():
+                    await asyncio.sleep(0)  # a reader that never has to wait lets the others in
                 yield await ahead[0].view
                 self._budget.give(ahead.popleft().budget_bytes)
         finally:
@@ -148,6 +150,8 @@ class ChunkStore:
             view: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
             ahead.append(_Ahead(view, READ_RUN_BYTES if rich else 0))
             self._begin_read(run, view, MOVES_MAX)
+            if view.done():
+                break  # the page cache needs no reading ahead
         return bool(ahead)
 
     def _begin_read(self, run: Run, view: asyncio.Future[memoryview], attempts: int) -> None:
@@ -161,6 +165,14 @@ class ChunkStore:
         if info is None or not attempts:
             view.set_exception(Corrupt(f"chunk {chunk_id.hex()} has no fragment", chunk_id=chunk_id.hex()))
             return
+        try:
+            cached = self._read_cached(info, run)
+        except Corrupt as error:
+            view.set_exception(error)
+            return
+        if cached is not None:
+            view.set_result(cached)
+            return
 
         def done(found: memoryview | None, error: BaseException | None) -> None:
             if view.done():
@@ -173,6 +185,15 @@ class ChunkStore:
                 view.set_result(found)
 
         self._read_worker.submit(lambda: self._read_blocking(info, run), done)
+
+    def _read_cached(self, info: FragmentInfo, run: Run) -> memoryview | None:
+        """Plain units in the page cache: copied and checked (70 us a MiB) sooner than a thread is woken for it."""
+        span = units_of(info, run.offset, run.length)
+        if any(unit.codec != PLAIN for unit in info.fragment.units[span.first : span.last + 1]):
+            return None
+        at = span.stored_offset + run.offset - span.plain_offset
+        view = self._segments.read_cached(info, at, run.length)
+        return view if view is not None and len(view) == run.length else None
 
     def _read_blocking(self, info: FragmentInfo, run: Run) -> memoryview:
         """Units that lie plain beside each other are one read without a copy."""
