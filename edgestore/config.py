@@ -100,6 +100,8 @@ class HttpConfig:
 
     head_max_bytes: int = 32 * 1024
     fast_body_max_bytes: int = 128 * 1024
+    fast_bodies_max_bytes: int = 16 * 1024 * 1024
+    """Small bodies on their way in, of all connections together; more of them are received into units of the pool."""
     connections_max: int = 4096
     head_timeout_s: float = 10.0
     body_idle_timeout_s: float = 60.0

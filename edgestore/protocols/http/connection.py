@@ -7,6 +7,7 @@ whatever a client does not send or does not read is bounded in bytes and in time
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from edgestore.protocols.http.unlaned import UnlanedConnection
 
 if TYPE_CHECKING:
     from edgestore.protocols.http.front import Listener
+
+log = logging.getLogger("edgestore.http")
 
 HELD_MAX_BYTES = 256 * 1024
 CLOSING_S = 5.0
@@ -42,6 +45,7 @@ class Connection(UnlanedConnection):
         "_paused_by_lane",
         "_raw_head",
         "_receiver",
+        "_reserved",
         "_scanned",
         "_sender",
         "_sent_continue",
@@ -57,7 +61,7 @@ class Connection(UnlanedConnection):
         self._head: RequestHead | None = None
         self._raw_head = b""
         self._parts: list[bytes] = []
-        self._missing = self._unanswered_bytes = 0
+        self._missing = self._reserved = self._unanswered_bytes = 0
         self._is_fresh = True
         self._answering = self._sent_continue = self._paused_by_lane = False
         self._receiver: Receiver | None = None
@@ -72,6 +76,7 @@ class Connection(UnlanedConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
         self._held, self._parts = b"", []
+        self._reserve(0)
         self._deadline = inf
         super().connection_lost(exc)
 
@@ -177,7 +182,7 @@ class Connection(UnlanedConnection):
             self._owed = framed_bytes(data, end) or FOREVER
             return data
         end += 4
-        if plan is Plan.STREAM:
+        if plan is Plan.STREAM or (len(data) - end < head.body_bytes and not self._reserve(head.body_bytes)):
             self._receive(head, data[end:])
             return b""
         self._raw_head, self._head, self._missing = data[:end], head, head.body_bytes
@@ -203,6 +208,15 @@ class Connection(UnlanedConnection):
             self._deadline = self._loop.time() + self._front.config.head_timeout_s
         return b""
 
+    def _reserve(self, count: int) -> bool:
+        """Counts a small body against what all of them may take together; False: they have taken it."""
+        front = self._front
+        front.collecting_bytes -= self._reserved
+        fits = front.collecting_bytes + count <= front.config.fast_bodies_max_bytes
+        self._reserved = count if fits else 0
+        front.collecting_bytes += self._reserved
+        return fits
+
     def _collect(self, head: RequestHead, data: bytes) -> bytes:
         """The body of a small request, which may come in pieces or after `100 Continue`."""
         missing = self._missing
@@ -220,6 +234,8 @@ class Connection(UnlanedConnection):
         body, rest = data[:missing], data[missing:]
         if self._parts:
             body, self._parts = b"".join((*self._parts, body)), []
+        if self._reserved:
+            self._reserve(0)
         self._head, self._deadline = None, inf
         self._answer(head, body)
         return rest
@@ -233,7 +249,13 @@ class Connection(UnlanedConnection):
             self._sent_continue = False
             raw = _without_expect(raw)
         self._answering = True
-        if not hot.answer(head, body, lambda response: self._reply(head, response)):
+        try:
+            is_hot = hot.answer(head, body, lambda response: self._reply(head, response))
+        except Exception:
+            log.exception("request-failed method=%s path=%s", head.method, head.path)
+            self._refuse(500, b"the request failed\n")
+            return
+        if not is_hot:
             self._answering = False
             super().data_received(raw + body)
 

@@ -81,6 +81,7 @@ class Front:
         self.dates = Dates(wall_ms)
         self.connections: set[UnlanedConnection] = set()
         self.is_draining = False
+        self.collecting_bytes = 0
         self._slow = slow
         self._routes: list[tuple[str, SlowHandler]] = []
         self._listeners: list[Listener] = []

@@ -49,6 +49,8 @@ class Echo:
             self.late.append(lambda: reply(echo(head, body)))
             return True
         self.seen.append(head.path)
+        if head.path.startswith("/broken"):
+            raise RuntimeError("a secret of the inside")
         reply(streamed(head) if head.path.startswith("/stream/") else echo(head, body))
         return True
 
@@ -151,8 +153,15 @@ class Served:
         self.loop.run_until_complete(self._start())
         self._ready.set()
         self.loop.run_forever()
-        self.loop.run_until_complete(asyncio.sleep(0.05))
+        self.loop.run_until_complete(self._end())
         self.loop.close()
+
+    async def _end(self) -> None:
+        """As `asyncio.run` does: what still waits is cancelled."""
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.sleep(0.05)
 
     async def _start(self) -> None:
         self.front = Front(

@@ -189,6 +189,21 @@ def test_client_that_reads_late_gets_pipelined_answers_in_order(fast: Served) ->
                 assert answer.seen["path"] == target
 
 
+def test_small_bodies_on_their_way_are_bounded_together() -> None:
+    served = Served("fast", fast_bodies_max_bytes=200_000)
+    clients = [served.connect() for _ in range(10)]
+    for client in clients:
+        client.send(request("PUT", body=b"b" * 100_000)[:60_000])
+    until(lambda: served.pool.taken_bytes > 0)
+    assert served.front.collecting_bytes <= 200_000
+    for client in clients:
+        client.send(request("PUT", body=b"b" * 100_000)[60_000:])
+        assert client.answer().seen["body_bytes"] == 100_000
+        client.socket.close()
+    until(lambda: served.pool.taken_bytes == 0 and served.front.collecting_bytes == 0)
+    served.close()
+
+
 # --- clients that go away ---------------------------------------------------------------------------------
 
 

@@ -183,7 +183,9 @@ def test_refusal_shows_nothing_of_the_inside(served: Served) -> None:
         answer = client.answer()
     assert answer.body == b"the request is malformed\n"
     assert answer.headers["server"] == "edgestore"
-    with served.connect() as client:
-        client.send(request("POST", "/broken"))
-        answer = client.answer()
-    assert (answer.status, answer.body) == (500, b"the request failed\n")
+    for method in ("GET", "POST"):
+        with served.connect() as client:
+            client.send(request(method, "/broken"))
+            answer = client.answer()
+            assert (answer.status, answer.body) == (500, b"the request failed\n")
+            assert client.is_closed()
