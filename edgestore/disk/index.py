@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedIndexType,
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from edgestore.disk.files import Files
 from edgestore.errors import Corrupt, DiskFailed, StorageFull
@@ -17,6 +26,10 @@ from edgestore.errors import Corrupt, DiskFailed, StorageFull
 OPEN_FILES_MAX = 128
 BLOOM_BITS_PER_KEY = 10
 TABLE_FILE_BYTES = 32 * 1024 * 1024
+BLOCK_BYTES = 16 * 1024
+INDEX_PARTITION_BYTES = 4096
+"""One index block for a whole table is larger than a shard of the cache, so every get read it again: 260 us against
+2.6 us with a partitioned index, 32,000 rows with inline bodies."""
 
 Change = tuple[bytes, bytes | None]
 
@@ -65,6 +78,10 @@ def _options(write_buffer_bytes: int, cache_bytes: int) -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(Cache(cache_bytes))
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    table.set_block_size(BLOCK_BYTES)
+    table.set_index_type(BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_metadata_block_size(INDEX_PARTITION_BYTES)
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_format_version(5)

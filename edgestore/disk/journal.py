@@ -207,7 +207,8 @@ class Journal:
         for _ in range(2):  # the second, empty batch records that the first is synced
             if self.failed is None:
                 future: asyncio.Future[None] = self._loop.create_future()
-                failed, self.on_failure = self.on_failure, lambda error, future=future: future.cancel()  # type: ignore[misc]
+                failed = self.on_failure
+                self.on_failure = lambda error, failed=failed, future=future: _end(failed, error, future)  # type: ignore[misc]
                 self.sync(lambda future=future: future.done() or future.set_result(None))  # type: ignore[misc]
                 try:
                     await future
@@ -278,6 +279,13 @@ class Journal:
         else:
             self._files.rename(path, spare)
         self._files.sync_folder(self._folder)
+
+
+def _end(on_failure: Callable[[BaseException], None], error: BaseException, closing: asyncio.Future[None]) -> None:
+    """The last sync failed: the node hears of it, and the close goes on."""
+    if not closing.done():
+        closing.set_result(None)
+    on_failure(error)
 
 
 def _frames_of(records: list[bytes]) -> list[list[bytes]]:

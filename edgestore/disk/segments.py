@@ -48,6 +48,7 @@ FLUSH_FRAGMENTS = 20_000
 
 _PLACE = struct.Struct(">QQQ")
 Done = Callable[[BaseException | None], None]
+_Write = tuple[File, int, tuple[Buffer, ...]]
 
 
 @dataclass(slots=True)
@@ -70,7 +71,9 @@ class FragmentWriter:
         self.stored_bytes = 0
 
     def write(self, data: Buffer) -> None:
-        """Appends stored bytes (blocking)."""
+        """Appends stored bytes (blocking). ValueError where they would run into the next fragment."""
+        if BLOCK_BYTES + self.stored_bytes + len(data) > self.reserved:
+            raise ValueError("the fragment is longer than the place that was reserved for it")
         self.segment.file.write_at(self.offset + BLOCK_BYTES + self.stored_bytes, data)
         self.stored_bytes += len(data)
 
@@ -90,7 +93,7 @@ class Segments:
         self._segments: dict[int, _Segment] = {}
         self._active: _Segment | None = None
         self._in_progress: set[FragmentWriter] = set()
-        self._writes: list[tuple[File, int, tuple[Buffer, ...]]] = []
+        self._writes: list[_Write] = []
         self._dirty: dict[int, File] = {}
         self._waiting: list[Done] = []
         self._scheduled = self._busy = False
@@ -225,7 +228,7 @@ class Segments:
         self._scheduled = False
         if self._busy or not self._waiting:
             return
-        writes, dirty, waiting = self._writes, list(self._dirty.values()), self._waiting
+        writes, dirty, waiting = self._writes, self._dirty, self._waiting
         self._writes, self._dirty, self._waiting = [], {}, []
         checkpoint = None
         if self._unflushed >= FLUSH_FRAGMENTS:
@@ -235,15 +238,15 @@ class Segments:
         def work() -> None:
             for file, offset, parts in writes:
                 file.write_at(offset, *parts)
-            for file in dirty:
+            for file in dirty.values():
                 file.sync()
             if checkpoint is not None:
                 self._index.flush()
 
         def done(_: object, error: BaseException | None) -> None:
             self._busy = False
-            if error is not None and not isinstance(error, StorageFull):
-                self.on_failure(error)
+            if error is not None:
+                self._failed(error, writes, dirty)
             if checkpoint is not None and error is None:
                 self._index.write([(CHECKPOINT, checkpoint)])
             self._metrics.count("disk_segment_syncs_total")
@@ -253,6 +256,20 @@ class Segments:
                 self._hand_over()
 
         self._sync_worker.submit(work, done)
+
+    def _failed(self, error: BaseException, writes: list[_Write], dirty: dict[int, File]) -> None:
+        """On a full disk the batch is kept, for others' blocks rode along: the next sync tries them again."""
+        if isinstance(error, StorageFull):
+            self._writes, self._dirty = writes + self._writes, {**dirty, **self._dirty}
+            self._forget_removed()
+        else:
+            self.on_failure(error)
+
+    def _forget_removed(self) -> None:
+        """Nothing is written to a segment that compaction removed: its descriptor may be another file's by now."""
+        kept = {segment.file for segment in self._segments.values()}
+        self._writes = [write for write in self._writes if write[0] in kept]
+        self._dirty = {number: file for number, file in self._dirty.items() if file in kept}
 
     def _checkpoint(self) -> bytes:
         """Everything before this place is in the index once it is flushed."""
@@ -389,6 +406,7 @@ class Segments:
     def remove(self, number: int) -> None:
         """Removes the file of a segment that nothing names. Readers that still hold it look up again."""
         segment = self._segments.pop(number)
+        self._forget_removed()
         self._files.remove(f"{self._folder}/{number:016d}{ENDING}")
         self._files.sync_folder(self._folder)
         self._loop.call_later(1.0, segment.file.close)

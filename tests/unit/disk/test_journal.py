@@ -308,3 +308,15 @@ def test_two_processes_on_one_folder(tmp_path: Path) -> None:
         SystemFiles(str(tmp_path)).lock("lock")
     first.release()
     SystemFiles(str(tmp_path)).lock("lock").release()
+
+
+async def test_a_sync_that_fails_at_the_close_is_reported_and_the_close_ends(tmp_path: Path) -> None:
+    files = FailingFiles(str(tmp_path))
+    journal = Journal.open(files, "journal", CONFIG, os.urandom)
+    failures: list[BaseException] = []
+    journal.on_failure = failures.append
+    journal.append(entry(1))
+    files.failing = True
+    async with asyncio.timeout(5):
+        await journal.close()
+    assert len(failures) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from edgestore.config import DiskConfig
 from edgestore.disk import FragmentUnit, RocksIndex, Segments, SystemFiles, compact, scrub
+from edgestore.disk.files import Buffer, SystemFile
 from edgestore.errors import Corrupt, NotFound, StorageFull
 from edgestore.kernels import page_crcs
 
@@ -199,3 +200,56 @@ async def test_a_user_s_bytes_never_pass_for_a_fragment(tmp_path: Path) -> None:
     again = await open_segments(other)
     assert list(again.chunk_ids()) == [chunk_id(7)]
     await close(again)
+
+
+class FullFiles(SystemFiles):
+    """A disk that is full when told to be: the bottom may be replaced."""
+
+    full = False
+
+    def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
+        """A file that asks before it writes."""
+        plain, files = super().open(path, create=create, write=write), self
+
+        class Full(SystemFile):
+            """See FullFiles."""
+
+            def write_at(self, offset: int, *parts: Buffer) -> None:
+                """Fails when told to."""
+                if files.full:
+                    raise StorageFull("no space left")
+                super().write_at(offset, *parts)
+
+        return Full(plain.path, plain._fd)
+
+
+async def test_a_block_that_met_a_full_disk_in_anothers_batch_is_there_after_the_next_sync(tmp_path: Path) -> None:
+    files = FullFiles(str(tmp_path))
+    index = RocksIndex.open(files, "index", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
+    segments = await Segments.open(files, "segments", index, CONFIG, entropy=os.urandom)
+    await put(segments, 0, b"makes the segment")
+    body = os.urandom(70_000)
+    segments.put(chunk_id(1), body, (FragmentUnit(len(body), len(body)),))
+    files.full = True
+    with pytest.raises(StorageFull):
+        await sync(segments)
+    files.full = False
+    await put(segments, 2, b"a later chunk of the same upload")
+    kill(segments)
+    shutil.rmtree(tmp_path / "index")
+    again = await open_segments(tmp_path)
+    assert await read(again, 1) == body
+    assert await read(again, 2) == b"a later chunk of the same upload"
+    await close(again)
+
+
+async def test_a_writer_never_runs_into_the_next_fragment(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    writer = segments.begin(chunk_id(1), stored_max_bytes=10_000)
+    await put(segments, 2, b"neighbour")
+    writer.write(bytes(10_000))
+    with pytest.raises(ValueError, match="longer"):
+        writer.write(bytes(1024))
+    segments.abort(writer)
+    assert await read(segments, 2) == b"neighbour"
+    await close(segments)
