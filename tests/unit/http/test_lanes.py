@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.http.served import Answer, Client, Served, request
+from tests.unit.http.served import Answer, Client, Served, request, until
 
 FAST = "http_fast_requests_total"
 CORPUS: dict[str, bytes] = {
@@ -147,6 +147,7 @@ def test_many_requests_behind_a_waiting_one_are_bounded_and_all_answered(fast: S
                 sent += client.socket.send(data[sent : sent + 65_536])
             except BlockingIOError:
                 time.sleep(0.01)
+        until(lambda: bool(fast.echo.late))
         held = max(len(connection._held) for connection in fast.front.connections)  # type: ignore[attr-defined]
         assert held <= 256 * 1024 + 262_144
         fast.release_late()
