@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from edgestore.chunks.body import Body
 from edgestore.chunks.compression import PLAIN, Compression
@@ -45,11 +46,11 @@ class ChunkStore:
         self._segments, self._config = segments, config
         self._budget = ReadBudget(config.pool_read_reserve_bytes)
         self._compression = Compression(config.compression_level, config.compression_saving_min)
-        self._digest_worker = files.worker("digest", config.worker_threads)
-        self._store_worker = files.worker("store", config.worker_threads)
+        lanes = [(files.worker(f"digest-{n}"), files.worker(f"store-{n}")) for n in range(config.worker_threads)]
         self._read_worker = files.worker("read", config.worker_threads)
         self._numbers = ChunkNumbers(writer)
-        self._tools = Tools(segments, self._numbers, self._compression, self._digest_worker, self._store_worker)
+        self._tools = Tools(segments, self._numbers, self._compression, cycle(lanes))
+        self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
 
     # --- names -----------------------------------------------------------------------------------------
 
@@ -216,5 +217,5 @@ class ChunkStore:
 
     def close(self) -> None:
         """Ends the threads."""
-        for worker in (self._digest_worker, self._store_worker, self._read_worker):
+        for worker in self._workers:
             worker.close()

@@ -6,47 +6,31 @@ Rule: whoever stops a stream learns when no thread works for it any more; until 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from edgestore.disk import Worker
 
 
 class Turns:
-    """At most one job of the stream is with the worker at any time."""
+    """The worker has one thread: that keeps the order, and no job waits for the loop to hand it over."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._jobs: deque[tuple[Callable[[], object], Callable[[], None], asyncio.Future[None]]] = deque()
-        self._busy = False
+        self._under_way = 0
+        self._stopped = False
         self._ended: Callable[[], None] | None = None
 
     def submit(self, job: Callable[[], object], over: Callable[[], None]) -> asyncio.Future[None]:
         """`over` is called when no thread works on the job any more; the future tells how it went."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._jobs.append((job, over, future))
-        self._next()
-        return future
+        self._under_way += 1
 
-    def stop(self, ended: Callable[[], None]) -> None:
-        """Jobs that have not begun never do; `ended` when the one under way is over."""
-        while self._jobs:
-            _, over, future = self._jobs.popleft()
-            over()
-            future.cancel()
-        if self._busy:
-            self._ended = ended
-        else:
-            ended()
-
-    def _next(self) -> None:
-        if self._busy or not self._jobs:
-            return
-        job, over, future = self._jobs.popleft()
-        self._busy = True
+        def work() -> None:
+            if not self._stopped:
+                job()
 
         def done(_: object, error: BaseException | None) -> None:
-            self._busy = False
+            self._under_way -= 1
             over()
             if not future.done():
                 if error is None:
@@ -54,9 +38,16 @@ class Turns:
                 else:
                     future.set_exception(error)
                     future.exception()  # the stream may be stopped before it looks
-            if self._ended is not None:
+            if self._ended is not None and not self._under_way:
                 self._ended()
-            else:
-                self._next()
 
-        self._worker.submit(job, done)
+        self._worker.submit(work, done)
+        return future
+
+    def stop(self, ended: Callable[[], None]) -> None:
+        """Jobs that have not begun do nothing; `ended` when none is left."""
+        self._stopped = True
+        if self._under_way:
+            self._ended = ended
+        else:
+            ended()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from edgestore.chunks.body import Body
@@ -40,13 +40,12 @@ class StoredBody:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every upload of a node shares."""
+    """What every upload of a node shares. `lanes`: a digest and a store worker of one thread each, for the next one."""
 
     segments: Segments
     numbers: ChunkNumbers
     compression: Compression
-    digest_worker: Worker
-    store_worker: Worker
+    lanes: Iterator[tuple[Worker, Worker]]
 
 
 class _ChunkInProgress:
@@ -108,8 +107,8 @@ class Upload:
 
     def __init__(self, tools: Tools, body: Body, digests: Digests) -> None:
         self._tools, self._body, self._digests = tools, body, digests
-        self._hashing = Turns(tools.digest_worker)
-        self._storing = Turns(tools.store_worker)
+        digest_worker, store_worker = next(tools.lanes)
+        self._hashing, self._storing = Turns(digest_worker), Turns(store_worker)
         self._under_way: deque[_Piece] = deque()
         self._chunk: _ChunkInProgress | None = None
         self._unsealed: list[_ChunkInProgress] = []
