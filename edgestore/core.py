@@ -17,7 +17,7 @@ from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
-from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Segments
+from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Segments, open_identity
 from edgestore.meta import Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
@@ -113,6 +113,7 @@ class Core:
 
     async def _open(self, entropy: Entropy, open_store: OpenStore, root_keys: RootKeys | None) -> None:
         config, files = self.config, self.files
+        self.identity = open_identity(files, entropy)
         self.journal = Journal.open(files, "journal", config.disk, entropy, metrics=self.metrics)
         self.catalog_store = open_store(
             files,

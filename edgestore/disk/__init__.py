@@ -4,6 +4,7 @@ from edgestore.disk.compaction import ScrubReport, compact, scrub
 from edgestore.disk.files import File, Files, Lock, SystemFiles, Worker
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
+from edgestore.disk.identity import Identity, open_identity
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
@@ -16,6 +17,7 @@ __all__ = [
     "FragmentInfo",
     "FragmentUnit",
     "FragmentWriter",
+    "Identity",
     "Journal",
     "JournalRecord",
     "Lock",
@@ -28,6 +30,7 @@ __all__ = [
     "SystemFiles",
     "Worker",
     "compact",
+    "open_identity",
     "open_segments",
     "scrub",
 ]

@@ -1,0 +1,101 @@
+"""What everything above the disk may rely on, whichever files stand below."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgestore.disk import Files, SystemFiles
+from edgestore.errors import InUse
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.loop import SimLoop
+
+Restart = Callable[[], Files]
+"""The files of the next life of the node, without a power cut."""
+
+
+@pytest.fixture(params=["system", "sim"])
+def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restart]:
+    """One data folder, opened again and again."""
+    if request.param == "system":
+        yield lambda: SystemFiles(str(tmp_path))
+        return
+    disk, loop = Disk(random.Random(1)), SimLoop()
+    yield lambda: SimFiles(disk, loop)
+    loop.close()
+
+
+def test_parts_are_written_one_behind_the_other_and_read_back(restart: Restart) -> None:
+    file = restart().open("content", create=True)
+    file.write_at(10, b"abc", memoryview(b"def"), b"")
+    file.write_at(11, b"X")
+    assert file.read_at(0, 100) == bytes(10) + b"aXcdef"
+    assert file.read_at(12, 2) == b"cd"
+    assert file.read_at(100, 5) == b""
+    buffer = bytearray(8)
+    assert file.read_into(12, memoryview(buffer)) == 4
+    assert bytes(buffer) == b"cdef" + bytes(4)
+    assert file.size() == 16
+    file.truncate(12)
+    assert (file.size(), file.read_at(10, 9)) == (12, b"aX")
+    file.close()
+
+
+def test_a_cached_read_is_whole_or_none(restart: Restart) -> None:
+    file = restart().open("content", create=True)
+    file.write_at(0, b"0123456789")
+    assert file.read_cached(2, 5) in (None, b"23456")
+    assert file.read_cached(8, 5) is None
+    file.close()
+
+
+def test_allocated_bytes_read_as_zeroes_and_keep_what_was_there(restart: Restart) -> None:
+    file = restart().open("content", create=True)
+    file.write_at(0, b"kept")
+    file.allocate(8192)
+    assert file.size() == 8192
+    assert file.read_at(0, 8192) == b"kept" + bytes(8188)
+    file.close()
+
+
+def test_a_missing_file_is_not_created_by_accident(restart: Restart) -> None:
+    files = restart()
+    with pytest.raises(FileNotFoundError):
+        files.open("missing")
+    assert not files.exists("missing")
+    assert files.list("no-such-folder") == []
+
+
+def test_names_are_listed_sorted_and_can_be_changed(restart: Restart) -> None:
+    files = restart()
+    files.make_folder("folder")
+    for name in ("b", "c", "a"):
+        file = files.open(f"folder/{name}", create=True)
+        file.write_at(0, name.encode())
+        file.close()
+    assert files.list("folder") == ["a", "b", "c"]
+    files.rename("folder/a", "folder/c")
+    files.remove("folder/b")
+    files.sync_folder("folder")
+    assert restart().list("folder") == ["c"]
+    assert restart().read("folder/c") == b"a"
+
+
+def test_a_replaced_file_is_whole_after_a_restart(restart: Restart) -> None:
+    files = restart()
+    files.replace("content", b"a long first content")
+    files.replace("content", b"second")
+    assert restart().read("content") == b"second"
+    assert restart().list("") == ["content"]
+
+
+def test_a_lock_has_one_holder(restart: Restart) -> None:
+    files = restart()
+    lock = files.lock("lock")
+    with pytest.raises(InUse):
+        files.lock("lock")
+    lock.release()
+    files.lock("lock").release()
