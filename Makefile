@@ -12,6 +12,7 @@ help:
 	@echo "make serve     a node on 127.0.0.1:9000 with its data in $(DATA)"
 	@echo "make test      sets up and runs every test"
 	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds"
+	@echo "make sanitize  the kernel tests with the C extension under ASan and UBSan"
 	@echo "make lint      ruff, mypy, import-linter"
 
 $(VENV)/.library: pyproject.toml setup.py $(wildcard cext/*)
@@ -31,6 +32,9 @@ test: $(VENV)/.development
 
 sim: $(VENV)/.development
 	$(RUN) -m tests.sim --seeds $(SEEDS)
+
+sanitize: $(VENV)/.development
+	$(RUN) -m tests.kernels.sanitize
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff check .

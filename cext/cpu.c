@@ -4,7 +4,8 @@
 enum kernel_level cpu_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("ssse3") || !__builtin_cpu_supports("pclmul"))
+    if (!__builtin_cpu_supports("ssse3") || !__builtin_cpu_supports("pclmul") ||
+        !__builtin_cpu_supports("sse4.1"))
         return KERNEL_PORTABLE;
     if (!__builtin_cpu_supports("avx2"))
         return KERNEL_SSSE3;

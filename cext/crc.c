@@ -41,9 +41,9 @@ static uint64_t multiply(const struct crc *crc, uint64_t a, uint64_t b) {
     return product;
 }
 
-/* x^exponent modulo P, reflected. */
-static uint64_t power(const struct crc *crc, uint64_t exponent) {
-    uint64_t result = (uint64_t)1 << (crc->bits - 1), base = (uint64_t)1 << (crc->bits - 2);
+/* x^(unit * exponent) modulo P, reflected; unit < the degree of P. */
+static uint64_t power(const struct crc *crc, unsigned unit, uint64_t exponent) {
+    uint64_t result = (uint64_t)1 << (crc->bits - 1), base = (uint64_t)1 << (crc->bits - 1 - unit);
     for (; exponent; exponent >>= 1) {
         if (exponent & 1)
             result = multiply(crc, result, base);
@@ -53,8 +53,8 @@ static uint64_t power(const struct crc *crc, uint64_t exponent) {
 }
 
 static void fold_constants(const struct crc *crc, unsigned distance_bits, uint64_t out[2]) {
-    out[0] = power(crc, distance_bits + 63) << (64 - crc->bits);
-    out[1] = power(crc, distance_bits - 1) << (64 - crc->bits);
+    out[0] = power(crc, 1, distance_bits + 63) << (64 - crc->bits);
+    out[1] = power(crc, 1, distance_bits - 1) << (64 - crc->bits);
 }
 
 void crc_start(enum kernel_level level) {
@@ -189,7 +189,7 @@ uint64_t crc_of_state(enum crc_kind kind, const uint8_t state[64]) {
 
 uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, size_t length) {
     const struct crc *crc = &crcs[kind];
-    uint64_t state = value ^ crc->mask;
+    uint64_t state = (value ^ crc->mask) & crc->mask;
 #if defined(__x86_64__)
     if (length >= 512 && active >= KERNEL_GFNI512)
         state = by_vpclmul(crc, state, data, length);
@@ -203,5 +203,5 @@ uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, siz
 
 uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b) {
     const struct crc *crc = &crcs[kind];
-    return multiply(crc, power(crc, length_b * 8), crc_a) ^ crc_b;
+    return multiply(crc, power(crc, 8, length_b), crc_a) ^ crc_b;
 }

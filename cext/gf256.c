@@ -69,39 +69,6 @@ void gf_encode_matrix(unsigned k, unsigned m, uint8_t *out) {
     }
 }
 
-int gf_invert(uint8_t *a, uint8_t *inverse, unsigned n) {
-    for (unsigned i = 0; i < n; i++)
-        for (unsigned j = 0; j < n; j++)
-            inverse[i * n + j] = i == j;
-    for (unsigned column = 0; column < n; column++) {
-        unsigned pivot = column;
-        while (pivot < n && !a[pivot * n + column])
-            pivot++;
-        if (pivot == n)
-            return -1;
-        for (unsigned j = 0; j < n && pivot != column; j++) {
-            uint8_t x = a[pivot * n + j], y = inverse[pivot * n + j];
-            a[pivot * n + j] = a[column * n + j], a[column * n + j] = x;
-            inverse[pivot * n + j] = inverse[column * n + j], inverse[column * n + j] = y;
-        }
-        uint8_t scale = inverses[a[column * n + column]];
-        for (unsigned j = 0; j < n; j++) {
-            a[column * n + j] = products[a[column * n + j]][scale];
-            inverse[column * n + j] = products[inverse[column * n + j]][scale];
-        }
-        for (unsigned i = 0; i < n; i++) {
-            uint8_t factor = a[i * n + column];
-            for (unsigned j = 0; j < n && i != column && factor; j++) {
-                a[i * n + j] ^= products[factor][a[column * n + j]];
-                inverse[i * n + j] ^= products[factor][inverse[column * n + j]];
-            }
-        }
-    }
-    return 0;
-}
-
-uint8_t gf_multiply(uint8_t a, uint8_t b) { return products[a][b]; }
-
 /* --- tiles: out += c * in, any length ------------------------------------------------------------------ */
 
 static void add_product_portable(uint8_t *out, const uint8_t *in, uint8_t c, size_t length) {

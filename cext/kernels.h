@@ -53,9 +53,4 @@ void gf_transform(const struct gf_shards *shards, uint8_t *crcs);
 /* a[i][j] = 1 / ((k + i) xor j); columns, then rows scaled until row 0 and column 0 are all ones. m rows of k. */
 void gf_encode_matrix(unsigned k, unsigned m, uint8_t *out);
 
-/* Inverts the n x n matrix a (destroyed). -1: it has no inverse. */
-int gf_invert(uint8_t *a, uint8_t *inverse, unsigned n);
-
-uint8_t gf_multiply(uint8_t a, uint8_t b);
-
 #endif

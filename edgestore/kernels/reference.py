@@ -32,7 +32,7 @@ def crc32(data: Buffer, value: int = 0) -> int:
 
 def crc32c(data: Buffer, value: int = 0) -> int:
     """CRC32C (Castagnoli)."""
-    state = value ^ 0xFFFFFFFF
+    state = value & 0xFFFFFFFF ^ 0xFFFFFFFF
     for byte in bytes(data):
         state = _CRC32C[(state ^ byte) & 0xFF] ^ (state >> 8)
     return state ^ 0xFFFFFFFF
@@ -40,7 +40,7 @@ def crc32c(data: Buffer, value: int = 0) -> int:
 
 def crc64nvme(data: Buffer, value: int = 0) -> int:
     """CRC64NVME."""
-    state = value ^ 0xFFFFFFFFFFFFFFFF
+    state = value & 0xFFFFFFFFFFFFFFFF ^ 0xFFFFFFFFFFFFFFFF
     for byte in bytes(data):
         state = _CRC64NVME[(state ^ byte) & 0xFF] ^ (state >> 8)
     return state ^ 0xFFFFFFFFFFFFFFFF

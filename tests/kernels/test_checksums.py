@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import random
 import subprocess
@@ -88,19 +87,6 @@ def test_page_checksums(kernel: Any, page_bytes: int) -> None:
         assert kernel.page_crcs(data, page_bytes) == reference.page_crcs(data, page_bytes)
 
 
-def test_nothing_outside_the_buffer_is_read(kernel: Any) -> None:
-    """The buffer ends at the end of a file's last page: a read beyond it is SIGBUS."""
-    with open("/proc/self/exe", "rb") as program:
-        assert program.read(4) == b"\x7fELF"
-    pages = 4 * mmap.PAGESIZE
-    with mmap.mmap(-1, pages) as mapping:
-        mapping[:] = os.urandom(pages)
-        for length in (*range(1, 200), 255, 256, 257, 300, 4096):
-            data = memoryview(mapping)[pages - length :]
-            assert kernel.crc32c(data) == reference.crc32c(data)
-            data.release()
-
-
 @pytest.mark.parametrize(
     ("forced", "code", "text"),
     [("portable", 0, "portable"), ("reference", 0, "reference"), ("avx3", 1, "is no kernel")],
@@ -115,6 +101,43 @@ def test_a_forced_kernel_is_a_demand(forced: str, code: int, text: str) -> None:
     assert text in result.stdout + result.stderr
     if not code:
         assert str(0xE3069283) in result.stdout
+
+
+def test_a_forced_kernel_that_is_not_built_or_cannot_run_is_told_apart() -> None:
+    not_built = "import sys; sys.modules['edgestore.kernels._native'] = None; import edgestore.kernels"
+    forced = {**os.environ, "EDGESTORE_KERNEL": "portable"}
+    result = subprocess.run([sys.executable, "-c", not_built], env=forced, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "is not built" in result.stderr
+    for name in set(KERNELS[:-1]) - set(runnable()):
+        with pytest.raises(RuntimeError, match="cannot run"):
+            _native.start(name)
+
+
+def test_without_the_extension_the_reference_serves_and_is_named() -> None:
+    program = (
+        "import sys; sys.modules['edgestore.kernels._native'] = None; "
+        "from edgestore.kernels import active_kernel, crc32c; print(active_kernel, crc32c(b'123456789'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "EDGESTORE_KERNEL"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["reference", str(0xE3069283)]
+
+
+def test_a_running_value_wider_than_the_checksum_is_cut(kernel: Any) -> None:
+    for name in ("crc32", "crc32c"):
+        for data in (b"", b"abc", bytes(1000)):
+            wide = getattr(kernel, name)(data, 0xFFFF_1234_5678)
+            assert wide == getattr(reference, name)(data, 0xFFFF_1234_5678) == getattr(kernel, name)(data, 0x12345678)
+
+
+def test_combine_takes_any_length(kernel: Any) -> None:
+    for length in (0, 1, 1 << 40, (1 << 61) + 1, (1 << 64) - 1):
+        for name in NAMES:
+            combine = getattr(kernel, name + "_combine")
+            assert combine(0x1234567, 0x89, length) == getattr(reference, name + "_combine")(0x1234567, 0x89, length)
 
 
 def test_arguments_are_checked(kernel: Any) -> None:

@@ -124,6 +124,9 @@ def test_golden_stripes(kernel: Any) -> None:
         (4, 2, -1, 8),
         (4, 2, 200, 200),
         (2, 1, 8, 1 << 62),
+        ((1 << 63) - 1, 1, 0, 0),
+        (1, (1 << 63) - 1, 0, 0),
+        (2, 1, (1 << 63) - 1, (1 << 63) - 1),
     ],
 )
 def test_a_stripe_that_does_not_fit_is_refused(kernel: Any, arguments: tuple[int, int, int, int]) -> None:
