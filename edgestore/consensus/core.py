@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,7 @@ from pysyncobj.transport import Transport
 from edgestore.consensus.interface import ConsensusStatus, Done, StateMachine
 from edgestore.consensus.journal import RaftJournal
 from edgestore.disk import Journal, JournalRecord, RecordKind
-from edgestore.errors import Closing, Corrupt, Unavailable
+from edgestore.errors import Closing, Corrupt, EdgeStoreError, Unavailable
 from edgestore.observe import NO_METRICS, Metrics
 
 log = logging.getLogger("edgestore.consensus")
@@ -28,6 +29,8 @@ log = logging.getLogger("edgestore.consensus")
 PYSYNCOBJ_VERSION = "0.3.17"
 REGULAR = b"\x00"
 NEVER = 10**9
+TICK_S = 3600.0
+"""How long one tick may go on taking commands: a process that was paused in the middle must not leave one behind."""
 
 PRIVATE_METHODS = (
     "_SyncObj__doApplyCommand",
@@ -40,6 +43,7 @@ PRIVATE_METHODS = (
     "_SyncObj__tryLogCompaction",
     "_checkCommandsToApply",
     "_applyCommand",
+    "_isLeader",
     "_onTick",
 )
 PRIVATE_FIELDS = (
@@ -58,6 +62,10 @@ PRIVATE_FIELDS = (
 )
 MODULE_NAMES = ("createJournal", "monotonicTime", "pickle", "_RAFT_STATE")
 PICKLERS = ("pysyncobj.pickle", "pysyncobj.journal", "pysyncobj.serializer", "pysyncobj.tcp_connection")
+
+
+class NotAppliedError(Exception):
+    """A committed entry could not be applied: the cause says why. The member stops, and a start tries it again."""
 
 
 def _refuse_pickle(*_: object, **__: object) -> Any:
@@ -113,6 +121,11 @@ class Core(SyncObj):  # type: ignore[misc]
         try:
             configuration = SyncObjConf(
                 autoTick=False,
+                appendEntriesPeriod=TICK_S,
+                raftMinTimeout=4 * TICK_S,
+                raftMaxTimeout=5 * TICK_S,
+                connectionTimeout=5 * TICK_S,
+                leaderFallbackTimeout=2 * TICK_S,
                 dynamicMembershipChange=False,
                 appendEntriesUseBatch=True,
                 appendEntriesBatchSizeBytes=NEVER,
@@ -166,10 +179,13 @@ class Core(SyncObj):  # type: ignore[misc]
         entries = self._raft_journal.entries
         while self._SyncObj__raftLastApplied < limit:
             command, index, term = entries[self._SyncObj__raftLastApplied + 1 - entries[0][1]]
-            waiting = self._SyncObj__commandsWaitingCommit.pop(index, ())
             payload = memoryview(command)[1:] if command[:1] == REGULAR else b""
-            outcomes = self._machine.apply(index, term, payload)
+            try:
+                outcomes = self._machine.apply(index, term, payload)
+            except Exception as error:
+                raise NotAppliedError(f"log entry {index} of term {term}: {error}") from error
             self._SyncObj__raftLastApplied = index
+            waiting = self._SyncObj__commandsWaitingCommit.pop(index, ())
             for proposed_term, callback in waiting:
                 if proposed_term == term:
                     callback(outcomes, None)
@@ -197,23 +213,27 @@ class RaftConsensus:
     ) -> None:
         check_core()
         harden()
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._journal, self._machine, self._group, self._metrics = journal, machine, group, metrics
         self._closed = False
+        self._failed: BaseException | None = None
         self._raft_journal = RaftJournal(journal, group, 0, machine.applied_index)
+        self._asked_index = self._raft_journal.synced_index
+        self._started: asyncio.Future[None] | None = None
         if machine.applied_index == 0:
             machine.apply(1, 0, b"")
         self._core = Core(self._raft_journal, member, machine)
 
     async def start(self) -> None:
         """Becomes leader, which commits and applies what the journal holds beyond the state machine."""
-        future = asyncio.get_running_loop().create_future()
+        self._started = asyncio.get_running_loop().create_future()
         self._core.doTick(0.0)
-        self._sync(lambda: None if future.done() else future.set_result(None))
-        await future
+        self._ask_for_sync()
+        await self._started
 
     def propose(self, payload: bytes, done: Done) -> None:
         """See `Consensus.propose`."""
-        if self._closed:
+        if self._closed or self._failed is not None:
             done(None, Closing("the node is closing: send it again later"))
             return
 
@@ -221,24 +241,45 @@ class RaftConsensus:
             done(outcomes, Unavailable("the leader changed: try again") if failure else None)
 
         self._core._applyCommand(REGULAR + payload, answer)
-        self._core.doTick(0.0)
-        self._sync(None)
-
-    def _sync(self, then: Callable[[], object] | None) -> None:
-        index = self._raft_journal.entries[-1][1]
-
-        def synced() -> None:
-            self._raft_journal.synced_index = max(index, self._raft_journal.synced_index)
-            if self._closed:
-                return
-            before = self._machine.applied_index
+        try:
             self._core.doTick(0.0)
-            self._metrics.count("consensus_entries_total", self._machine.applied_index - before)
-            self._forget_applied()
-            if then is not None:
-                then()
+        except EdgeStoreError as error:  # the journal took no record: the entry is in nobody's log
+            done(None, error)
+            return
+        except NotAppliedError as error:
+            self._fail(error)
+            return
+        self._ask_for_sync()
 
-        self._journal.sync(synced)
+    def _ask_for_sync(self) -> None:
+        index = self._raft_journal.entries[-1][1]
+        if index > self._asked_index:
+            self._asked_index = index
+            self._journal.sync(partial(self._synced, index))
+
+    def _synced(self, index: int) -> None:
+        self._raft_journal.synced_index = max(index, self._raft_journal.synced_index)
+        if self._closed or self._failed is not None:
+            return
+        before = self._machine.applied_index
+        try:
+            self._core.doTick(0.0)
+        except NotAppliedError as error:
+            self._fail(error)
+            return
+        self._metrics.count("consensus_entries_total", self._machine.applied_index - before)
+        self._forget_applied()
+        self._ask_for_sync()
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
+
+    def _fail(self, error: NotAppliedError) -> None:
+        """Entries apply in order, so nothing after this one can: the member stops and answers nothing more."""
+        self._failed = error
+        log.critical("apply-failed error=%s", error)
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(error.__cause__ or error)
+        self.on_failure(error)
 
     def _forget_applied(self) -> None:
         """A lone member needs no entry in memory that is applied."""
@@ -251,7 +292,7 @@ class RaftConsensus:
 
     def can_read_now(self) -> bool:
         """See `Consensus.can_read_now`."""
-        return bool(self._core._isLeader()) and not self._closed
+        return bool(self._core._isLeader()) and not self._closed and self._failed is None
 
     def status(self) -> ConsensusStatus:
         """See `Consensus.status`."""

@@ -51,10 +51,11 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
             )
             raise Corrupt(message, applied_index=applied_index, last_index=self.last_index)
         first = entries[0][1] if entries else base + 1
-        if applied_index < min(base, first - 1):
+        if max(1, applied_index) < first - 1:
             message = (
-                f"the catalog is at entry {applied_index}, and the journal begins at {first}: the catalog is an "
-                "old copy. Restore the newer one, or use `edgestore doctor --salvage`"
+                f"the catalog is at entry {applied_index}, and the journal begins at {first}: journal files are "
+                "missing, or the catalog is an old copy. Restore both from one copy, or use "
+                "`edgestore doctor --salvage`"
             )
             raise Corrupt(message, applied_index=applied_index, first_index=first)
         for earlier, later in pairwise(entries):
@@ -65,8 +66,8 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Appends an entry; it is durable after the next sync."""
-        self.entries.append((command, idx, term))
         self._journal.append(JournalRecord(self._group, self._incarnation, RecordKind.ENTRY, idx, term, command))
+        self.entries.append((command, idx, term))  # after it: what the journal refuses is not in the log
 
     def clear(self) -> None:
         """Never: a snapshot is installed by a SNAPSHOT record."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus
 from edgestore.disk import Files, Journal, OrderedStore
-from edgestore.errors import Closing, EdgeStoreError, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
 from edgestore.meta.log_time import LogTime
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT
@@ -28,6 +28,8 @@ log = logging.getLogger("edgestore.meta")
 
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
+FLUSH_AGAIN_S = 1.0
+UNENCODABLE = (ValueError, OverflowError, TypeError)
 
 
 class _Waiting(msgspec.Struct):
@@ -59,8 +61,10 @@ class Meta:
         self._journal, self._store = journal, store
         self._worker = files.worker("flush")
         self._applier = Applier(store)
-        self._time = LogTime(clock, self._applier.site.log_time_ms)
+        self._clock = clock
+        self._time: LogTime
         self._consensus = RaftConsensus(journal, self._applier, member=node, metrics=metrics)
+        self._consensus.on_failure = self._stop_node
         self._session = int.from_bytes(entropy(8), "big") >> 1
         self._sequence = 0
         self._queue: deque[_Waiting] = deque()
@@ -69,7 +73,10 @@ class Meta:
         self._scheduled = False
         self._unflushed = 0
         self._flush: asyncio.Task[None] | None = None
+        self._flush_again_s = 0.0
         self._failed: BaseException | None = None
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
         self.state: State = self._applier.state
         metrics.watch("meta_proposals_waiting", lambda: self._waiting)
 
@@ -92,12 +99,38 @@ class Meta:
         meta = cls(
             files, journal, store, config, consensus_config, clock=clock, entropy=entropy, node=node, metrics=metrics
         )
-        await meta._consensus.start()
-        if not meta._applier.site.site_id:
-            incarnation = int.from_bytes(entropy(4), "big") >> 1
-            await meta.propose(SITE_TENANT, commands.FoundSite(entropy(16), incarnation))
-        await meta.flush()
+        failed, journal.on_failure = journal.on_failure, meta.fail  # until it is open, its caller cannot tell it
+        try:
+            await meta._unless_stopped(meta._begin())
+        except BaseException:
+            meta._worker.close()
+            raise
+        finally:
+            journal.on_failure = failed
         return meta
+
+    async def _begin(self) -> None:
+        await self._consensus.start()
+        # Not before: the journal may hold entries that are younger than what the catalog had flushed.
+        self._time = LogTime(self._clock, self._applier.site.log_time_ms)
+        if not self._applier.site.site_id:
+            incarnation = int.from_bytes(self._entropy(4), "big") >> 1
+            await self.propose(SITE_TENANT, commands.FoundSite(self._entropy(16), incarnation))
+        await self.flush()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Waits for `work`, and no longer than the disk works. Raises what stopped the node."""
+        task = self._loop.create_task(work)
+        try:
+            await asyncio.wait({task, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+        if self._failed is not None:
+            await asyncio.wait({task})
+            failure = None if task.cancelled() else task.exception()
+            raise self._failed from failure
+        task.result()
 
     @property
     def applied_index(self) -> int:
@@ -114,7 +147,7 @@ class Meta:
 
     def can_read_now(self) -> bool:
         """Whether `state` may be read without waiting."""
-        return self._consensus.can_read_now()
+        return self._failed is None and self._consensus.can_read_now()
 
     async def read_barrier(self) -> None:
         """Returns when `state` contains everything acknowledged before."""
@@ -129,6 +162,8 @@ class Meta:
             raise TooBusy("too many operations wait for their commit (meta.proposals_max): slow down")
         if self._failed is not None:
             raise Unavailable("the node is stopping: send it to another or try again later") from self._failed
+        if self._closing:
+            raise Closing("the node is closing: send it again later")
         self._sequence += 1
         self._waiting += 1
         operation = commands.Operation(
@@ -175,47 +210,70 @@ class Meta:
                 if size > self._limits.entry_bytes_max:
                     break
                 batch.append(self._queue.popleft())
-            self._under_way.append(batch)
-            entry = commands.Entry(
-                commands.FEATURE_LEVEL, 0, 0, self._time.now_ms(), tuple(one.operation for one in batch)
-            )
-            self._consensus.propose(commands.encode_entry(entry), partial(self._answered, batch))
+            payload = self._encoded(batch)
+            if payload is not None:
+                self._under_way.append(batch)
+                self._consensus.propose(payload, partial(self._answered, batch))
+
+    def _encoded(self, batch: list[_Waiting]) -> bytes | None:
+        """The entry of a batch; what cannot be encoded leaves it and is answered. None: nothing is left."""
+        now_ms = self._time.now_ms()
+        try:
+            return _encode(now_ms, batch)
+        except UNENCODABLE:
+            refused = [one for one in batch if not _is_encodable(now_ms, one)]
+        for one in refused:
+            batch.remove(one)
+        self._waiting -= len(refused)
+        for one in refused:
+            _answer(one, None, BadRequest("the operation has a value that cannot be stored (lone surrogates, 2**64)"))
+        return _encode(now_ms, batch) if batch else None
 
     def _answered(self, batch: list[_Waiting], outcomes: list[object] | None, error: BaseException | None) -> None:
+        if self._failed is not None:
+            return  # `fail` has answered all
         self._under_way.remove(batch)
         self._waiting -= len(batch)
         self._unflushed += len(batch)
         self._metrics.count("meta_operations_total", len(batch))
         if error is not None or outcomes is None:
             for one in batch:
-                one.done(None, error or Unavailable("the entry was not applied"))
+                _answer(one, None, error or Unavailable("the entry was not applied"))
         else:
             for one, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, EdgeStoreError):
-                    one.done(None, outcome)
+                    _answer(one, None, outcome)
                 else:
-                    one.done(outcome, None)
+                    _answer(one, outcome, None)
         if self._queue and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._pump)
         self._flush_when_due()
 
+    def _stop_node(self, error: BaseException) -> None:
+        """What cannot go on, for another reason than the journal: the node hears of it where it hears of the disk."""
+        self.fail(error)
+        self._journal.on_failure(error)
+
     def fail(self, error: BaseException) -> None:
-        """The journal failed: nothing that waits is acknowledged, and nothing more is taken."""
+        """The disk failed: nothing that waits is acknowledged, and nothing more is taken."""
+        if self._failed is not None:
+            return
         self._failed = error
+        self._stopped.set_result(None)
         stopped = Unavailable("the disk failed and the node stops: whether the operation happened is not known")
         waiting = [one for batch in self._under_way for one in batch] + list(self._queue)
         self._under_way.clear()
         self._queue.clear()
         self._waiting = 0
         for one in waiting:
-            one.done(None, stopped)
+            _answer(one, None, stopped)
 
     # --- flushing --------------------------------------------------------------------------------------
 
     def _flush_when_due(self) -> None:
         """Bounds what a start has to replay, in operations and in journal bytes."""
-        if self._flush is not None or self._failed is not None:
+        if self._flush is not None or self._failed is not None or self._loop.time() < self._flush_again_s:
             return
         many = self._unflushed > self._config.flush_operations_max
         if many or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
@@ -224,24 +282,31 @@ class Meta:
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._flush = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("flush-failed error=%s", error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("flush-failed error=%s", error)
+        if isinstance(error, (StorageFull, TimeoutError)):
+            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
+        elif self._failed is None:
+            self._stop_node(error)
 
     async def flush(self) -> None:
         """Makes the catalog durable, then trims the journal up to the index read before (rule 2)."""
-        site = self._applier.site
-        self._unflushed = 0
+        site, unflushed = self._applier.site, self._unflushed
         await self._worker.run(self._store.flush)
         if self._failed is not None:
             return
         trimmed: asyncio.Future[None] = self._loop.create_future()
         self._consensus.trim(site.index, site.term, lambda: None if trimmed.done() else trimmed.set_result(None))
         async with asyncio.timeout(self._config.propose_timeout_s):
-            await trimmed
-        self._metrics.count("meta_flushes_total")
+            await asyncio.wait({trimmed, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if trimmed.done():
+            self._unflushed -= unflushed
+            self._metrics.count("meta_flushes_total")
 
     async def close(self) -> None:
-        """Answers what is under way, flushes, and stops."""
+        """Takes no more, answers what is under way, flushes, and stops."""
+        self._closing = True
         try:
             async with asyncio.timeout(self._config.propose_timeout_s):
                 while (self._waiting or self._flush is not None) and self._failed is None:
@@ -252,6 +317,27 @@ class Meta:
             self._consensus.close()
             self.fail(self._failed or Closing("the node is closing"))
             self._worker.close()
+
+
+def _encode(now_ms: int, batch: list[_Waiting]) -> bytes:
+    operations = tuple(one.operation for one in batch)
+    return commands.encode_entry(commands.Entry(commands.FEATURE_LEVEL, 0, 0, now_ms, operations))
+
+
+def _is_encodable(now_ms: int, one: _Waiting) -> bool:
+    try:
+        _encode(now_ms, [one])
+    except UNENCODABLE:
+        return False
+    return True
+
+
+def _answer(one: _Waiting, value: Any, error: BaseException | None) -> None:
+    """A caller that raises is its own affair: the others of its entry are answered."""
+    try:
+        one.done(value, error)
+    except Exception:
+        log.exception("callback-failed sequence=%d", one.operation.sequence)
 
 
 def _size_bytes(command: commands.Command) -> int:

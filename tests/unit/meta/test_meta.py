@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -14,71 +13,10 @@ import pysyncobj.syncobj
 import pytest
 
 from edgestore.catalog import commands
-from edgestore.clock import SystemClock
-from edgestore.config import Config, DiskConfig, MetaConfig
-from edgestore.consensus import core as consensus_core
-from edgestore.disk import Journal, RocksIndex, SystemFiles
+from edgestore.config import MetaConfig
 from edgestore.errors import BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
-from edgestore.meta import Meta
 from edgestore.records import BucketRecord
-
-CONFIG = Config(disk=DiskConfig(journal_file_bytes=256 * 1024))
-
-
-class Life:
-    """Journal, catalog and meta on one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.files = SystemFiles(str(folder))
-        self.meta: Meta
-        self.journal: Journal
-        self.store: RocksIndex
-
-    async def open(self, config: Config = CONFIG, clock: Any = None) -> Life:
-        """As the core opens them."""
-        self.journal = Journal.open(self.files, "journal", config.disk, os.urandom)
-        self.store = RocksIndex.open(self.files, "catalog", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
-        try:
-            self.meta = await Meta.open(
-                self.files,
-                self.journal,
-                self.store,
-                config.meta,
-                config.consensus,
-                clock=clock or SystemClock(),
-                entropy=os.urandom,
-                node="node-1",
-            )
-        except BaseException:
-            self.kill()
-            raise
-        self.journal.on_failure = self.meta.fail
-        return self
-
-    def kill(self) -> None:
-        """Nothing is flushed or marked."""
-        if self.journal._idle is not None:
-            self.journal._idle.cancel()
-        self.journal._worker.close()
-        if hasattr(self, "meta"):
-            self.meta._worker.close()
-        self.store.close()
-
-    async def close(self) -> None:
-        """In order."""
-        await self.meta.close()
-        await self.journal.close()
-        self.store.close()
-
-
-def bucket(name: str) -> commands.CreateBucket:
-    """A command that fails the second time."""
-    return commands.CreateBucket(name, 1, 1, "us-east-1")
-
-
-def put(bucket: BucketRecord, key: str, body: bytes = b"x") -> commands.PutObject:
-    """An inline object."""
-    return commands.PutObject(bucket.bucket_id, key, 1, 1, commands.Content(len(body), "etag", (), body))
+from tests.unit.meta.life import CONFIG, Clock, Life, bucket, put
 
 
 @pytest.mark.parametrize("ending", ["close", "kill"])
@@ -233,21 +171,6 @@ async def test_a_failed_journal_answers_what_waits_and_takes_no_more(tmp_path: P
     await again.close()
 
 
-class Clock:
-    """A clock that the test turns."""
-
-    def __init__(self) -> None:
-        self.wall, self.boot = 5_000_000, 100
-
-    def wall_ms(self) -> int:
-        """See edgestore.clock."""
-        return self.wall
-
-    def boot_ms(self) -> int:
-        """See edgestore.clock."""
-        return self.boot
-
-
 async def test_log_time_never_goes_back(tmp_path: Path) -> None:
     clock = Clock()
     life = await Life(tmp_path).open(clock=clock)
@@ -281,21 +204,3 @@ async def test_nothing_is_ever_pickled(tmp_path: Path) -> None:
         await again.close()
     with pytest.raises(Corrupt, match="never pickled"):
         pysyncobj.syncobj.pickle.loads(b"")
-
-
-@pytest.mark.parametrize("name", consensus_core.PRIVATE_METHODS)
-def test_a_missing_private_name_is_refused_at_start(name: str) -> None:
-    kept = pysyncobj.SyncObj.__dict__[name]
-    delattr(pysyncobj.SyncObj, name)
-    try:
-        with pytest.raises(Corrupt, match=name):
-            consensus_core.check_core()
-    finally:
-        setattr(pysyncobj.SyncObj, name, kept)
-    consensus_core.check_core()
-
-
-def test_another_version_is_refused_at_start() -> None:
-    with mock.patch.object(consensus_core, "version", return_value="0.3.18"):
-        with pytest.raises(Corrupt, match=r"0\.3\.18"):
-            consensus_core.check_core()
