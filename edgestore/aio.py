@@ -11,7 +11,7 @@ from edgestore.client import RemoteBackend
 from edgestore.embedded import EmbeddedBackend
 from edgestore.errors import BadRequest
 from edgestore.records import Condition
-from edgestore.store_types import Backend, BodyInput, Version, pieces_of
+from edgestore.store_types import Backend, BodyInput, Version, checked_headers, checked_metadata, pieces_of
 
 
 class Object:
@@ -48,10 +48,11 @@ class Bucket:
         condition: Condition = None,
     ) -> Version:
         """Stores an object; it is on the disk when this returns. Raises PreconditionFailed, StorageFull, ..."""
+        named, described = checked_metadata(metadata or {}), checked_headers(headers or {})
         pieces, size = pieces_of(body)
         async with aclosing(pieces):
             return await self._backend.put(
-                self.name, key, pieces, size, metadata=metadata or {}, headers=headers or {}, condition=condition
+                self.name, key, pieces, size, metadata=named, headers=described, condition=condition
             )
 
     async def get(self, key: str, version_id: str | None = None) -> Object:
@@ -132,4 +133,4 @@ async def open(folder: str | os.PathLike[str]) -> Store:
 
 def connect(url: str, *, access_key: str, secret_key: str, region: str = "us-east-1") -> Store:
     """The store behind a node's S3 endpoint."""
-    return Store(RemoteBackend(url, access_key, secret_key, region))
+    return Store(RemoteBackend(url, access_key, secret_key, region=region))

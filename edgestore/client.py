@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_plus, urlencode
 
 import aiohttp
 from defusedxml import ElementTree
@@ -18,7 +19,7 @@ from edgestore import errors
 from edgestore.clock import Clock, SystemClock
 from edgestore.records import Condition, IfAbsent
 from edgestore.security import sign_headers
-from edgestore.store_types import Page, Version
+from edgestore.store_types import SYSTEM_HEADERS, Page, Version, shown_text, wire_text
 
 PART_BYTES = 8 * 1024 * 1024
 ATTEMPTS = 4
@@ -33,6 +34,7 @@ CODES: dict[str, type[errors.EdgeStoreError]] = {
     "InsufficientStorage": errors.StorageFull,
     "InvalidAccessKeyId": errors.InvalidCredentials,
     "InvalidBucketName": errors.InvalidName,
+    "InvalidPart": errors.InvalidPart,
     "InvalidRange": errors.InvalidRange,
     "KeyTooLongError": errors.TooLarge,
     "NoSuchBucket": errors.NoSuchBucket,
@@ -47,21 +49,30 @@ CODES: dict[str, type[errors.EdgeStoreError]] = {
 STATUSES: dict[int, type[errors.EdgeStoreError]] = {
     403: errors.Denied,
     404: errors.NoSuchKey,
+    405: errors.DeleteMarkerMethod,
     409: errors.Conflict,
     412: errors.PreconditionFailed,
+    416: errors.InvalidRange,
     503: errors.Unavailable,
     507: errors.StorageFull,
 }
 
 
 class RemoteBackend:
-    """`Backend` over HTTP."""
+    """`Backend` over HTTP. `connector` where the way to the node is not a plain connection; it is closed with this."""
 
     def __init__(
-        self, url: str, access_key: str, secret_key: str, region: str = "us-east-1", clock: Clock | None = None
+        self,
+        url: str,
+        access_key: str,
+        secret_key: str,
+        *,
+        region: str = "us-east-1",
+        clock: Clock | None = None,
+        connector: aiohttp.BaseConnector | None = None,
     ) -> None:
         self._url, self._access_key, self._secret_key = url.rstrip("/"), access_key, secret_key
-        self._region, self._clock = region, clock or SystemClock()
+        self._region, self._clock, self._connector = region, clock or SystemClock(), connector
         self._session: aiohttp.ClientSession | None = None
 
     async def _request(
@@ -74,24 +85,51 @@ class RemoteBackend:
         body: bytes = b"",
     ) -> aiohttp.ClientResponse:
         """One signed request; asked again where that is safe. Raises errors of the tree."""
-        again = method in ("GET", "HEAD")
+        query, headers = query or {}, headers or {}
+        again = _is_repeatable(method, query, headers)
         for attempt in range(ATTEMPTS):
             try:
-                return await self._send(method, path, query or {}, headers or {}, body)
+                return await self._send(method, path, query, headers, body)
             except (aiohttp.ClientError, TimeoutError) as error:
                 if not again or attempt == ATTEMPTS - 1:
                     raise errors.Unavailable(f"{self._url} does not answer ({error}): try again") from error
             except errors.Unavailable as error:
-                if isinstance(error, errors.StorageFull) or attempt == ATTEMPTS - 1:
+                refused = isinstance(error, errors.TooBusy)  # before anything was done
+                if isinstance(error, errors.StorageFull) or not (again or refused) or attempt == ATTEMPTS - 1:
                     raise
             await asyncio.sleep(0.1 * 2**attempt)
         raise AssertionError("every attempt returns or raises")
+
+    async def _document(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Any:
+        """The XML that answers a request. Raises errors of the tree."""
+        response = await self._request(method, path, query, headers=headers, body=body)
+        try:
+            return ElementTree.fromstring(await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise errors.Unavailable(f"the answer was cut short ({error}): try again") from error
+        except ElementTree.ParseError as error:
+            raise errors.EdgeStoreError(f"{self._url} answers what is no S3 document ({error})") from error
+        finally:
+            response.release()
 
     async def _send(
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> aiohttp.ClientResponse:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False)
+            self._session = aiohttp.ClientSession(
+                connector=self._connector,
+                timeout=TIMEOUT,
+                auto_decompress=False,
+                skip_auto_headers=("Accept-Encoding", "Content-Type"),
+            )
         text = urlencode(query, quote_via=quote, safe="-_.~")
         url = f"{self._url}{quote(path, safe='/-_.~')}{'?' + text if text else ''}"
         signed = sign_headers(
@@ -123,8 +161,8 @@ class RemoteBackend:
 
     async def list_buckets(self) -> list[str]:
         """See Backend."""
-        response = await self._request("GET", "/")
-        return sorted(_texts(await response.read(), "Bucket", "Name"))
+        root = await self._document("GET", "/")
+        return sorted(_text(row, "Name") for row in root.findall(".//{*}Bucket"))
 
     async def put(
         self,
@@ -139,24 +177,22 @@ class RemoteBackend:
     ) -> Version:
         """See Backend. A body over 8 MiB goes as a multipart upload."""
         sent = {name.lower(): value for name, value in headers.items()}
-        sent |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata.items()}
+        sent |= {f"x-amz-meta-{name}": value for name, value in metadata.items()}
         path, parts = f"/{bucket}/{key}", _parts(pieces)
         first = await anext(parts, b"")
         second = await anext(parts, None)
         if second is None:
             response = await self._request("PUT", path, headers={**sent, **_condition(condition)}, body=first)
             response.release()
+            version_id = response.headers.get("x-amz-version-id")
         else:
-            await self._put_parts(path, sent, _condition(condition), _chain(first, second, parts))
-            response = None
-        version_id = response.headers.get("x-amz-version-id") if response is not None else None
+            version_id = await self._put_parts(path, sent, _condition(condition), _chain(first, second, parts))
         return await self.head(bucket, key, version_id)
 
     async def _put_parts(
         self, path: str, sent: dict[str, str], condition: dict[str, str], parts: AsyncIterator[bytes]
-    ) -> None:
-        response = await self._request("POST", path, {"uploads": ""}, headers=sent)
-        (upload,) = _texts(await response.read(), "", "UploadId")
+    ) -> str | None:
+        upload = _text(await self._document("POST", path, {"uploads": ""}, headers=sent), "UploadId")
         try:
             rows, number = [], 0
             async for part in parts:
@@ -168,8 +204,10 @@ class RemoteBackend:
             document = f"<CompleteMultipartUpload>{''.join(rows)}</CompleteMultipartUpload>".encode()
             finished = await self._request("POST", path, {"uploadId": upload}, headers=condition, body=document)
             finished.release()
+            return finished.headers.get("x-amz-version-id")
         except BaseException:
-            await self._request("DELETE", path, {"uploadId": upload})
+            with suppress(errors.EdgeStoreError):  # what went wrong first is what the caller must hear
+                (await self._request("DELETE", path, {"uploadId": upload})).release()
             raise
 
     async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
@@ -177,20 +215,22 @@ class RemoteBackend:
         query = {"versionId": version_id} if version_id else {}
         try:
             response = await self._request("HEAD", f"/{bucket}/{key}", query)
-        except errors.NoSuchKey:
+        except errors.NoSuchKey as error:
             await self._require_bucket(bucket)
+            if version_id:
+                raise errors.NoSuchVersion(f"{key!r} has no version {version_id!r}", key=key) from error
             raise
         response.release()
-        given = response.headers
-        modified = parsedate_to_datetime(given["Last-Modified"])
+        given = {name.lower(): shown_text(wire_text(value)) for name, value in response.headers.items()}
+        modified = parsedate_to_datetime(given["last-modified"])
         return Version(
             key,
             given.get("x-amz-version-id", "null"),
-            given["ETag"].strip('"'),
-            int(given["Content-Length"]),
+            given["etag"].strip('"'),
+            int(given["content-length"]),
             int(modified.timestamp() * 1000),
-            metadata={name[11:]: value for name, value in given.items() if name.lower().startswith("x-amz-meta-")},
-            headers={name: given[name] for name in ("Content-Type", "Content-Encoding") if name in given},
+            metadata={name[11:]: value for name, value in given.items() if name.startswith("x-amz-meta-")},
+            headers={name: given[name.lower()] for name in SYSTEM_HEADERS if name.lower() in given},
         )
 
     async def _require_bucket(self, bucket: str) -> None:
@@ -224,32 +264,47 @@ class RemoteBackend:
 
     async def list_page(self, bucket: str, prefix: str, token: str) -> Page:
         """See Backend."""
-        query = {"list-type": "2", "prefix": prefix, **({"continuation-token": token} if token else {})}
-        root = ElementTree.fromstring(await (await self._request("GET", f"/{bucket}", query)).read())
+        query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+        if token:
+            query["continuation-token"] = token
+        root = await self._document("GET", f"/{bucket}", query)
         found = [_row(row) for row in root if row.tag.endswith("}Contents")]
         return Page(found, _text(root, "NextContinuationToken"))
 
     async def versions_page(self, bucket: str, prefix: str, token: str) -> Page:
         """See Backend."""
         key, _, version = token.rpartition("\n")
-        query = {"versions": "", "prefix": prefix}
+        query = {"versions": "", "prefix": prefix, "encoding-type": "url"}
         if token:
             query |= {"key-marker": key, "version-id-marker": version}
-        root = ElementTree.fromstring(await (await self._request("GET", f"/{bucket}", query)).read())
+        root = await self._document("GET", f"/{bucket}", query)
         found = [_row(row) for row in root if row.tag.endswith(("}Version", "}DeleteMarker"))]
-        truncated = _text(root, "IsTruncated") == "true"
-        return Page(found, f"{_text(root, 'NextKeyMarker')}\n{_text(root, 'NextVersionIdMarker')}" if truncated else "")
+        if _text(root, "IsTruncated") != "true":
+            return Page(found)
+        return Page(found, f"{unquote_plus(_text(root, 'NextKeyMarker'))}\n{_text(root, 'NextVersionIdMarker')}")
 
     async def close(self) -> None:
         """See Backend."""
         if self._session is not None:
             await self._session.close()
+        elif self._connector is not None:
+            await self._connector.close()
 
 
 def _encoded(url: str) -> Any:
     from yarl import URL
 
     return URL(url, encoded=True)
+
+
+def _is_repeatable(method: str, query: dict[str, str], headers: dict[str, str]) -> bool:
+    """Whether asking twice leaves what asking once leaves. A lost answer to a conditional write would come back as a
+    failed condition; completing an upload or writing a delete marker twice differs too."""
+    if method in ("GET", "HEAD"):
+        return True
+    if method == "PUT":
+        return "if-none-match" not in headers and "if-match" not in headers
+    return method == "DELETE" and "uploadId" in query
 
 
 def _condition(condition: Condition) -> dict[str, str]:
@@ -262,7 +317,7 @@ def _condition(condition: Condition) -> dict[str, str]:
 
 def _error(status: int, document: bytes) -> errors.EdgeStoreError:
     code = message = ""
-    if document.startswith(b"<"):
+    with suppress(ElementTree.ParseError, ValueError):  # a proxy may answer in HTML
         root = ElementTree.fromstring(document)
         code, message = root.findtext("Code", ""), root.findtext("Message", "")
     kind = CODES.get(code) or STATUSES.get(status) or (errors.Unavailable if status >= 500 else errors.BadRequest)
@@ -274,16 +329,10 @@ def _text(root: Any, name: str) -> str:
     return (found.text or "") if found is not None else ""
 
 
-def _texts(document: bytes, parent: str, name: str) -> list[str]:
-    root = ElementTree.fromstring(document)
-    rows = root.findall(f".//{{*}}{parent}") if parent else [root]
-    return [_text(row, name) for row in rows]
-
-
 def _row(row: Any) -> Version:
     modified = datetime.fromisoformat(_text(row, "LastModified").replace("Z", "+00:00"))
     return Version(
-        _text(row, "Key"),
+        unquote_plus(_text(row, "Key")),
         _text(row, "VersionId") or "null",
         _text(row, "ETag").strip('"'),
         int(_text(row, "Size") or 0),

@@ -7,6 +7,7 @@ is an error.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -143,7 +144,7 @@ def load_config(folder: str, file: str | None = None) -> Config:
         try:
             with open(path, "rb") as opened:
                 tables = tomllib.load(opened)
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}") from error
     return parse_config(tables, os.environ, path)
 
@@ -161,20 +162,24 @@ def parse_config(tables: Mapping[str, Any], environment: Mapping[str, str], path
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: [{name}] must be a table")
         sections[name] = _section(name, defaults, table, environment, path)
-    return Config(**sections)
+    return _consistent(Config(**sections))
 
 
 def _section(name: str, defaults: Any, table: Mapping[str, Any], environment: Mapping[str, str], path: str) -> Any:
-    known = {setting.name for setting in fields(defaults)}
+    known = {setting.name: getattr(defaults, setting.name) for setting in fields(defaults)}
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{path}: there is no setting {name}.{key}{_nearest(key, known)}")
-        values[key] = _checked(f"{name}.{key}", value, getattr(defaults, key))
-    for key in known:
-        text = environment.get(f"EDGESTORE_{name.upper()}_{key.upper()}")
-        if text is not None:
-            values[key] = _checked(f"{name}.{key}", _parsed(text, getattr(defaults, key)), getattr(defaults, key))
+        values[key] = _checked(f"{name}.{key}", value, known[key])
+    prefix = f"EDGESTORE_{name.upper()}_"
+    for variable, text in environment.items():
+        if variable.startswith(prefix):
+            key = variable.removeprefix(prefix).lower()
+            if key not in known:
+                names = [prefix + setting.upper() for setting in known]
+                raise ConfigError(f"environment: there is no setting {variable}{_nearest(variable, names)}")
+            values[key] = _checked(f"{name}.{key}", _parsed(text, known[key]), known[key])
     return replace(defaults, **values)
 
 
@@ -192,12 +197,49 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         value = float(value)
     if type(value) is not type(default):
         raise ConfigError(f"{name} = {value!r}: it must be {_KINDS[type(default)]}")
-    if isinstance(value, int | float) and value < 0:
-        raise ConfigError(f"{name} = {value!r}: it must not be negative")
+    if not isinstance(value, str):
+        least, most = RANGES.get(name, (1, math.inf) if isinstance(value, int) else (0.001, 1e9))
+        if not least <= value <= most:
+            bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise ConfigError(f"{name} = {value!r}: it must be {bounds}")
     return value
 
 
+def _consistent(config: Config) -> Config:
+    """What one range cannot say. Raises ConfigError."""
+    if config.chunks.pool_read_reserve_bytes >= config.chunks.pool_bytes:
+        raise ConfigError(
+            "chunks.pool_read_reserve_bytes must be smaller than chunks.pool_bytes: uploads need the rest"
+        )
+    if config.http.fast_body_max_bytes > config.http.fast_bodies_max_bytes:
+        raise ConfigError("http.fast_body_max_bytes must not be larger than http.fast_bodies_max_bytes")
+    if config.objects.put_max_bytes > config.objects.object_max_bytes:
+        raise ConfigError("objects.put_max_bytes must not be larger than objects.object_max_bytes")
+    return config
+
+
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
+_MIB = 1024 * 1024
+RANGES: Mapping[str, tuple[float, float]] = {
+    "disk.reserve_bytes": (0, math.inf),
+    "disk.journal_file_bytes": (4 * _MIB, 1024 * _MIB),
+    "disk.segment_bytes": (16 * _MIB, 4096 * _MIB),
+    "disk.segment_dead_ratio": (0.05, 1.0),
+    "disk.reader_threads": (1, 256),
+    "disk.sync_threads": (1, 64),
+    "chunks.pool_bytes": (8 * _MIB, math.inf),
+    "chunks.compression_level": (1, 19),
+    "chunks.compression_saving_min": (0.0, 1.0),
+    "chunks.worker_threads": (1, 256),
+    "chunks.sweep_interval_ms": (1000, math.inf),
+    "objects.parts_max": (1, 10_000),
+    "http.head_max_bytes": (1024, _MIB),
+    "http.fast_body_max_bytes": (0, 4 * _MIB),
+    "http.drain_timeout_s": (0.0, 9.0),
+    "s3.clock_skew_max_s": (1, 86_400),
+    "s3.presign_expiry_max_s": (1, 604_800),
+}
+"""Least and most, where it is not the usual: at least 1 for whole numbers, over 0 for others."""
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

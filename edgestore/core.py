@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Segments, open_identity
+from edgestore.errors import ConfigError, EdgeStoreError
 from edgestore.meta import Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
@@ -85,6 +86,7 @@ class Core:
         self.failed: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self._tasks: list[asyncio.Task[None]] = []
+        self._opened: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
         self.files: Files
         self.lock: Lock
 
@@ -104,30 +106,46 @@ class Core:
         core = cls(config, clock or SystemClock(), metrics)
         core.files = files
         core.lock = files.lock("lock")
+        core._opened.append(("lock", core.lock.release))
         try:
             await core._open(entropy, open_store, root_keys)
-        except BaseException:
-            core.lock.release()
+        except (Exception, asyncio.CancelledError):
+            await core.close()
             raise
         return core
 
     async def _open(self, entropy: Entropy, open_store: OpenStore, root_keys: RootKeys | None) -> None:
+        self._open_disk(entropy, open_store)
+        await self._open_rooms(entropy)
+        self._open_objects(entropy)
+        self.root_keys = await self.tenants.start(self.files, root_keys)
+        housekeeping = asyncio.get_running_loop().create_task(self.reclaimer.run())
+        housekeeping.add_done_callback(_report_end)
+        self._tasks.append(housekeeping)
+
+    def _open_disk(self, entropy: Entropy, open_store: OpenStore) -> None:
         config, files = self.config, self.files
         self.identity = open_identity(files, entropy)
         self.journal = Journal.open(files, "journal", config.disk, entropy, metrics=self.metrics)
+        self._opened.append(("journal", self.journal.close))
         self.catalog_store = open_store(
             files,
             "catalog",
             write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
             cache_bytes=config.meta.catalog_cache_bytes,
         )
+        self._opened.append(("catalog", self.catalog_store.close))
         self.index_store = open_store(
             files,
             "index",
             write_buffer_bytes=config.disk.index_write_buffer_bytes,
             cache_bytes=config.disk.index_cache_bytes,
         )
+        self._opened.append(("index", self.index_store.close))
         self.journal.on_failure = self._fail
+
+    async def _open_rooms(self, entropy: Entropy) -> None:
+        config, files = self.config, self.files
         self.meta = await Meta.open(
             files,
             self.journal,
@@ -139,12 +157,18 @@ class Core:
             node=NODE_NAME,
             metrics=self.metrics,
         )
+        self._opened.append(("meta", self.meta.close))
         self.segments = await Segments.open(
             files, "segments", self.index_store, config.disk, entropy=entropy, metrics=self.metrics
         )
+        self._opened.append(("segments", self._close_segments))
         self.segments.on_failure = self._fail
-        writer: WriterRecord = await self.meta.propose(SITE_TENANT, commands.RegisterWriter(NODE_NAME))
-        self.chunks = ChunkStore(self.segments, files, config.chunks, writer=writer.writer)
+        self.writer: WriterRecord = await self.meta.propose(SITE_TENANT, commands.RegisterWriter(NODE_NAME))
+        self.chunks = ChunkStore(self.segments, files, config.chunks, writer=self.writer.writer)
+        self._opened.append(("chunks", self.chunks.close))
+
+    def _open_objects(self, entropy: Entropy) -> None:
+        config = self.config
         self.metrics.watch("chunks_pool_taken_bytes", lambda: float(self.chunks.pool.taken_bytes))
         pins = Pins(self.clock, config.chunks.pin_ttl_ms)
         self.objects = ObjectService(
@@ -158,10 +182,8 @@ class Core:
             metrics=self.metrics,
         )
         self.tenants = TenantService(self.meta, self.clock, entropy)
-        self.root_keys = await self.tenants.start(files, root_keys)
-        catalog = MetaChunkCatalog(self.meta, writer.writer)
         self.reclaimer = Reclaimer(
-            catalog,
+            MetaChunkCatalog(self.meta, self.writer.writer),
             self.segments,
             pins,
             config.chunks,
@@ -169,7 +191,6 @@ class Core:
             low_water=self.chunks.low_water,
             metrics=self.metrics,
         )
-        self._tasks.append(asyncio.get_running_loop().create_task(self.reclaimer.run()))
 
     @property
     def free_bytes(self) -> int:
@@ -183,26 +204,38 @@ class Core:
             self.meta.fail(error)
             self.on_failure(error)
 
+    async def _close_segments(self) -> None:
+        if self.failed is None:  # after a failure nothing more is written
+            await self.segments.close()
+
     async def close(self) -> None:
-        """Ends the housekeeping, answers what is under way, makes everything durable."""
+        """Ends the housekeeping, answers what is under way, makes everything durable; also after half an `open`.
+
+        A room that does not close well is logged and keeps no other one open: what was acknowledged is safe already.
+        """
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._opened:
+            name, close = self._opened.pop()
             try:
-                await task
-            except asyncio.CancelledError:
-                continue
-        if self.failed is None:
-            await self.meta.close()
-            await self.segments.close()
-            await self.journal.close()
-        self.chunks.close()
-        self.catalog_store.close()
-        self.index_store.close()
-        self.lock.release()
+                closing = close()
+                if closing is not None:
+                    await closing
+            except (EdgeStoreError, OSError) as error:
+                log.warning("close-failed room=%s error=%s", name, error)
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    """Housekeeping runs until it is cancelled; anything else is a fault that must be seen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("housekeeping-ended error=%r", error, exc_info=error)
 
 
 def root_keys_of_environment() -> RootKeys | None:
-    """EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY, where both are set."""
+    """EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY. Raises ConfigError where only one of them is set."""
     access_key, secret_key = os.environ.get("EDGESTORE_ACCESS_KEY", ""), os.environ.get("EDGESTORE_SECRET_KEY", "")
-    return RootKeys(access_key, secret_key) if access_key and secret_key else None
+    if bool(access_key) != bool(secret_key):
+        raise ConfigError("EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY go together: set both, or neither")
+    return RootKeys(access_key, secret_key) if access_key else None

@@ -8,10 +8,10 @@ from edgestore.chunks import IteratorBody
 from edgestore.config import load_config
 from edgestore.core import Core, root_keys_of_environment
 from edgestore.disk import SystemFiles
-from edgestore.errors import Corrupt
+from edgestore.errors import PreconditionFailed
 from edgestore.objects import PutRequest
 from edgestore.records import Condition, ListedVersion, VersionKind, VersionRecord
-from edgestore.store_types import Page, Version
+from edgestore.store_types import Page, Version, shown_text, wire_text
 
 PAGE_KEYS = 1000
 
@@ -58,7 +58,7 @@ class EmbeddedBackend:
     ) -> Version:
         """See Backend."""
         body = IteratorBody(self._core.chunks.pool, pieces, size_bytes)
-        request = PutRequest(bucket, key, headers, metadata, condition=condition)
+        request = PutRequest(bucket, key, _wire(headers), _wire(metadata), condition=condition)
         return _version(key, await self._objects.put(self._root, request, body))
 
     async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
@@ -70,7 +70,7 @@ class EmbeddedBackend:
         reader = await self._objects.open(self._root, bucket, version.key, version.version_id)
         try:
             if reader.record.etag != version.etag:
-                raise Corrupt("the version was replaced while it was read: read the object again")
+                raise PreconditionFailed("the version was replaced while it was read: get the object again")
             async for view in reader.read(offset, length):
                 yield bytes(view)
         finally:
@@ -102,6 +102,10 @@ class EmbeddedBackend:
         await self._core.close()
 
 
+def _wire(values: dict[str, str]) -> dict[str, str]:
+    return {name: wire_text(value) for name, value in values.items()}
+
+
 def _version(key: str, record: VersionRecord) -> Version:
     return Version(
         key,
@@ -109,8 +113,8 @@ def _version(key: str, record: VersionRecord) -> Version:
         record.etag,
         record.size_bytes,
         record.modified_ms,
-        metadata=dict(record.metadata),
-        headers=dict(record.headers),
+        metadata={name: shown_text(value) for name, value in record.metadata.items()},
+        headers={name: shown_text(value) for name, value in record.headers.items()},
     )
 
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgestore.clock import SystemClock, system_entropy
@@ -23,10 +24,13 @@ from edgestore.observe import Metrics
 from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
 from edgestore.protocols.s3 import S3Protocol
+from edgestore.tenants import CREDENTIALS
 
 log = logging.getLogger("edgestore.node")
 
 SOCKET_NAME = "node.sock"
+STOP_LIMIT_S = 9.5
+"""From the signal to the exit: draining and closing together."""
 SWITCH_INTERVAL_S = 0.0005
 """A thread that gives the GIL up gets it back within this: the loop never waits long for a worker."""
 
@@ -47,52 +51,72 @@ class Node:
     def __init__(self, folder: str, config: Config, listen: Listen) -> None:
         self._folder, self._config, self._listen = folder, config, listen
         self._stop: asyncio.Event
+        self._stopped_at: float | None = None
         self._metrics = Metrics()
 
     async def run(self) -> int:
         """Serves until SIGTERM or SIGINT, or until the disk fails. Returns the exit code."""
         self._stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        files = SystemFiles(self._folder)
-        clock = SystemClock()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        tls, root_keys = self._tls(), root_keys_of_environment()
+        credentials = os.path.join(self._folder, CREDENTIALS)
+        is_first = not os.path.exists(credentials)
         core = await Core.open(
-            files, self._config, clock=clock, root_keys=root_keys_of_environment(), metrics=self._metrics
+            SystemFiles(self._folder), self._config, clock=SystemClock(), root_keys=root_keys, metrics=self._metrics
         )
         core.on_failure = lambda error: self._stop.set()
+        if is_first:
+            sys.stderr.write(f"edgestore: the root keys are in {credentials}\n")
+        try:
+            await self._serve(core, tls)
+        finally:
+            await self._close(core)
+        if core.failed is not None:
+            log.critical("node-stopped reason=%s", core.failed)
+            return 1
+        return 0
+
+    async def _serve(self, core: Core, tls: ssl.SSLContext | None) -> None:
+        """Listens until told to stop, then drains."""
         s3 = S3Protocol(
             core.objects,
             core.tenants,
             self._config.s3,
-            clock,
+            core.clock,
             system_entropy,
             limits=self._config.http,
             metrics=self._metrics,
         )
         front = Front(
-            core.chunks.pool, s3.handle, self._config.http, wall_ms=clock.wall_ms, hot=s3, metrics=self._metrics
+            core.chunks.pool, s3.handle, self._config.http, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics
         )
-        admin = Admin(core, self._metrics)
-        front.route("/-/", admin.handle)
-        port = await front.start(self._listen.host, self._listen.port, self._tls())
-        local = _bind_local(self._folder)
-        await front.start_local(local)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        front.route("/-/", Admin(core, self._metrics).handle)
+        port = await front.start(self._listen.host, self._listen.port, tls)
+        path = os.path.join(self._folder, SOCKET_NAME)
+        await front.start_local(_bind_local(self._folder))
         _settle_interpreter()
-        scheme = "https" if self._listen.certificate else "http"
-        sys.stdout.write(f"edgestore ready s3={scheme}://{self._listen.host}:{port}\n")
+        host = f"[{self._listen.host}]" if ":" in self._listen.host else self._listen.host
+        sys.stdout.write(f"edgestore ready s3={'https' if tls else 'http'}://{host}:{port}\n")
         sys.stdout.flush()
-        await self._stop.wait()
-        log.info("node-stopping")
-        await front.drain(self._config.http.drain_timeout_s)
-        await s3.close()
-        await core.close()
-        if os.path.exists(os.path.join(self._folder, SOCKET_NAME)):
-            os.unlink(os.path.join(self._folder, SOCKET_NAME))
-        if core.failed is not None:
-            log.critical("node-stopped reason=%s", core.failed)
-            return 1
-        return 0
+        try:
+            await self._stop.wait()
+            self._stopped_at = asyncio.get_running_loop().time()
+            log.info("node-stopping")
+            await front.drain(self._config.http.drain_timeout_s)
+            await s3.close()
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+    async def _close(self, core: Core) -> None:
+        """Bounded: what was acknowledged is in the journal already, a flush only shortens the next start."""
+        stopped_at = self._stopped_at or asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(stopped_at + STOP_LIMIT_S):
+                await core.close()
+        except TimeoutError:
+            log.warning("close-cut-short limit_s=%s", STOP_LIMIT_S)
 
     def _tls(self) -> ssl.SSLContext | None:
         if not self._listen.certificate:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
+from edgestore.errors import BadRequest
 from edgestore.records import Condition
 
 PIECE_BYTES = 1024 * 1024
 _NO_BODIES: tuple[type, ...] = (str, int, float, dict, type(None))
+
+SYSTEM_HEADERS = (
+    "Content-Type",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Expires",
+)
+"""What is stored with an object and given back with it, as S3 has it."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 BodyInput = bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 
@@ -93,10 +107,48 @@ class Backend(Protocol):
         ...
 
 
+def checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Names in lower case, as they come back. Raises BadRequest for what cannot travel in a header."""
+    for name, value in metadata.items():
+        if not _TOKEN.fullmatch(name):
+            raise BadRequest(f"metadata name {name!r}: letters, digits and !#$%&'*+.^_`|~- only")
+        _require_line(f"metadata {name!r}", value)
+    return {name.lower(): value for name, value in metadata.items()}
+
+
+def checked_headers(headers: dict[str, str]) -> dict[str, str]:
+    """By their usual names. Raises BadRequest for one that is not stored with objects."""
+    usual = {name.lower(): name for name in SYSTEM_HEADERS}
+    for name, value in headers.items():
+        if name.lower() not in usual:
+            raise BadRequest(f"header {name!r} is not stored with objects; these are: {', '.join(SYSTEM_HEADERS)}")
+        _require_line(name, value)
+    return {usual[name.lower()]: value for name, value in headers.items()}
+
+
+def _require_line(name: str, value: str) -> None:
+    if _CONTROL.search(value) or value != value.strip():
+        raise BadRequest(f"{name}: the value must be one line of text without blanks around it")
+
+
+def wire_text(text: str) -> str:
+    """As it is stored and travels: the bytes of its UTF-8, one character each."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def shown_text(text: str) -> str:
+    """The way back; what is no UTF-8 is shown as latin-1."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 def pieces_of(body: BodyInput) -> tuple[AsyncGenerator[bytes, None], int | None]:
     """A body as pieces and its size, None where that is not known. Files and iterators are read in threads."""
     if isinstance(body, bytes | bytearray | memoryview):
-        return _one(bytes(body)), len(bytes(body))
+        data = bytes(body)
+        return _one(data), len(data)
     if isinstance(body, os.PathLike):
         return _file_pieces(os.fspath(body)), os.stat(body).st_size
     if isinstance(body, AsyncIterable):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -46,11 +46,20 @@ class _Loop:
             except StopAsyncIteration:
                 return False, None
 
-        while True:
-            more, value = self.run(take())
-            if not more:
-                return
-            yield value
+        try:
+            while True:
+                more, value = self.run(take())
+                if not more:
+                    return
+                yield value
+        finally:  # also when the reader stops early: what the source holds is freed now
+            if isinstance(source, AsyncGenerator) and not self.is_closed:
+                self.run(source.aclose())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._loop.is_closed()
 
     def close(self) -> None:
         """Ends the thread."""
@@ -147,7 +156,9 @@ class Store:
         self._loop.run(self._inner.delete_bucket(name))
 
     def close(self) -> None:
-        """Makes everything durable and frees the folder or the connections."""
+        """Makes everything durable and frees the folder or the connections. Again: nothing."""
+        if self._loop.is_closed:
+            return
         try:
             self._loop.run(self._inner.close())
         finally:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from edgestore.cli.doctor import examine
 from edgestore.cli.target import Target, run
 from edgestore.config import load_config
-from edgestore.errors import EdgeStoreError
+from edgestore.errors import ConfigError, EdgeStoreError
 from edgestore.observe import start_logging
 
 PIECE_BYTES = 1024 * 1024
@@ -261,6 +261,8 @@ def status(folder: str | None, url: str | None, as_json: bool) -> None:
 def doctor(folder: str, target: str | None, as_json: bool) -> None:
     """Examines a data folder and says what to do; exit code 1 where something is wrong."""
     if target:
+        if not os.path.isdir(folder):
+            raise ConfigError(f"{folder} is no folder: there is nothing to save")
         from edgestore.salvage import Salvage
 
         report = Salvage(folder, Path(target), load_config(folder)).run().row()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from edgestore.config import load_config
+from edgestore.config import Config, load_config
 from edgestore.errors import EdgeStoreError
 from edgestore.kernels import active_kernel
 
@@ -32,7 +32,8 @@ class Check:
 
 def examine(folder: str) -> list[Check]:
     """Looks without changing anything."""
-    return [*_folder(folder), _space(folder), _clock(), _kernels(), _settings(folder)]
+    config, settings = _settings(folder)
+    return [*_folder(folder), _space(folder, config), _clock(), _kernels(), settings]
 
 
 def _folder(folder: str) -> Iterator[Check]:
@@ -42,6 +43,8 @@ def _folder(folder: str) -> Iterator[Check]:
     missing = [
         name for name in ("journal", "segments", "index", "catalog") if not os.path.isdir(os.path.join(folder, name))
     ]
+    if not os.path.isfile(os.path.join(folder, "identity")):
+        missing.append("identity")
     writable = os.access(folder, os.W_OK)
     found = f"missing: {', '.join(missing)}" if missing else "complete" if writable else "not writable"
     advice = "restore the missing folders from a copy, or save what is left with --salvage" if missing else ""
@@ -59,10 +62,12 @@ def _folder(folder: str) -> Iterator[Check]:
         )
 
 
-def _space(folder: str) -> Check:
-    existing = folder if os.path.isdir(folder) else os.path.dirname(os.path.abspath(folder)) or "/"
+def _space(folder: str, config: Config) -> Check:
+    existing = os.path.abspath(folder)
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
     free = shutil.disk_usage(existing).free
-    reserve = load_config(folder).disk.reserve_bytes
+    reserve = config.disk.reserve_bytes
     ok = free > 2 * reserve
     advice = "" if ok else f"free some space: below {reserve} bytes writes are refused; deleting objects works"
     return Check("disk space", ok, f"{free} bytes free, {reserve} reserved", advice)
@@ -81,11 +86,11 @@ def _kernels() -> Check:
     return Check("kernels", ok, f"{active_kernel} on Python {sys.version.split()[0]}", advice)
 
 
-def _settings(folder: str) -> Check:
+def _settings(folder: str) -> tuple[Config, Check]:
+    """The settings, the usual ones where they do not read."""
     try:
-        load_config(folder)
+        config = load_config(folder)
     except EdgeStoreError as error:
-        return Check("settings", False, str(error), "mend config.toml")
-    return Check(
-        "settings", True, "config.toml reads" if os.path.exists(os.path.join(folder, "config.toml")) else "defaults"
-    )
+        return Config(), Check("settings", False, str(error), "mend config.toml or the variable")
+    found = "config.toml reads" if os.path.exists(os.path.join(folder, "config.toml")) else "defaults"
+    return config, Check("settings", True, found)

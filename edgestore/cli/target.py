@@ -10,17 +10,21 @@ import tomllib
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
+from yarl import URL
 
-from edgestore.aio import Store, connect
+from edgestore.aio import Store
+from edgestore.client import RemoteBackend
 from edgestore.clock import SystemClock
 from edgestore.embedded import EmbeddedBackend
 from edgestore.errors import ConfigError, EdgeStoreError, InUse, Unavailable
 from edgestore.security import sign_headers
 
 SOCKET_NAME = "node.sock"
+ADMIN_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
+DEFAULT_REGION = "us-east-1"
 
 
 class Target(Protocol):
@@ -39,24 +43,17 @@ class Target(Protocol):
 class NodeTarget:
     """A running node, over its socket or its endpoint."""
 
-    def __init__(self, url: str, keys: tuple[str, str], connector: aiohttp.BaseConnector | None) -> None:
-        self._url, self._keys, self._connector = url.rstrip("/"), keys, connector
-        self._store: Store | None = None
-
-    @property
-    def store(self) -> Store:
-        """See Target."""
-        if self._store is None:
-            self._store = connect(self._url, access_key=self._keys[0], secret_key=self._keys[1])
-            if self._connector is not None:
-                backend: Any = self._store._backend
-                backend._session = aiohttp.ClientSession(connector=self._connector, auto_decompress=False)
-        return self._store
+    def __init__(
+        self, url: str, keys: tuple[str, str], region: str, connector: aiohttp.UnixConnector | None = None
+    ) -> None:
+        self._url, self._keys, self._region, self._connector = url.rstrip("/"), keys, region, connector
+        backend = RemoteBackend(self._url, *keys, region=region, connector=connector)
+        self.store = Store(backend)
 
     async def ask(self, method: str, name: str, question: dict[str, str]) -> Any:
         """See Target."""
         body = json.dumps(question).encode() if method == "PUT" else b""
-        query = f"?{urlencode(question)}" if question and method != "PUT" else ""
+        query = f"?{urlencode(question, quote_via=quote)}" if question and method != "PUT" else ""
         url = f"{self._url}/-/admin/v1/{name}{query}"
         headers = sign_headers(
             method,
@@ -64,23 +61,32 @@ class NodeTarget:
             {},
             access_key=self._keys[0],
             secret_key=self._keys[1],
-            region="us-east-1",
+            region=self._region,
             now_ms=SystemClock().wall_ms(),
             payload=hashlib.sha256(body).hexdigest(),
         )
-        session: Any = None
         try:
-            session = aiohttp.ClientSession(connector=self._connector, connector_owner=self._connector is None)
-            async with session.request(method, url, headers=headers, data=body or None) as response:
-                document = await response.json(content_type=None)
-                if response.status != 200:
-                    raise EdgeStoreError(document.get("message", f"the node answered {response.status}"))
-                return document
-        except aiohttp.ClientError as error:
+            async with (
+                aiohttp.ClientSession(
+                    connector=self._connector, connector_owner=self._connector is None, timeout=ADMIN_TIMEOUT
+                ) as session,
+                session.request(method, URL(url, encoded=True), headers=headers, data=body or None) as response,
+            ):
+                return _answer(self._url, response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"{self._url} does not answer: {error}") from error
-        finally:
-            if session is not None:
-                await session.close()
+
+
+def _answer(url: str, status: int, data: bytes) -> Any:
+    """The document of an answer. Raises EdgeStoreError with what the node said."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise Unavailable(f"{url} answered {status} with no JSON: is it the S3 endpoint of a node?") from error
+    if status == 200:
+        return document
+    message = document.get("message") if isinstance(document, dict) else None
+    raise EdgeStoreError(message or f"{url} answered {status}")
 
 
 class FolderTarget:
@@ -116,7 +122,7 @@ async def open_target(folder: str | None, url: str | None):  # type: ignore[no-u
         keys = os.environ.get("EDGESTORE_ACCESS_KEY", ""), os.environ.get("EDGESTORE_SECRET_KEY", "")
         if not all(keys):
             raise ConfigError("--node needs the root keys in EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY")
-        node = NodeTarget(url, keys, None)
+        node = NodeTarget(url, keys, os.environ.get("EDGESTORE_S3_REGION", DEFAULT_REGION))
         try:
             yield node
         finally:
@@ -156,7 +162,10 @@ async def _running(folder: str) -> NodeTarget | None:
         os.close(descriptor)
         return None
     writer.close()
-    return NodeTarget("http://localhost", read_keys(folder), aiohttp.UnixConnector(path=short))
+    keys, connector = read_keys(folder), aiohttp.UnixConnector(path=short)
+    node = NodeTarget("http://localhost", keys, DEFAULT_REGION, connector)
+    region = (await node.ask("GET", "status", {})).get("region", DEFAULT_REGION)
+    return node if region == DEFAULT_REGION else NodeTarget("http://localhost", keys, region, connector)
 
 
 def run(folder: str | None, url: str | None, work: Callable[[Any], Awaitable[Any]]) -> Any:

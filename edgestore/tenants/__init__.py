@@ -1,5 +1,5 @@
 """Owners and their access keys; the root key pair of a data folder."""
 
-from edgestore.tenants.service import RootKeys, TenantService
+from edgestore.tenants.service import CREDENTIALS, RootKeys, TenantService
 
-__all__ = ["RootKeys", "TenantService"]
+__all__ = ["CREDENTIALS", "RootKeys", "TenantService"]

@@ -5,18 +5,21 @@ Rule: the root key pair is made once; another one at a later start is refused, n
 
 from __future__ import annotations
 
+import asyncio
 import tomllib
 from dataclasses import dataclass
 
 from edgestore.catalog import commands
 from edgestore.clock import Clock, Entropy
 from edgestore.disk import Files
-from edgestore.errors import BadRequest, ConfigError, NoSuchAccessKey
+from edgestore.errors import AccessKeyExists, BadRequest, ConfigError, NoSuchAccessKey
 from edgestore.meta import Meta
 from edgestore.records import ROOT_TENANT, SITE_TENANT, KeyRecord, Principal, TenantRecord
 
 CREDENTIALS = "credentials.toml"
 ACCESS_KEY_MAX = 128
+SECRET_KEY_MAX = 128
+SECRET_KEY_MIN = 8
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -35,31 +38,48 @@ class TenantService:
         self._meta, self._clock, self._entropy = meta, clock, entropy
         self._owners: dict[int, TenantRecord] = {}
         self._keys: dict[str, tuple[Principal, str]] = {}
+        self._root_key = ""
+        self._changes = asyncio.Lock()  # two first keys of one new owner must not make two owners
 
     async def start(self, files: Files, given: RootKeys | None) -> RootKeys:
         """Makes or checks the root key pair and loads all keys. Raises ConfigError for another pair than the
-        folder's."""
+        folder's.
+
+        The file is written before the catalog knows the pair: a crash between the two never makes a second one.
+        """
         self._load()
-        kept = _read_credentials(files)
-        if kept is not None:
-            if given is not None and given != kept:
-                raise ConfigError(
-                    "EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY are not the root keys of this data folder: unset "
-                    f"them, or set them to those in {CREDENTIALS}"
-                )
-            root = kept
-        else:
-            root = given or RootKeys("ES" + self._text(18), self._text(40))
-        if root.access_key not in self._keys:
-            owner = commands.PutTenant(ROOT_TENANT, self._entropy(32).hex(), "root")
-            if ROOT_TENANT not in self._owners:
-                await self._meta.propose(SITE_TENANT, owner)
-            await self._put_key(root.access_key, root.secret_key, ROOT_TENANT)
+        kept, known = _read_credentials(files), self._root_pairs()
+        root = self._choose_root(kept, known, given)
         if kept is None:
-            text = f'access_key = "{root.access_key}"\nsecret_key = "{root.secret_key}"\n'
+            text = f"access_key = {_toml_text(root.access_key)}\nsecret_key = {_toml_text(root.secret_key)}\n"
             files.replace(CREDENTIALS, text.encode(), mode=0o600)
-        self._load()
+        if not known:
+            if ROOT_TENANT not in self._owners:
+                await self._meta.propose(SITE_TENANT, commands.PutTenant(ROOT_TENANT, self._entropy(32).hex(), "root"))
+            await self._put_key(root.access_key, root.secret_key, ROOT_TENANT)
+            self._load()
+        self._root_key = root.access_key
         return root
+
+    def _root_pairs(self) -> list[RootKeys]:
+        """The root keys that the catalog holds, the first one first."""
+        held = sorted(self._meta.state.access_keys(), key=lambda key: key.created_ms)
+        return [RootKeys(key.access_key, key.secret_key) for key in held if key.tenant_id == ROOT_TENANT]
+
+    def _choose_root(self, kept: RootKeys | None, known: list[RootKeys], given: RootKeys | None) -> RootKeys:
+        if kept is not None and known and kept not in known:
+            raise ConfigError(f"{CREDENTIALS} holds other keys than the catalog: remove it to have it written again")
+        root = kept or (known[0] if known else None)
+        if root is not None and given is not None and given != root:
+            raise ConfigError(
+                "EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY are not the root keys of this data folder: unset "
+                f"them, or set them to those in {CREDENTIALS}"
+            )
+        if root is not None:
+            return root
+        if given is not None and (problem := _problem(given.access_key, given.secret_key)):
+            raise ConfigError(f"EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY: {problem}")
+        return given or RootKeys("ES" + self._text(18), self._text(40))
 
     def _text(self, length: int) -> str:
         return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in self._entropy(length))
@@ -94,15 +114,18 @@ class TenantService:
         if not name or len(name) > 64 or any(ord(c) < 32 for c in name):
             raise BadRequest("an owner's name has 1 to 64 printable characters")
         access_key, secret_key = access_key or "ES" + self._text(18), secret_key or self._text(40)
-        usable = access_key.isascii() and access_key.isprintable() and "/" not in access_key and " " not in access_key
-        if not usable or not 3 <= len(access_key) <= ACCESS_KEY_MAX or len(secret_key) < 8:
-            raise BadRequest("an access key has 3 to 128 printable characters without '/', a secret key at least 8")
-        owner = next((found for found in self._owners.values() if found.name == name), None)
-        if owner is None:
-            command = commands.PutTenant(0, canonical_id or self._entropy(32).hex(), name, email)
-            owner = await self._meta.propose(SITE_TENANT, command)
-        record = await self._put_key(access_key, secret_key, owner.tenant_id)
-        self._load()
+        if problem := _problem(access_key, secret_key):
+            raise BadRequest(problem)
+        async with self._changes:
+            taken = self._keys.get(access_key)
+            if taken is not None and (taken[0].name, taken[1]) != (name, secret_key):
+                raise AccessKeyExists(f"the access key {access_key!r} is taken", access_key=access_key)
+            owner = next((found for found in self._owners.values() if found.name == name), None)
+            if owner is None:
+                command = commands.PutTenant(0, canonical_id or self._entropy(32).hex(), name, email)
+                owner = await self._meta.propose(SITE_TENANT, command)
+            record = await self._put_key(access_key, secret_key, owner.tenant_id)
+            self._load()
         return record
 
     async def _put_key(self, access_key: str, secret_key: str, tenant_id: int) -> KeyRecord:
@@ -115,14 +138,29 @@ class TenantService:
         found = self._keys.get(access_key)
         if found is None:
             raise NoSuchAccessKey(f"there is no access key {access_key!r}", access_key=access_key)
-        if found[0].is_root:
-            raise BadRequest("the root key pair cannot be deleted")
+        if access_key == self._root_key:
+            raise BadRequest("the root key pair of the data folder cannot be deleted")
         await self._meta.propose(found[0].tenant_id, commands.DeleteKey(access_key))
         self._load()
 
     def list_keys(self) -> list[tuple[KeyRecord, TenantRecord]]:
         """All keys with their owners."""
         return [(key, self.owner(key.tenant_id)) for key in self._meta.state.access_keys()]
+
+
+def _problem(access_key: str, secret_key: str) -> str:
+    """What is wrong with a key pair; empty for nothing. Both travel in headers and stand in TOML."""
+    usable = access_key.isascii() and access_key.isprintable() and not set(access_key) & set('/ ,="\\')
+    if not usable or not 3 <= len(access_key) <= ACCESS_KEY_MAX:
+        return f'an access key has 3 to {ACCESS_KEY_MAX} printable ASCII characters without space / , = " \\'
+    if not secret_key.isprintable() or not SECRET_KEY_MIN <= len(secret_key) <= SECRET_KEY_MAX:
+        return f"a secret key has {SECRET_KEY_MIN} to {SECRET_KEY_MAX} printable characters"
+    return ""
+
+
+def _toml_text(value: str) -> str:
+    """A basic string of TOML."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _read_credentials(files: Files) -> RootKeys | None:

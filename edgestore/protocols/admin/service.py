@@ -5,6 +5,8 @@ Rule: one table of routes; documents are JSON; errors are `{"error": class, "mes
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -14,7 +16,7 @@ from edgestore.chunks import Body
 from edgestore.clock import Clock
 from edgestore.config import Config
 from edgestore.consensus import ConsensusStatus
-from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFound, Unavailable
+from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFound, TooLarge, Unavailable
 from edgestore.kernels import active_kernel
 from edgestore.objects import ObjectService
 from edgestore.observe import Metrics
@@ -101,9 +103,11 @@ class Admin:
         prefix, _, name = head.path.rpartition("/")
         if prefix != "/-/admin/v1":
             raise NotFound(f"nothing answers at {head.path}")
-        self._check_root(head)
-        question = dict(parse_qsl(head.query, keep_blank_values=True))
-        question.update(await _read_document(body))
+        signed = self._check_root(head)
+        data = await _read_all(body)
+        if signed is not None and not hmac.compare_digest(hashlib.sha256(data).digest(), signed):
+            raise Denied("the body is not the one that was signed")
+        question = dict(parse_qsl(head.query, keep_blank_values=True)) | _document_of(data)
         return _document(200, await self.ask(head.method, name, question))
 
     async def ask(self, method: str, name: str, question: Question) -> Any:
@@ -113,10 +117,10 @@ class Admin:
             raise NotFound(f"there is no {method} {name}")
         return await handler(question)
 
-    def _check_root(self, head: RequestHead) -> None:
-        """The local socket is trusted by its mode; all others sign with root keys."""
+    def _check_root(self, head: RequestHead) -> bytes | None:
+        """The SHA-256 of the body that was signed with root keys; None on the local socket, trusted by its mode."""
         if head.is_local:
-            return
+            return None
         if "authorization" not in head.headers:
             raise Denied("sign the request with the root keys")
         verified = verify_request(
@@ -128,6 +132,9 @@ class Admin:
         found = self._core.tenants.principal_for(verified.access_key)
         if found is None or not found[0].is_root:
             raise Denied("only the root keys may administer")
+        if verified.payload_sha256 is None:
+            raise Denied("sign the body too: x-amz-content-sha256 must be its SHA-256")
+        return verified.payload_sha256
 
     async def _status(self, _: Question) -> Any:
         status = self._core.meta.status()
@@ -138,6 +145,7 @@ class Admin:
             "last_index": status.last_index,
             "free_bytes": self._core.free_bytes,
             "kernel": active_kernel,
+            "region": self._core.config.s3.region,
             "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),
         }
 
@@ -189,18 +197,22 @@ def _field(question: Question, name: str) -> str:
     return question[name]
 
 
-async def _read_document(body: Body) -> Question:
+async def _read_all(body: Body) -> bytes:
     data = b""
     while (unit := await body.next_unit()) is not None:
         data += bytes(unit.view)
         unit.release()
         if len(data) > DOCUMENT_MAX_BYTES:
-            raise BadRequest("the document is too large")
+            raise TooLarge("the document is too large", limit_bytes=DOCUMENT_MAX_BYTES)
+    return data
+
+
+def _document_of(data: bytes) -> Question:
     if not data:
         return {}
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the document is no JSON: {error}") from error
     if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
         raise BadRequest("the document must be an object of strings")

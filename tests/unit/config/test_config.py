@@ -27,7 +27,7 @@ def test_environment_over_file_over_defaults() -> None:
         ({"disk": {"segment_byte": 1}}, "did you mean 'segment_bytes'"),
         ({"disk": {"segment_bytes": "many"}}, "a whole number"),
         ({"disk": {"segment_bytes": True}}, "a whole number"),
-        ({"disk": {"segment_bytes": -1}}, "not be negative"),
+        ({"disk": {"segment_bytes": -1}}, "must be from 16777216 to"),
         ({"s3": {"region": 5}}, "a text"),
         ({"disk": 5}, "must be a table"),
     ],
