@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+
+import msgspec
 
 from edgestore.chunks import ChunkStore, Pin
 from edgestore.errors import Corrupt
 from edgestore.records import ChunkRef, ExtentRecord, VersionRecord
 
 
-@dataclass(frozen=True, slots=True)
-class SmallObject:
+class SmallObject(msgspec.Struct, frozen=True, gc=False):
     """A version and all its bytes."""
 
     record: VersionRecord

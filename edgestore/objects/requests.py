@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from edgestore.records import Checksum, ChecksumType, Condition, VersionRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True, gc=False):
     """What the request promises about its plain bytes. `algorithms`: checksums to compute and keep beside
     `checksums`."""
 
@@ -18,21 +17,19 @@ class Expected:
     algorithms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PutRequest:
+class PutRequest(msgspec.Struct, frozen=True, gc=False):
     """A new current version. `headers`: system headers by their usual names (`Content-Type`)."""
 
     bucket: str
     key: str
-    headers: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
     storage_class: str = "STANDARD"
     condition: Condition = None
-    expected: Expected = field(default_factory=Expected)
+    expected: Expected = msgspec.field(default_factory=Expected)
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRequest:
+class CopyRequest(msgspec.Struct, frozen=True, gc=False):
     """A copy of `source`, which the caller has read and judged. `headers`/`metadata` None: those of the source."""
 
     source_bucket: str
@@ -47,32 +44,29 @@ class CopyRequest:
     condition: Condition = None
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRequest:
+class UploadRequest(msgspec.Struct, frozen=True, gc=False):
     """A multipart upload to begin."""
 
     bucket: str
     key: str
-    headers: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
     storage_class: str = "STANDARD"
     checksum_algorithm: str = ""
     checksum_type: ChecksumType = ChecksumType.COMPOSITE
 
 
-@dataclass(frozen=True, slots=True)
-class PartRequest:
+class PartRequest(msgspec.Struct, frozen=True, gc=False):
     """One part, 1..10,000."""
 
     bucket: str
     key: str
     upload_id: str
     number: int
-    expected: Expected = field(default_factory=Expected)
+    expected: Expected = msgspec.field(default_factory=Expected)
 
 
-@dataclass(frozen=True, slots=True)
-class CopyPartRequest:
+class CopyPartRequest(msgspec.Struct, frozen=True, gc=False):
     """A part made of bytes [offset, offset + length) of an object."""
 
     source_bucket: str
@@ -86,8 +80,7 @@ class CopyPartRequest:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class NamedPart:
+class NamedPart(msgspec.Struct, frozen=True, gc=False):
     """A part as a completion names it."""
 
     number: int
@@ -95,8 +88,7 @@ class NamedPart:
     checksums: tuple[Checksum, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CompleteRequest:
+class CompleteRequest(msgspec.Struct, frozen=True, gc=False):
     """The completion of an upload. `checksums`, `checksum_type`, `size_bytes`: what the caller expects of the whole."""
 
     bucket: str

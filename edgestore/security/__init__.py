@@ -2,7 +2,7 @@
 
 from edgestore.security.chunked import ChunkedDecoder
 from edgestore.security.signer import presign_url, sign_headers
-from edgestore.security.sigv4 import SignedRequest, SigningLimits, Verified, verify_request
+from edgestore.security.sigv4 import SignedRequest, SigningLimits, Verified, read_plain_presign, verify_request
 
 __all__ = [
     "ChunkedDecoder",
@@ -10,6 +10,7 @@ __all__ = [
     "SigningLimits",
     "Verified",
     "presign_url",
+    "read_plain_presign",
     "sign_headers",
     "verify_request",
 ]

@@ -14,10 +14,11 @@ from email.utils import parsedate_tz
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import msgspec
+
 from edgestore.errors import BadRequest, Denied, InvalidCredentials
 from edgestore.security.canonical import (
     ALGORITHM,
-    Pairs,
     canonical_headers,
     canonical_path,
     canonical_query,
@@ -42,6 +43,13 @@ _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^,= ]+), ?SignedHeaders=([^,= ]+), ?Signature=([0-9a-f]{64})", re.ASCII
 )
 _HEX_64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# A pre-signed query with nothing else in it, as SDKs write it: it is canonical and in order as it stands.
+_PLAIN_PRESIGN = re.compile(
+    r"(X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=([A-Za-z0-9\-._~]++(?:%2F[A-Za-z0-9\-._~]++)++)"
+    r"&X-Amz-Date=([0-9]{8}T[0-9]{6}Z)&X-Amz-Expires=([0-9]{1,9})&X-Amz-SignedHeaders=([a-z0-9\-]++(?:%3B[a-z0-9\-]++)*+))"
+    r"&X-Amz-Signature=([0-9a-f]{64})",
+    re.ASCII,
+)
 _CACHED_MAX = 1024
 _CACHED_TEXT_MAX = 512
 _times: dict[str, int] = {}
@@ -64,7 +72,7 @@ class SigningLimits(NamedTuple):
     presign_expiry_max_s: int = 604_800
 
 
-class Verified(NamedTuple):
+class Verified(msgspec.Struct, frozen=True, gc=False):
     """A request whose signature holds. `payload`: what x-amz-content-sha256 says, or UNSIGNED-PAYLOAD."""
 
     access_key: str
@@ -85,15 +93,29 @@ class Verified(NamedTuple):
         return self.payload in STREAMING
 
 
-class _Claim(NamedTuple):
-    """What the request says of its signature. `pairs`: the query that was signed; `error`: S3's code for its form."""
+class Presign(msgspec.Struct, frozen=True, gc=False):
+    """The signature of a pre-signed query. `query`: what was signed of it, canonical; `payload`: None where it is
+    not named.
+    """
+
+    query: str
+    credential: str
+    timestamp: str
+    expires: str
+    signed_headers: str
+    signature: str
+    payload: str | None = None
+
+
+class _Claim(msgspec.Struct, frozen=True, gc=False):
+    """What the request says of its signature. `query`: canonical; `error`: S3's code for its form."""
 
     credential: str
     signed_headers: str
     signature: str
     timestamp: str
     payload: str
-    pairs: Pairs
+    query: str
     error: str
 
 
@@ -107,30 +129,34 @@ def verify_request(
     region: str,
     lookup: Callable[[str], str | None],
     limits: SigningLimits = _LIMITS,
+    presign: Presign | None = None,
 ) -> Verified:
-    """Raises InvalidCredentials (`reason` is S3's code), Denied, or BadRequest. `lookup`: access key to secret."""
-    method, raw_path, raw_query, headers = request
-    pairs = raw_pairs(raw_query) if raw_query else []
+    """Raises InvalidCredentials (`reason` is S3's code), Denied, or BadRequest. `lookup`: access key to secret;
+    `presign`: what `read_plain_presign` found in the query, where the caller has asked it.
+    """
+    headers = request.headers
     if "authorization" in headers:
-        claim = _from_header(headers, pairs)
+        claim = _from_header(headers, request.raw_query)
         if abs(now_ms - _epoch_ms(claim.timestamp)) > limits.clock_skew_max_s * 1000:
             raise InvalidCredentials(
                 "the request's time differs too much from the server's: set the clock", reason="RequestTimeTooSkewed"
             )
     else:
-        claim = _from_query(headers, pairs, now_ms, limits)
+        presign = presign or read_plain_presign(request.raw_query) or _read_presign(request.raw_query)
+        claim = _from_query(headers, presign, now_ms, limits)
     access_key, day, scope = _scope(claim, region)
     _check_signed(headers, claim.signed_headers)
     secret = lookup(access_key)
     if secret is None:
         raise InvalidCredentials("the access key does not exist", reason="InvalidAccessKeyId", access_key=access_key)
     key = signing_key(secret, day, region)
-    query = canonical_query(claim.pairs) if claim.pairs else ""
+    signed_headers = claim.signed_headers
     try:
-        lines = canonical_headers(headers, claim.signed_headers.split(";"))
+        lines = canonical_headers(headers, signed_headers.split(";"))
     except KeyError as error:
         raise _mismatch(access_key) from error
-    canonical = f"{method}\n{canonical_path(raw_path)}\n{query}\n{lines}\n{claim.signed_headers}\n{claim.payload}"
+    path = canonical_path(request.raw_path)
+    canonical = f"{request.method}\n{path}\n{claim.query}\n{lines}\n{signed_headers}\n{claim.payload}"
     expected = signature(key, claim.timestamp, scope, canonical.encode("latin-1", "replace"))
     if not hmac.compare_digest(expected, claim.signature):
         raise _mismatch(access_key)
@@ -152,16 +178,20 @@ def _malformed(code: str) -> InvalidCredentials:
 # --- the header form --------------------------------------------------------------------------------------
 
 
-def _from_header(headers: Mapping[str, str], pairs: Pairs) -> _Claim:
-    for name, _ in pairs:
-        if name == "X-Amz-Signature" or name == "X-Amz-Algorithm":
-            raise BadRequest("only one way of signing a request is allowed", code="InvalidArgument")
+def _from_header(headers: Mapping[str, str], raw_query: str) -> _Claim:
+    query = ""
+    if raw_query:
+        pairs = raw_pairs(raw_query)
+        for name, _ in pairs:
+            if name == "X-Amz-Signature" or name == "X-Amz-Algorithm":
+                raise BadRequest("only one way of signing a request is allowed", code="InvalidArgument")
+        query = canonical_query(pairs)
     credential, signed_headers, claimed = _authorization(headers["authorization"])
     payload = headers.get("x-amz-content-sha256")
     if payload is None:
         raise BadRequest("Missing required header for this request: x-amz-content-sha256", code="InvalidRequest")
     _check_payload(payload)
-    return _Claim(credential, signed_headers, claimed, _header_time(headers), payload, pairs, _HEADER_ERROR)
+    return _Claim(credential, signed_headers, claimed, _header_time(headers), payload, query, _HEADER_ERROR)
 
 
 def _authorization(value: str) -> tuple[str, str, str]:
@@ -186,7 +216,7 @@ def _authorization(value: str) -> tuple[str, str, str]:
 def _header_time(headers: Mapping[str, str]) -> str:
     """x-amz-date, else Date. A request without either could be replayed for ever."""
     given = headers.get("x-amz-date")
-    if given is not None and is_timestamp(given):
+    if given is not None and (given in _times or is_timestamp(given)):
         return given
     parsed = parsedate_tz(headers.get("date", ""))
     if given is None and parsed is not None:
@@ -214,7 +244,15 @@ def _epoch_ms(timestamp: str) -> int:
 # --- the pre-signed form ----------------------------------------------------------------------------------
 
 
-def _from_query(headers: Mapping[str, str], pairs: Pairs, now_ms: int, limits: SigningLimits) -> _Claim:
+def read_plain_presign(raw_query: str) -> Presign | None:
+    """The signature of a query that holds nothing else and stands as SDKs write it; None for all others."""
+    found = _PLAIN_PRESIGN.fullmatch(raw_query)
+    return None if found is None else Presign(*found.groups())
+
+
+def _read_presign(raw_query: str) -> Presign:
+    """The signature of any pre-signed query."""
+    pairs = raw_pairs(raw_query) if raw_query else []
     given = dict(pairs)
     if len(given) != len(pairs):
         raise BadRequest("a query parameter appears twice", code="InvalidArgument")
@@ -225,11 +263,19 @@ def _from_query(headers: Mapping[str, str], pairs: Pairs, now_ms: int, limits: S
         raise _malformed(_QUERY_ERROR) from error
     if algorithm != ALGORITHM or not claimed or not is_timestamp(timestamp):
         raise _malformed(_QUERY_ERROR)
-    _check_expiry(expires, timestamp, now_ms, limits)
-    payload = headers.get("x-amz-content-sha256") or given.get("X-Amz-Content-Sha256", UNSIGNED)
-    _check_payload(payload)
     pairs.remove(("X-Amz-Signature", claimed))
-    return _Claim(_decoded(credential), _decoded(signed_headers), claimed, timestamp, payload, pairs, _QUERY_ERROR)
+    payload = given.get("X-Amz-Content-Sha256")
+    return Presign(canonical_query(pairs), credential, timestamp, expires, signed_headers, claimed, payload)
+
+
+def _from_query(headers: Mapping[str, str], presign: Presign, now_ms: int, limits: SigningLimits) -> _Claim:
+    _check_expiry(presign.expires, presign.timestamp, now_ms, limits)
+    payload = headers.get("x-amz-content-sha256") or (UNSIGNED if presign.payload is None else presign.payload)
+    _check_payload(payload)
+    credential, signed_headers = _decoded(presign.credential), _decoded(presign.signed_headers)
+    return _Claim(
+        credential, signed_headers, presign.signature, presign.timestamp, payload, presign.query, _QUERY_ERROR
+    )
 
 
 def _decoded(text: str) -> str:

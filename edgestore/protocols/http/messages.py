@@ -13,6 +13,8 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Protocol
 
+import msgspec
+
 from edgestore.chunks import Body
 
 SERVER = "edgestore"
@@ -57,8 +59,7 @@ class BodyStream:
     close: Callable[[], None] = lambda: None
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """An answer. Content-Length is added here, unless the handler of a HEAD request gave it. Values are latin-1."""
 
     status: int

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgestore.clock import Clock
 from edgestore.errors import EdgeStoreError
 from edgestore.protocols.http import RequestHead, Response
@@ -33,8 +35,7 @@ class Services:
     document_max_bytes: int
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, gc=False):
     """One request after its signature was checked. `headers` and `query` are lower-case and decoded once."""
 
     services: Services

@@ -6,7 +6,8 @@ Rule: one function (`select`) decides status, headers and bytes, for the fast la
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+
+import msgspec
 
 from edgestore.objects import Body, ObjectReader
 from edgestore.protocols.http import BodyStream, Response
@@ -20,7 +21,7 @@ from edgestore.records import Checksum, ChecksumType, PartSpan, VersionRecord
 ATTRIBUTES = frozenset(("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"))
 
 
-class Selection(NamedTuple):
+class Selection(msgspec.Struct, frozen=True, gc=False):
     """What a read answers: status, headers, and which bytes (none for 304)."""
 
     status: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import HttpConfig, S3Config
@@ -23,7 +23,7 @@ from edgestore.protocols.s3.operations import Operation, find_operation
 from edgestore.protocols.s3.owners import require_expected_owner
 from edgestore.protocols.s3.unsupported import refuse_unsupported_headers
 from edgestore.protocols.s3.xml import XML_TYPE
-from edgestore.security import SignedRequest, SigningLimits, verify_request
+from edgestore.security import SignedRequest, SigningLimits, read_plain_presign, verify_request
 
 if TYPE_CHECKING:
     from edgestore.objects import ObjectService
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edgestore.s3")
 
 _NO_QUERY: Mapping[str, str] = {}
-
-
-class Admitted(NamedTuple):
-    """A request that passed the signature check, and its row of the table."""
-
-    call: Call
-    operation: Operation
 
 
 class S3Protocol:
@@ -140,11 +133,18 @@ class S3Protocol:
             return True
         return bool(self._config.domain) and len(path) > 1
 
-    def _admit(self, head: RequestHead) -> Admitted:
+    def _admit(self, head: RequestHead) -> tuple[Call, Operation]:
+        """A request that passed the signature check, and its row of the table. Raises what refuses it."""
         headers: Mapping[str, str] = head.headers
         address = addressing.resolve(head.path, headers.get("host", ""), self._config.domain)
-        query = addressing.parse_query(head.query) if head.query else _NO_QUERY
-        if "authorization" not in headers and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
+        has_header = "authorization" in headers
+        presign, query = None, _NO_QUERY
+        if head.query:
+            if not has_header:
+                presign = read_plain_presign(head.query)
+            if presign is None:
+                query = addressing.parse_query(head.query)
+        if not has_header and presign is None and "X-Amz-Signature" not in query and "X-Amz-Algorithm" not in query:
             raise _unsigned(head, query)
         verified = verify_request(
             SignedRequest(head.method, head.path, head.query, headers),
@@ -152,11 +152,12 @@ class S3Protocol:
             region=self._config.region,
             lookup=self._secret,
             limits=self._signing_limits,
+            presign=presign,
         )
         found = self._services.tenants.principal_for(verified.access_key)
         if found is None:
             raise Denied
-        if "authorization" not in headers:
+        if query and not has_header:
             query = {name: query[name] for name in query if name not in addressing.SIGNATURE_PARAMETERS}
             headers = _with_hoisted(headers, query) if query else headers
         refuse_unsupported_headers(headers)
@@ -164,7 +165,7 @@ class S3Protocol:
         call = Call(self._services, head, headers, query, address.bucket, address.key, found[0], verified)
         if "x-amz-expected-bucket-owner" in headers:
             require_expected_owner(call, call.bucket, "x-amz-expected-bucket-owner")
-        return Admitted(call, operation)
+        return call, operation
 
     def _secret(self, access_key: str) -> str | None:
         found = self._services.tenants.principal_for(access_key)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgestore.chunks import IteratorBody, bytes_body
@@ -124,7 +125,7 @@ async def test_a_source_that_went_is_no_such_key_and_never_half_a_copy(tmp_path:
         actions: list[Callable[[], Awaitable[object]]] = [
             lambda: core.objects.copy_part(root, part),
             lambda: core.objects.copy(root, whole),
-            lambda: core.objects.copy(root, replace(whole, algorithm="SHA256")),
+            lambda: core.objects.copy(root, msgspec.structs.replace(whole, algorithm="SHA256")),
         ]
         for action in actions:
             with pytest.raises(NoSuchKey):

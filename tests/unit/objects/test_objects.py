@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgestore.chunks import IteratorBody, bytes_body
@@ -274,9 +275,9 @@ async def test_multipart_in_any_order_with_leftovers(tmp_path: Path) -> None:
         named = {number: await part(number, bodies[number]) for number in (5, 3, 2, 1)}
         complete = CompleteRequest("bucket", "key", upload.upload_id, (named[1], named[2], named[5]))
         with pytest.raises(InvalidPart):
-            await core.objects.complete_upload(root, replace(complete, parts=(named[1], stale)))
+            await core.objects.complete_upload(root, msgspec.structs.replace(complete, parts=(named[1], stale)))
         with pytest.raises(InvalidPartOrder):
-            await core.objects.complete_upload(root, replace(complete, parts=(named[2], named[1])))
+            await core.objects.complete_upload(root, msgspec.structs.replace(complete, parts=(named[2], named[1])))
         record = await core.objects.complete_upload(root, complete)
         whole = bodies[1] + bodies[2] + bodies[5]
         digests = b"".join(bytes.fromhex(named[number].etag) for number in (1, 2, 5))

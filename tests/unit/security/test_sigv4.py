@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgestore import errors
-from edgestore.security import SignedRequest, presign_url, sign_headers, sigv4
+from edgestore.security import SignedRequest, presign_url, read_plain_presign, sign_headers, sigv4
 from tests.unit.security.signing import (
     ACCESS_KEY,
     HOST,
@@ -408,3 +408,38 @@ def test_caches_stay_bounded() -> None:
         with pytest.raises(errors.EdgeStoreError):
             verify(with_header(request, "x-amz-date", moment))
     assert len(sigv4._times) <= sigv4._CACHED_MAX
+
+
+PRESIGN_PIECES = st.lists(
+    st.sampled_from(
+        [
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256",
+            "X-Amz-Credential=AK%2F20261124%2Fus-east-1%2Fs3%2Faws4_request",
+            "X-Amz-Credential=AK%2f20261124",
+            "X-Amz-Date=20261124T100000Z",
+            "X-Amz-Expires=60",
+            "X-Amz-Expires=+60",
+            "X-Amz-SignedHeaders=host%3Bx-amz-date",
+            "X-Amz-SignedHeaders=host;range",
+            "X-Amz-Signature=" + "a" * 64,
+            "X-Amz-Signature=" + "A" * 64,
+            "x=1",
+            "",
+        ]
+    ),
+    max_size=9,
+)
+
+
+@given(pieces=PRESIGN_PIECES)
+def test_a_plain_query_reads_as_any_other(pieces: list[str]) -> None:
+    plain = read_plain_presign("&".join(pieces))
+    if plain is not None:
+        assert plain == sigv4._read_presign("&".join(pieces))
+
+
+@pytest.mark.parametrize("spoiled", ["", "&x=1", "&X-Amz-Expires=9", "%20", "\n"])
+def test_only_a_query_with_nothing_else_is_plain(spoiled: str) -> None:
+    query = presigned().raw_query
+    found = read_plain_presign(query + spoiled)
+    assert found == (None if spoiled else sigv4._read_presign(query))
