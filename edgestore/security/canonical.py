@@ -88,7 +88,7 @@ def signing_key(secret: str, day: str, region: str) -> bytes:
 
 
 def signature(key: bytes, timestamp: str, scope: str, canonical_request: bytes) -> str:
-    """The signature of a canonical request, hex. An HMAC that has taken in its key is kept, and copied: half the work."""
+    """The signature of a canonical request, hex. An HMAC that has taken in its key is kept and copied."""
     started = _started.get(key)
     if started is None:
         if len(_started) >= SIGNING_KEYS_MAX:

@@ -2,6 +2,6 @@
 aiohttp."""
 
 from edgestore.protocols.http.front import Front
-from edgestore.protocols.http.messages import BodyStream, HotHandler, Plan, RequestHead, Response, SlowHandler
+from edgestore.protocols.http.messages import BodyStream, HotHandler, HotReply, Plan, RequestHead, Response, SlowHandler
 
-__all__ = ["BodyStream", "Front", "HotHandler", "Plan", "RequestHead", "Response", "SlowHandler"]
+__all__ = ["BodyStream", "Front", "HotHandler", "HotReply", "Plan", "RequestHead", "Response", "SlowHandler"]

@@ -181,12 +181,16 @@ class Connection(UnlanedConnection):
         if head is None or plan is Plan.SLOW:
             self._owed = framed_bytes(data, end) or FOREVER
             return data
-        end += 4
-        if plan is Plan.STREAM or (len(data) - end < head.body_bytes and not self._reserve(head.body_bytes)):
-            self._receive(head, data[end:])
+        start = end + 4
+        size = head.body_bytes
+        if len(data) >= start + size and plan is Plan.WHOLE and (size or not head.expects_continue):
+            self._answer(head, data[:start], data[start : start + size])
+            return data[start + size :]
+        if plan is Plan.STREAM or (len(data) - start < size and not self._reserve(size)):
+            self._receive(head, data[start:])
             return b""
-        self._raw_head, self._head, self._missing = data[:end], head, head.body_bytes
-        return self._collect(head, data[end:])
+        self._raw_head, self._head, self._missing = data[:start], head, size
+        return self._collect(head, data[start:])
 
     def _plan(self, head: RequestHead | None) -> Plan:
         front = self._front
@@ -236,21 +240,23 @@ class Connection(UnlanedConnection):
             body, self._parts = b"".join((*self._parts, body)), []
         if self._reserved:
             self._reserve(0)
+        raw, self._raw_head = self._raw_head, b""
         self._head, self._deadline = None, inf
-        self._answer(head, body)
+        if self._sent_continue:
+            self._sent_continue = False
+            raw = _without_expect(raw)
+        self._answer(head, raw, body)
         return rest
 
     # --- answers -----------------------------------------------------------------------------------------
 
-    def _answer(self, head: RequestHead, body: bytes) -> None:
-        hot, raw = self._front.hot, self._raw_head
+    def _answer(self, head: RequestHead, raw: bytes, body: bytes) -> None:
+        """`raw`: the head as aiohttp gets it where the request is not hot after all."""
+        hot = self._front.hot
         assert hot is not None
-        if self._sent_continue:
-            self._sent_continue = False
-            raw = _without_expect(raw)
         self._answering = True
         try:
-            is_hot = hot.answer(head, body, lambda response: self._reply(head, response))
+            is_hot = hot.answer(head, body, self._reply)
         except Exception:
             log.exception("request-failed method=%s path=%s", head.method, head.path)
             self._refuse(500, b"the request failed\n")
@@ -330,7 +336,7 @@ class Connection(UnlanedConnection):
         receiver.begin(mine)
         front.hot.stream(head, receiver, self._reply_received)
 
-    def _reply_received(self, response: Response) -> None:
+    def _reply_received(self, head: RequestHead, response: Response) -> None:
         receiver, front, wire = self._receiver, self._front, self._wire
         assert receiver is not None
         front.count(response.status)

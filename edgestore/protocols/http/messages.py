@@ -78,6 +78,9 @@ class Plan(Enum):
     """Receive the body into units, then `stream`."""
 
 
+HotReply = Callable[[RequestHead, Response], None]
+
+
 class HotHandler(Protocol):
     """What answers in the fast lane."""
 
@@ -85,11 +88,11 @@ class HotHandler(Protocol):
         """Decides from the head alone, in microseconds."""
         ...
 
-    def answer(self, head: RequestHead, body: bytes, reply: Callable[[Response], None]) -> bool:
+    def answer(self, head: RequestHead, body: bytes, reply: HotReply) -> bool:
         """Answers now or later through `reply`, once. False: not hot after all, nothing happened."""
         ...
 
-    def stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> bool:
+    def stream(self, head: RequestHead, body: Body, reply: HotReply) -> bool:
         """Takes a large body; `reply` once."""
         ...
 
@@ -113,21 +116,15 @@ class Dates:
 
 def render_head(response: Response, date: str, *, is_head: bool, keeps_alive: bool) -> bytes:
     """Status line and headers."""
-    status, body = response.status, response.body
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
-    has_length = False
-    for name, value in response.headers:
-        lines.append(f"{name}: {value}")
-        has_length = has_length or name == "Content-Length"
-    if not has_length and status not in _BODILESS:
-        lines.append(f"Content-Length: {body.size_bytes if isinstance(body, BodyStream) else len(body)}")
-    lines.append(f"Date: {date}")
-    lines.append(f"Server: {SERVER}")
-    if not keeps_alive:
-        lines.append("Connection: close")
-    lines.append("\r\n")
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    status, body, given = response.status, response.body, response.headers
+    fields = "".join([f"{name}: {value}\r\n" for name, value in given])
+    if fields.count("\n") != len(given) or fields.count("\r") != len(given) or "\0" in fields:
         # A value with a line end in it would be a header, or an answer, of its own.
-        text = "\r\n".join([*(_LINE_ENDS.sub(" ", line) for line in lines[:-1]), "\r\n"])
+        fields = "".join([f"{_LINE_ENDS.sub(' ', f'{name}: {value}')}\r\n" for name, value in given])
+    length = ""
+    if status not in _BODILESS and not (is_head and any(name == "Content-Length" for name, _ in given)):
+        length = f"Content-Length: {body.size_bytes if isinstance(body, BodyStream) else len(body)}\r\n"
+    close = "" if keeps_alive else "Connection: close\r\n"
+    reason = _REASONS.get(status, "Unknown")
+    text = f"HTTP/1.1 {status} {reason}\r\n{fields}{length}Date: {date}\r\nServer: {SERVER}\r\n{close}\r\n"
     return text.encode("latin-1", "replace")

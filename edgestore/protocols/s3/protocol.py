@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy
@@ -16,7 +16,7 @@ from edgestore.config import HttpConfig, S3Config
 from edgestore.errors import Denied, EdgeStoreError, NotSupported
 from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.protocols.http import Plan, RequestHead, Response
+from edgestore.protocols.http import Plan, HotReply, RequestHead, Response
 from edgestore.protocols.s3 import addressing, faults
 from edgestore.protocols.s3.call import Call, Services
 from edgestore.protocols.s3.operations import Operation, find_operation
@@ -75,23 +75,21 @@ class S3Protocol:
         # Other sub-resources are rare: they are found when the query is parsed, and go to the slow lane from `answer`.
         return Plan.SLOW if "uploadId=" in head.query else Plan.WHOLE
 
-    def answer(self, head: RequestHead, body: bytes, reply: Callable[[Response], None]) -> bool:
+    def answer(self, head: RequestHead, body: bytes, reply: HotReply) -> bool:
         """The fast lane. False: nothing happened, the slow lane must take it."""
         call: Call | None = None
 
         def finish(outcome: Response | EdgeStoreError) -> None:
-            reply(self._sealed(head, call, outcome))
+            reply(head, self._sealed(head, call, outcome))
 
         try:
             call, operation = self._admit(head)
-            if operation.hot is None:
-                return False
-            return operation.hot(call, body, finish)
+            return operation.hot is not None and operation.hot(call, body, finish)
         except EdgeStoreError as error:
             finish(error)
             return True
 
-    def stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> bool:
+    def stream(self, head: RequestHead, body: Body, reply: HotReply) -> bool:
         """A large body that the front receives straight into units; answered when the operation is done."""
         task = asyncio.get_running_loop().create_task(self._answer_stream(head, body, reply))
         self._tasks.add(task)
@@ -123,8 +121,8 @@ class S3Protocol:
             except asyncio.CancelledError:
                 continue
 
-    async def _answer_stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> None:
-        reply(await self.handle(head, body))
+    async def _answer_stream(self, head: RequestHead, body: Body, reply: HotReply) -> None:
+        reply(head, await self.handle(head, body))
 
     def _names_object(self, head: RequestHead) -> bool:
         path = head.path

@@ -17,7 +17,7 @@ from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
 from edgestore.errors import EdgeStoreError
 from edgestore.observe import Metrics
-from edgestore.protocols.http import BodyStream, Front, Plan, RequestHead, Response
+from edgestore.protocols.http import BodyStream, Front, HotReply, Plan, RequestHead, Response
 from edgestore.records import UNIT_BYTES
 
 WALL_MS = 1_795_511_700_000
@@ -41,23 +41,23 @@ class Echo:
             return Plan.SLOW
         return Plan.STREAM if head.body_bytes > 128 * 1024 else Plan.WHOLE
 
-    def answer(self, head: RequestHead, body: bytes, reply: Callable[[Response], None]) -> bool:
+    def answer(self, head: RequestHead, body: bytes, reply: HotReply) -> bool:
         """The fast lane."""
         if head.path.startswith("/not-hot-after-all"):
             return False
         if head.path.startswith("/late"):
-            self.late.append(lambda: reply(echo(head, body)))
+            self.late.append(lambda: reply(head, echo(head, body)))
             return True
         self.seen.append(head.path)
         if head.path.startswith("/broken"):
             raise RuntimeError("a secret of the inside")
-        reply(streamed(head) if head.path.startswith("/stream/") else echo(head, body))
+        reply(head, streamed(head) if head.path.startswith("/stream/") else echo(head, body))
         return True
 
-    def stream(self, head: RequestHead, body: Body, reply: Callable[[Response], None]) -> bool:
+    def stream(self, head: RequestHead, body: Body, reply: HotReply) -> bool:
         """Large bodies."""
         task = asyncio.get_running_loop().create_task(self.handle(head, body))
-        task.add_done_callback(lambda done: reply(done.result()))
+        task.add_done_callback(lambda done: reply(head, done.result()))
         return True
 
     async def handle(self, head: RequestHead, body: Body) -> Response:
