@@ -23,6 +23,10 @@ class Clock(Protocol):
         ...
 
 
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""CLOCK_MONOTONIC stands in where the system has no CLOCK_BOOTTIME."""
+
+
 class SystemClock:
     """The clocks of this machine."""
 
@@ -31,8 +35,8 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def boot_ms(self) -> int:
-        """See `Clock.boot_ms`. CLOCK_MONOTONIC stands in where the system has no CLOCK_BOOTTIME."""
-        return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
+        """See `Clock.boot_ms`."""
+        return time.clock_gettime_ns(_BOOT_CLOCK) // 1_000_000
 
 
 system_entropy: Entropy = os.urandom

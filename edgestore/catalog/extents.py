@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
-from edgestore.catalog.keys import Table, age, number, row, successor
+from edgestore.catalog.keys import Table, age, inline_row, number, row, successor
 from edgestore.errors import BadRequest, StaleChunk
 from edgestore.records import (
     CHUNK_MAX_BYTES,
@@ -121,8 +121,8 @@ def _condemn(context: Context, chunk_id: bytes) -> None:
 def release_version(context: Context, bucket: BucketRecord, record: VersionRecord) -> None:
     """The bytes of a version that goes."""
     if record.inline:
-        rest = number(bucket.bucket_id) + age(record.log_index, record.position)
-        context.delete(Table.INLINE, bucket.owner, rest)
+        at = inline_row(context.group, bucket.owner, bucket.bucket_id, record.log_index, record.position)
+        context.transaction.delete(at)
     if record.extents:
         release(context, bucket.owner, record.extents)
 

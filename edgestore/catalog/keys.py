@@ -9,6 +9,8 @@ import struct
 from enum import IntEnum
 
 _PREFIX = struct.Struct(">HBI")
+_BUCKET_PREFIX = struct.Struct(">HBIQ")
+_INLINE = struct.Struct(">HBIQQI")
 _ID = struct.Struct(">Q")
 _ORDER = struct.Struct(">QI")
 _INDEX_MAX = (1 << 64) - 1
@@ -48,6 +50,16 @@ class Table(IntEnum):
 def row(group: int, table: Table, tenant: int, rest: bytes = b"") -> bytes:
     """The key of a row."""
     return _PREFIX.pack(group, table, tenant) + rest
+
+
+def head_row(group: int, owner: int, bucket_id: int, key: str) -> bytes:
+    """The key of a current version."""
+    return _BUCKET_PREFIX.pack(group, Table.HEADS, owner, bucket_id) + key.encode()
+
+
+def inline_row(group: int, owner: int, bucket_id: int, index: int, position: int) -> bytes:
+    """The key of an inline body, of the version that was written at a place of the log."""
+    return _INLINE.pack(group, Table.INLINE, owner, bucket_id, index, position)
 
 
 def number(value: int) -> bytes:

@@ -9,7 +9,18 @@ from collections.abc import Iterator
 from itertools import islice
 
 from edgestore.catalog import rows
-from edgestore.catalog.keys import ORDER_BYTES, PREFIX_BYTES, Table, age, escape, number, order, row, successor
+from edgestore.catalog.keys import (
+    ORDER_BYTES,
+    PREFIX_BYTES,
+    Table,
+    escape,
+    head_row,
+    inline_row,
+    number,
+    order,
+    row,
+    successor,
+)
 from edgestore.catalog.view import OrderedView
 from edgestore.errors import NoSuchBucket, NoSuchUpload
 from edgestore.records import (
@@ -91,7 +102,7 @@ class State:
 
     def head(self, bucket: BucketRecord, key: str) -> VersionRecord | None:
         """The current version; None also under a delete marker."""
-        data = self.view.get(row(self.group, Table.HEADS, bucket.owner, number(bucket.bucket_id) + key.encode()))
+        data = self.view.get(head_row(self.group, bucket.owner, bucket.bucket_id, key))
         return rows.version(data) if data is not None else None
 
     def version(self, bucket: BucketRecord, key: str, version: tuple[int, ...]) -> VersionRecord | None:
@@ -116,7 +127,8 @@ class State:
 
     def inline(self, bucket: BucketRecord, record: VersionRecord) -> bytes:
         """The body of an inline version; empty where a delete came between."""
-        return self.view.get(inline_row(self.group, bucket, record)) or b""
+        at = inline_row(self.group, bucket.owner, bucket.bucket_id, record.log_index, record.position)
+        return self.view.get(at) or b""
 
     def extent(self, tenant: int, extent_id: bytes) -> ExtentRecord | None:
         """One extent."""
@@ -202,11 +214,6 @@ def version_row(group: int, bucket: BucketRecord, key: str, index: int, position
     """The key of a version that is not the head."""
     rest = number(bucket.bucket_id) + escape(key.encode()) + order(index, position)
     return row(group, Table.VERSIONS, bucket.owner, rest)
-
-
-def inline_row(group: int, bucket: BucketRecord, record: VersionRecord) -> bytes:
-    """The key of an inline body."""
-    return row(group, Table.INLINE, bucket.owner, number(bucket.bucket_id) + age(record.log_index, record.position))
 
 
 def upload_bytes(upload_id: str) -> bytes:

@@ -6,7 +6,7 @@ import msgspec
 
 from edgestore.catalog import commands, extents, rows
 from edgestore.catalog.context import Context
-from edgestore.catalog.keys import Table, age, number
+from edgestore.catalog.keys import Table, head_row, inline_row, number
 from edgestore.catalog.state import newest_row, version_row
 from edgestore.errors import BadRequest, NoSuchKey, PreconditionFailed
 from edgestore.records import (
@@ -46,7 +46,7 @@ def _matches(condition: IfMatch, current: VersionRecord) -> bool:
 
 def check_key(key: str) -> None:
     """Raises BadRequest for what is no key."""
-    if not key or len(key) > KEY_MAX_BYTES or len(key.encode()) > KEY_MAX_BYTES:
+    if not key or (len(key) * 4 > KEY_MAX_BYTES and len(key.encode()) > KEY_MAX_BYTES):
         raise BadRequest(f"a key has 1 to {KEY_MAX_BYTES} bytes", limit_bytes=KEY_MAX_BYTES)
 
 
@@ -82,8 +82,8 @@ def put_object(context: Context, command: commands.PutObject) -> VersionRecord:
 
 
 def _put_inline(context: Context, bucket: BucketRecord, record: VersionRecord, body: bytes) -> None:
-    rest = number(bucket.bucket_id) + age(record.log_index, record.position)
-    context.put(Table.INLINE, bucket.owner, rest, body)
+    at = inline_row(context.group, bucket.owner, bucket.bucket_id, record.log_index, record.position)
+    context.transaction.put(at, body)
 
 
 def install(
@@ -91,7 +91,7 @@ def install(
 ) -> None:
     """Makes `record` the head; what it replaces goes, what it hides moves back."""
     _make_room(context, bucket, key, record.is_null, current)
-    context.put(Table.HEADS, bucket.owner, number(bucket.bucket_id) + key.encode(), rows.encode(record))
+    context.transaction.put(head_row(context.group, bucket.owner, bucket.bucket_id, key), rows.encode(record))
     context.move(bucket, current=0 if current else 1, versions=1, size_bytes=record.size_bytes)
 
 
@@ -204,14 +204,14 @@ def delete_object(context: Context, command: commands.DeleteObject) -> commands.
     )
     _make_room(context, bucket, command.key, marker.is_null, current)
     if current is not None:
-        context.delete(Table.HEADS, bucket.owner, number(bucket.bucket_id) + command.key.encode())
+        context.transaction.delete(head_row(context.group, bucket.owner, bucket.bucket_id, command.key))
     _put_behind(context, bucket, command.key, marker)
     context.move(bucket, current=-1 if current else 0, versions=1)
     return commands.Deleted(marker.version_id, delete_marker=True)
 
 
 def _remove_head(context: Context, bucket: BucketRecord, key: str, head: VersionRecord) -> None:
-    context.delete(Table.HEADS, bucket.owner, number(bucket.bucket_id) + key.encode())
+    context.transaction.delete(head_row(context.group, bucket.owner, bucket.bucket_id, key))
     extents.release_version(context, bucket, head)
     context.move(bucket, current=-1, versions=-1, size_bytes=-head.size_bytes)
 

@@ -16,7 +16,7 @@ from edgestore.config import HttpConfig, S3Config
 from edgestore.errors import Denied, EdgeStoreError, NotSupported
 from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.protocols.http import Plan, HotReply, RequestHead, Response
+from edgestore.protocols.http import HotReply, Plan, RequestHead, Response
 from edgestore.protocols.s3 import addressing, faults
 from edgestore.protocols.s3.call import Call, Services
 from edgestore.protocols.s3.operations import Operation, find_operation
