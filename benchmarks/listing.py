@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import re
 import statistics
 import tempfile
@@ -27,7 +28,7 @@ PREFIX = re.compile(rb"<CommonPrefixes><Prefix>([^<]*)</Prefix>")
 TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 
 
-async def _fill(folder: Path, bucket: str, keys: list[str]) -> None:
+async def _fill(folder: Path, bucket: str, keys: list[str], body: bytes) -> None:
     """Puts small objects through the embedded store, many at once."""
     async with await edgestore.aio.open(folder / "data") as store:
         target = await store.create_bucket(bucket)
@@ -35,16 +36,17 @@ async def _fill(folder: Path, bucket: str, keys: list[str]) -> None:
 
         async def work() -> None:
             for key in waiting:
-                await target.put(key, b"x" * 16)
+                await target.put(key, body)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(512):
                 group.create_task(work())
 
 
-def fill(folder: Path, bucket: str, keys: list[str]) -> None:
-    """Fills a bucket of the data folder that no node has open."""
-    asyncio.run(_fill(folder, bucket, keys))
+def fill(folder: Path, bucket: str, keys: list[str], body: bytes = b"x" * 16) -> None:
+    """Fills a bucket of the data folder that no node has open; the benchmark's keys become its root keys."""
+    os.environ.update(servers.KEYS)
+    asyncio.run(_fill(folder, bucket, keys, body))
 
 
 def walk(s3: Any, bucket: str, pattern: re.Pattern[bytes], **parameters: str) -> tuple[list[bytes], list[float]]:

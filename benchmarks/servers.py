@@ -17,6 +17,7 @@ from pathlib import Path
 
 ACCESS_KEY = "AKBENCHMARK000000001"
 SECRET_KEY = "benchmark-secret-key-0000000000000000001"
+KEYS = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
 START_TIMEOUT_S = 30.0
 
 
@@ -72,13 +73,22 @@ def _running(command: list[str], port: int, environment: dict[str, str], log: Pa
             process.wait()
 
 
+def start_after_kill(server: Server, folder: Path) -> float:
+    """Kills a node on `folder`/data with -9; returns the seconds until another one serves there."""
+    os.kill(server.pid, signal.SIGKILL)
+    while Path(f"/proc/{server.pid}/fd").exists() and any(Path(f"/proc/{server.pid}/fd").iterdir()):
+        time.sleep(0.01)
+    started = time.monotonic()
+    with edgestore(folder):
+        return time.monotonic() - started
+
+
 @contextmanager
 def edgestore(folder: Path) -> Iterator[Server]:
     """A node on `folder`/data with the benchmark's key pair as root keys."""
     port = free_port()
     command = [sys.executable, "-m", "edgestore", "serve", "--data", str(folder / "data"), "--s3", f"127.0.0.1:{port}"]
-    keys = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
-    with _running(command, port, keys, folder / "edgestore.log") as server:
+    with _running(command, port, KEYS, folder / "edgestore.log") as server:
         yield server
 
 

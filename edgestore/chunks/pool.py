@@ -7,10 +7,10 @@ line.
 from __future__ import annotations
 
 import asyncio
-import mmap
 from collections import deque
 
 from edgestore.errors import ConfigError
+from edgestore.kernels import BufferPool
 from edgestore.records import UNIT_BYTES
 
 UNITS_MIN = 8
@@ -38,15 +38,13 @@ class Unit:
 
 
 class UnitPool:
-    """Units of one anonymous mapping, page-aligned; those given back last go out first, so an idle node touches few."""
+    """Units of one pool of aligned buffers, and the line of those who wait for one."""
 
     def __init__(self, pool_bytes: int, reserve_bytes: int = 0) -> None:
         count = pool_bytes // UNIT_BYTES
         if count < UNITS_MIN or reserve_bytes >= pool_bytes:
             raise ConfigError(f"chunks.pool_bytes must hold {UNITS_MIN} units of {UNIT_BYTES} bytes beside the reserve")
-        self._mapping = mmap.mmap(-1, count * UNIT_BYTES)
-        whole = memoryview(self._mapping)
-        self._free = [whole[at * UNIT_BYTES : (at + 1) * UNIT_BYTES] for at in range(count)]
+        self._buffers = BufferPool(count, UNIT_BYTES)
         self._reserve = reserve_bytes // UNIT_BYTES
         self._waiting: deque[asyncio.Future[Unit]] = deque()
         self.count = count
@@ -54,13 +52,14 @@ class UnitPool:
     @property
     def taken_bytes(self) -> int:
         """Bytes of the units in use."""
-        return (self.count - len(self._free)) * UNIT_BYTES
+        return self._buffers.taken_bytes
 
     def try_acquire(self) -> Unit | None:
         """A unit for receiving; None where only the reserve is left or others wait."""
-        if self._waiting or len(self._free) <= self._reserve:
+        if self._waiting or len(self._buffers) <= self._reserve:
             return None
-        return Unit(self, self._free.pop())
+        buffer = self._buffers.take()
+        return None if buffer is None else Unit(self, buffer)
 
     async def acquire(self) -> Unit:
         """A unit for receiving, in the order of asking."""
@@ -83,4 +82,4 @@ class UnitPool:
             if not future.done():
                 future.set_result(Unit(self, buffer))
                 return
-        self._free.append(buffer)
+        self._buffers.give_back(buffer)

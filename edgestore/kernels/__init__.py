@@ -3,6 +3,7 @@
 `EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
 """
 
+from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool
 from edgestore.kernels.selection import (
     active_kernel,
     crc32,
@@ -17,6 +18,8 @@ from edgestore.kernels.selection import (
 )
 
 __all__ = [
+    "ALIGNMENT_BYTES",
+    "BufferPool",
     "active_kernel",
     "crc32",
     "crc32_combine",

@@ -1,0 +1,50 @@
+"""Aligned buffers for what the kernels read and write: one mapping, huge pages advised, bounded.
+
+Rule: memory is taken from the system once; a buffer that was never used costs address space only.
+"""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+
+ALIGNMENT_BYTES = 64
+"""What the kernels ask of a stripe; the buffers of a pool begin on a multiple of it."""
+
+
+class BufferPool:
+    """`count` buffers of `buffer_bytes` each. Not thread-safe: one thread takes and gives back.
+
+    Those given back last go out first, so an idle program touches few of them. Raises ValueError for sizes that are
+    not positive or would break the alignment, MemoryError (OSError) where the system does not give the memory.
+    """
+
+    def __init__(self, count: int, buffer_bytes: int) -> None:
+        if count < 1 or buffer_bytes < 1 or buffer_bytes % ALIGNMENT_BYTES:
+            raise ValueError(f"{count} buffers of {buffer_bytes} bytes: use a multiple of {ALIGNMENT_BYTES}")
+        self.count, self.buffer_bytes = count, buffer_bytes
+        self._mapping = mmap.mmap(-1, count * buffer_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without huge pages: ordinary ones are only slower
+                self._mapping.madvise(mmap.MADV_HUGEPAGE)
+        whole = memoryview(self._mapping)
+        self._free = [whole[at * buffer_bytes : (at + 1) * buffer_bytes] for at in range(count)]
+
+    def __len__(self) -> int:
+        """How many buffers are free."""
+        return len(self._free)
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of the buffers in use."""
+        return (self.count - len(self._free)) * self.buffer_bytes
+
+    def take(self) -> memoryview | None:
+        """A buffer with whatever it held before; None where all are in use."""
+        return self._free.pop() if self._free else None
+
+    def give_back(self, buffer: memoryview) -> None:
+        """A buffer that nobody looks at any more. Raises ValueError where more come back than went out."""
+        if len(self._free) == self.count or buffer.nbytes != self.buffer_bytes:
+            raise ValueError("the buffer does not belong to the pool, or was given back before")
+        self._free.append(buffer)
