@@ -63,6 +63,12 @@ def _next_magic(file: File, at: int, end: int) -> int:
     return end
 
 
+def is_whole(file: File, info: FragmentInfo) -> bool:
+    """Whether all stored bytes of a fragment are there and check out."""
+    data = file.read_at(info.data_offset, info.fragment.stored_bytes)
+    return len(data) == info.fragment.stored_bytes and page_crcs(data) == info.fragment.page_crcs
+
+
 class SegmentFile:
     """One segment opened without the index: for salvage."""
 

@@ -33,7 +33,7 @@ from edgestore.disk.fragments import (
     short_block,
 )
 from edgestore.disk.index import OrderedStore
-from edgestore.disk.segment_scan import ENDING, open_segment, scan_segment
+from edgestore.disk.segment_scan import ENDING, is_whole, open_segment, scan_segment
 from edgestore.errors import Corrupt, DiskFailed, NotFound, StorageFull
 from edgestore.kernels import page_crcs
 from edgestore.observe import NO_METRICS, Metrics
@@ -133,7 +133,7 @@ class Segments:
             if number >= checkpoint[0]:
                 start = checkpoint[1] if number == checkpoint[0] else SEGMENT_HEADER_BYTES
                 for info in scan_segment(file, number, salt, start):
-                    if self._newer(info):
+                    if self._counts(info, file):
                         self._index.write(
                             [(_row(info.fragment.chunk_id, info.fragment.shard), _encode_row(info, self))]
                         )
@@ -144,10 +144,16 @@ class Segments:
                 self._segments[number].live_bytes += reserved
         self._index.flush()
 
-    def _newer(self, info: FragmentInfo) -> bool:
-        """A compacted fragment may lie in two segments: the later one counts."""
+    def _counts(self, info: FragmentInfo, file: File) -> bool:
+        """Of a fragment that compaction was moving the later copy counts, if it is whole: its block is written with
+        its data, so a crash may have left the block alone."""
         value = self._index.get(_row(info.fragment.chunk_id, info.fragment.shard))
-        return value is None or _PLACE.unpack_from(value)[0] <= info.segment
+        if value is None:
+            return True
+        number, offset, _ = _PLACE.unpack_from(value)
+        if number == info.segment:
+            return bool(offset <= info.offset)
+        return number < info.segment and (number not in self._segments or is_whole(file, info))
 
     # --- writing ---------------------------------------------------------------------------------------
 

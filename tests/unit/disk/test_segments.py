@@ -253,3 +253,35 @@ async def test_a_writer_never_runs_into_the_next_fragment(tmp_path: Path) -> Non
     segments.abort(writer)
     assert await read(segments, 2) == b"neighbour"
     await close(segments)
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
+@pytest.mark.parametrize("index", ["kept", "lost"])
+async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(
+    tmp_path: Path, torn: bool, index: str
+) -> None:
+    body = os.urandom(300_000)
+    segments = await open_segments(tmp_path)
+    await put(segments, 1, body)
+    await close(segments)
+    segments = await open_segments(tmp_path)
+    await put(segments, 2, b"in the next segment")
+    old = segments.lookup(chunk_id(1))
+    assert old is not None
+    copy = segments.move(old, body)
+    await sync(segments)
+    kill(segments)
+    assert copy.segment > old.segment
+    if torn:
+        with (tmp_path / "segments" / f"{copy.segment:016d}.segment").open("r+b") as file:
+            file.truncate(copy.data_offset + 280_000)
+    if index == "lost":
+        shutil.rmtree(tmp_path / "index")
+    again = await open_segments(tmp_path)
+    found = again.lookup(chunk_id(1))
+    assert found is not None
+    assert found.segment == (old if torn else copy).segment
+    assert await read(again, 1) == body
+    await compact(again, CONFIG)
+    assert await read(again, 1) == body
+    await close(again)
