@@ -18,6 +18,7 @@ struct crc {
     uint64_t mask;
     unsigned bits;
     uint64_t table[8][256];
+    uint64_t shifts[64];   /* x^(8 * 2^i) modulo P */
     uint64_t fold_512[2];  /* 4 registers of 16 bytes on */
     uint64_t fold_128[2];  /* 1 register on */
     uint64_t fold_4096[2]; /* 8 registers of 64 bytes on */
@@ -41,20 +42,22 @@ static uint64_t multiply(const struct crc *crc, uint64_t a, uint64_t b) {
     return product;
 }
 
-/* x^(unit * exponent) modulo P, reflected; unit < the degree of P. */
-static uint64_t power(const struct crc *crc, unsigned unit, uint64_t exponent) {
-    uint64_t result = (uint64_t)1 << (crc->bits - 1), base = (uint64_t)1 << (crc->bits - 1 - unit);
-    for (; exponent; exponent >>= 1) {
-        if (exponent & 1)
-            result = multiply(crc, result, base);
-        base = multiply(crc, base, base);
-    }
-    return result;
+/* value * x^(8 * bytes) modulo P, reflected: what `bytes` more bytes do to a state. */
+static uint64_t shifted(const struct crc *crc, uint64_t value, uint64_t bytes) {
+    for (unsigned i = 0; bytes; i++, bytes >>= 1)
+        if (bytes & 1)
+            value = multiply(crc, crc->shifts[i], value);
+    return value;
+}
+
+/* x^exponent modulo P, reflected. */
+static uint64_t power(const struct crc *crc, unsigned exponent) {
+    return shifted(crc, (uint64_t)1 << (crc->bits - 1 - exponent % 8), exponent / 8);
 }
 
 static void fold_constants(const struct crc *crc, unsigned distance_bits, uint64_t out[2]) {
-    out[0] = power(crc, 1, distance_bits + 63) << (64 - crc->bits);
-    out[1] = power(crc, 1, distance_bits - 1) << (64 - crc->bits);
+    out[0] = power(crc, distance_bits + 63) << (64 - crc->bits);
+    out[1] = power(crc, distance_bits - 1) << (64 - crc->bits);
 }
 
 void crc_start(enum kernel_level level) {
@@ -72,6 +75,9 @@ void crc_start(enum kernel_level level) {
                 uint64_t value = crc->table[slice - 1][byte];
                 crc->table[slice][byte] = crc->table[0][value & 0xFF] ^ value >> 8;
             }
+        crc->shifts[0] = (uint64_t)1 << (crc->bits - 1 - 8);
+        for (int i = 1; i < 64; i++)
+            crc->shifts[i] = multiply(crc, crc->shifts[i - 1], crc->shifts[i - 1]);
         fold_constants(crc, 128, crc->fold_128);
         fold_constants(crc, 512, crc->fold_512);
         fold_constants(crc, 4096, crc->fold_4096);
@@ -201,7 +207,11 @@ uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, siz
     return state ^ crc->mask;
 }
 
-uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b) {
+uint64_t crc_of_zeros(enum crc_kind kind, uint64_t length) {
     const struct crc *crc = &crcs[kind];
-    return multiply(crc, power(crc, 8, length_b), crc_a) ^ crc_b;
+    return shifted(crc, crc->mask, length) ^ crc->mask;
+}
+
+uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b) {
+    return shifted(&crcs[kind], crc_a, length_b) ^ crc_b;
 }

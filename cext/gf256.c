@@ -14,7 +14,9 @@
 #define POLYNOMIAL 0x11D
 #define TILE_BYTES 4096
 #define STREAM_BYTES (1u << 20)
-#define PREFETCH_BYTES 1024
+/* Shards lie a multiple of 4 KiB apart, so the lines of one column share a set of the L1 cache: what is fetched further
+ * ahead than this is evicted before its turn (10+4 cold on Zen 4: 19.4 GB/s, with 1024 bytes 17.4). */
+#define PREFETCH_BYTES 384
 
 static uint8_t products[256][256];
 static uint64_t affine[256];
@@ -166,12 +168,18 @@ INLINE __m512i fold(__m512i state, __m512i constants, __m512i next) {
     return _mm512_ternarylogic_epi64(low, high, next, 0x96);
 }
 
-/* Whole columns of one page. k and r are constants where the caller makes them so: then all states stay in registers. */
+/* Whole columns of one page, and the checksums of all its shards. k, r and the modes are constants where the caller makes
+ * them so: then all states stay in registers.
+ *
+ * `plain`: row 0 and column 0 of the matrix are all ones, as in every encoding. The checksum of output 0, the sum of all
+ * inputs, then is the sum of theirs: a checksum is linear but for the ones it begins with, which an even number of inputs
+ * cancels. Carry-less multiplications are what a wide stripe waits for (two a column and shard). */
 INLINE void columns(const struct gf_shards *s, const uint64_t *matrices, unsigned k, unsigned r, size_t start, size_t length,
-                    int stream, int plain_first, uint8_t (*states)[64]) {
+                    int stream, int plain, uint32_t *crcs) {
     const __m512i constants = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)crc_fold_512(CRC_32C)));
     const __m512i first = _mm512_zextsi128_si512(_mm_cvtsi32_si128(-1));
     __m512i crc[GF_SHARDS_MAX], sum[GF_SHARDS_MAX];
+    uint8_t state[64];
 #pragma GCC unroll 32
     for (unsigned i = 0; i < r; i++)
         sum[i] = _mm512_setzero_si512();
@@ -188,8 +196,8 @@ INLINE void columns(const struct gf_shards *s, const uint64_t *matrices, unsigne
             crc[j] = fold(crc[j], constants, _mm512_xor_si512(x, begin));
 #pragma GCC unroll 32
             for (unsigned i = 0; i < r; i++) {
-                __m512i product = x; /* row 0 of an encoding is all ones */
-                if (i || !plain_first)
+                __m512i product = x;
+                if (!plain || (i && j))
                     product = _mm512_gf2p8affine_epi64_epi8(x, _mm512_set1_epi64((long long)matrices[i * k + j]), 0);
                 sum[i] = j ? _mm512_xor_si512(sum[i], product) : product;
             }
@@ -200,32 +208,49 @@ INLINE void columns(const struct gf_shards *s, const uint64_t *matrices, unsigne
                 _mm512_stream_si512((void *)(s->out[i] + at), sum[i]);
             else
                 _mm512_storeu_si512(s->out[i] + at, sum[i]);
-            crc[k + i] = fold(crc[k + i], constants, _mm512_xor_si512(sum[i], begin));
+            if (i || !plain)
+                crc[k + i] = fold(crc[k + i], constants, _mm512_xor_si512(sum[i], begin));
         }
     }
 #pragma GCC unroll 32
-    for (unsigned i = 0; i < k + r; i++)
-        _mm512_storeu_si512(states[i], crc[i]);
+    for (unsigned i = 0; i < k + r; i++) {
+        if (plain && i == k)
+            continue;
+        _mm512_storeu_si512(state, crc[i]);
+        crcs[i] = (uint32_t)crc_of_state(CRC_32C, state);
+    }
+    if (plain) {
+        crcs[k] = k % 2 ? 0 : (uint32_t)crc_of_zeros(CRC_32C, length);
+        for (unsigned j = 0; j < k; j++)
+            crcs[k] ^= crcs[j];
+    }
 }
 
-/* A shape of its own: plain encodings at full speed, everything else of the same size without the shortcut. */
+static int is_plain(const struct gf_shards *s) {
+    int plain = s->outputs > 0;
+    for (unsigned j = 0; j < s->inputs; j++)
+        plain = plain && s->matrix[j] == 1;
+    for (unsigned i = 0; i < s->outputs; i++)
+        plain = plain && s->matrix[i * s->inputs] == 1;
+    return plain;
+}
+
+/* A shape of its own: plain encodings at full speed, everything else of the same size without the shortcuts. */
 #define SHAPE(K, R)                                                                                                    \
     if (k == (K) && r == (R)) {                                                                                        \
-        if (plain_first && stream)                                                                                     \
-            columns(s, matrices, K, R, start, length, 1, 1, states);                                                   \
-        else if (plain_first)                                                                                          \
-            columns(s, matrices, K, R, start, length, 0, 1, states);                                                   \
+        if (plain && stream)                                                                                           \
+            columns(s, matrices, K, R, start, length, 1, 1, crcs);                                                     \
+        else if (plain)                                                                                                \
+            columns(s, matrices, K, R, start, length, 0, 1, crcs);                                                     \
         else                                                                                                           \
-            columns(s, matrices, K, R, start, length, stream, 0, states);                                              \
+            columns(s, matrices, K, R, start, length, stream, 0, crcs);                                                \
         return;                                                                                                        \
     }
 
 COLUMNS static void page_by_columns(const struct gf_shards *s, const uint64_t *matrices, size_t start, size_t length,
-                                    int stream, uint8_t (*states)[64]) {
+                                    int stream, uint32_t *crcs) {
     const unsigned k = s->inputs, r = s->outputs;
-    int plain_first = 1;
-    for (unsigned j = 0; j < k && r; j++)
-        plain_first = plain_first && s->matrix[j] == 1;
+    const int plain = is_plain(s);
     SHAPE(2, 1)
     SHAPE(3, 2)
     SHAPE(4, 1)
@@ -237,7 +262,7 @@ COLUMNS static void page_by_columns(const struct gf_shards *s, const uint64_t *m
     SHAPE(10, 1)
     SHAPE(10, 2)
     SHAPE(10, 4)
-    columns(s, matrices, k, r, start, length, stream, 0, states);
+    columns(s, matrices, k, r, start, length, stream, 0, crcs);
 }
 #endif
 
@@ -247,11 +272,8 @@ static void transform_page(const struct gf_shards *s, const uint64_t *matrices, 
     memset(crcs, 0, (s->inputs + s->outputs) * sizeof *crcs);
 #if defined(__x86_64__)
     if (active >= KERNEL_GFNI512 && length >= 64) {
-        uint8_t states[GF_SHARDS_MAX][64];
         whole = length - length % 64;
-        page_by_columns(s, matrices, start, whole, stream, states);
-        for (unsigned i = 0; i < s->inputs + s->outputs; i++)
-            crcs[i] = (uint32_t)crc_of_state(CRC_32C, states[i]);
+        page_by_columns(s, matrices, start, whole, stream, crcs);
     }
 #else
     (void)matrices, (void)stream;

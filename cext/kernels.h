@@ -27,6 +27,9 @@ uint64_t crc_update(enum crc_kind kind, uint64_t value, const uint8_t *data, siz
 const uint64_t *crc_fold_512(enum crc_kind kind);
 uint64_t crc_of_state(enum crc_kind kind, const uint8_t state[64]);
 
+/* The checksum of `length` zero bytes. */
+uint64_t crc_of_zeros(enum crc_kind kind, uint64_t length);
+
 /* The checksum of a + b from those of a and b. */
 uint64_t crc_combine(enum crc_kind kind, uint64_t crc_a, uint64_t crc_b, uint64_t length_b);
 
