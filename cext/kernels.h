@@ -56,4 +56,35 @@ void gf_transform(const struct gf_shards *shards, uint8_t *crcs);
 /* a[i][j] = 1 / ((k + i) xor j); columns, then rows scaled until row 0 and column 0 are all ones. m rows of k. */
 void gf_encode_matrix(unsigned k, unsigned m, uint8_t *out);
 
+/* --- heads of HTTP requests ------------------------------------------------------------------------------ */
+
+#define HEAD_FIELDS_MAX 100
+
+enum head_method { HEAD_GET = 0, HEAD_HEAD, HEAD_PUT };
+
+struct head_span {
+    size_t at, length;
+};
+
+struct head_field {
+    struct head_span name, value;
+};
+
+/* A plain head, as places in its bytes. `end`: behind the request line. */
+struct head {
+    unsigned method, fields;
+    int expects_continue, has_host;
+    uint64_t body_bytes;
+    size_t end;
+    struct head_span path, query;
+    struct head_field field[HEAD_FIELDS_MAX];
+};
+
+/* Builds the table. Call once. */
+void head_start(void);
+
+/* A head without its final empty line. 0 unless everything about it is plain; names that appear twice are the caller's to
+ * find. */
+int head_parse(const uint8_t *data, size_t length, struct head *out);
+
 #endif

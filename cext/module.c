@@ -226,6 +226,64 @@ static PyObject *py_transform(PyObject *self, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+/* --- heads of HTTP requests ---------------------------------------------------------------------------- */
+
+static PyObject *text_of(const uint8_t *data, struct head_span span) {
+    return PyUnicode_DecodeASCII((const char *)data + span.at, (Py_ssize_t)span.length, NULL);
+}
+
+static PyObject *name_of(const uint8_t *data, struct head_span span) {
+    char lower[8192];
+    for (size_t i = 0; i < span.length; i++) {
+        const uint8_t byte = data[span.at + i];
+        lower[i] = (char)(byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte);
+    }
+    return PyUnicode_DecodeASCII(lower, (Py_ssize_t)span.length, NULL);
+}
+
+/* {name in lower case: value}; NULL without an error where a name appears twice. */
+static PyObject *fields_of(const uint8_t *data, const struct head *head) {
+    PyObject *fields = PyDict_New();
+    for (unsigned i = 0; fields && i < head->fields; i++) {
+        PyObject *name = name_of(data, head->field[i].name), *value = text_of(data, head->field[i].value);
+        if (!name || !value || PyDict_SetItem(fields, name, value) < 0)
+            Py_CLEAR(fields);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+    }
+    if (fields && PyDict_Size(fields) != (Py_ssize_t)head->fields)
+        Py_CLEAR(fields);
+    return fields;
+}
+
+static PyObject *py_parse_head(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    static const char *const METHODS[] = {"GET", "HEAD", "PUT"};
+    struct head head;
+    Py_buffer view;
+    PyObject *result = NULL;
+    (void)self;
+    if (count != 1) {
+        PyErr_SetString(PyExc_TypeError, "takes a buffer");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (head_parse(view.buf, (size_t)view.len, &head)) {
+        PyObject *fields = fields_of(view.buf, &head);
+        PyObject *path = text_of(view.buf, head.path), *query = text_of(view.buf, head.query);
+        if (fields && path && query)
+            result = Py_BuildValue("(sOOOKO)", METHODS[head.method], path, query, fields, (unsigned long long)head.body_bytes,
+                                   head.expects_continue ? Py_True : Py_False);
+        Py_XDECREF(fields);
+        Py_XDECREF(path);
+        Py_XDECREF(query);
+    }
+    PyBuffer_Release(&view);
+    if (!result && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return result;
+}
+
 static PyObject *py_probe_read(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     Py_buffer view;
     (void)self;
@@ -263,6 +321,7 @@ static PyObject *py_start(PyObject *self, PyObject *const *args, Py_ssize_t coun
     release_bytes = RELEASE_BYTES[level];
     crc_start(level);
     gf_start(level);
+    head_start();
     return PyUnicode_FromString(LEVEL_NAMES[level]);
 }
 
@@ -278,6 +337,7 @@ static PyMethodDef methods[] = {
     FAST(page_crcs, "page_crcs(data, page_bytes=65536): CRC32C of every page, little-endian u32 each."),
     FAST(encode, "encode(stripe, k, m, shard_bytes, stride): writes parity; CRC32C of every 64 KiB page of every shard."),
     FAST(transform, "transform(stripe, k, m, shard_bytes, stride, inputs, outputs, matrix): outputs = matrix * inputs."),
+    FAST(parse_head, "parse_head(data): (method, path, query, headers, body_bytes, expects_continue) of a plain head, or None."),
     FAST(probe_read, "probe_read(data): reads it as fast as one core can; for benchmarks."),
     FAST(start, "start(name): chooses the kernel; None for the best."),
     {NULL, NULL, 0, NULL},

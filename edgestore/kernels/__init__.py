@@ -1,9 +1,10 @@
-"""Checksums, erasure coding and aligned buffers: in C where it is built, else by the reference.
+"""Checksums, erasure coding, heads of requests and aligned buffers: in C where it is built, else by the reference.
 
 `EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
 """
 
 from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool
+from edgestore.kernels.reference import plain_length
 from edgestore.kernels.selection import (
     active_kernel,
     crc32,
@@ -14,6 +15,7 @@ from edgestore.kernels.selection import (
     crc64nvme_combine,
     encode,
     page_crcs,
+    parse_head,
     reconstruct,
 )
 
@@ -29,5 +31,7 @@ __all__ = [
     "crc64nvme_combine",
     "encode",
     "page_crcs",
+    "parse_head",
+    "plain_length",
     "reconstruct",
 ]

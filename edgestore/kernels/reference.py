@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from functools import lru_cache
@@ -134,3 +135,57 @@ def _check_stripe(view: memoryview, k: int, m: int, shard_bytes: int, stride: in
         raise BufferError("the stripe is read-only")
     if (k + m - 1) * stride + shard_bytes > len(view):
         raise ValueError("the buffer is shorter than the stripe")
+
+
+# --- heads of HTTP requests ------------------------------------------------------------------------------
+
+HEAD_MAX_BYTES = 8000
+"""aiohttp bounds each line; a longer head is left to it, so that both lanes refuse the same."""
+FIELDS_MAX = 100
+LENGTH_DIGITS_MAX = 15
+
+# As every client writes them: one space behind the colon, none at the end, no empty values, no fragment.
+_PLAIN_HEAD = re.compile(
+    rb"(?:GET|HEAD|PUT) /[\x21\x22\x24-\x7e]*+ HTTP/1\.1"
+    rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]++: [\x21-\x7e][\t\x20-\x7e]*+(?<![\t ]))++"
+)
+_FRAMING = ("transfer-encoding", "upgrade", "te", "trailer", "proxy-connection", "http2-settings")
+
+
+def parse_head(data: bytes) -> tuple[str, str, str, dict[str, str], int, bool] | None:
+    """(method, path, query, headers with names in lower case, bytes of the body, whether it waits for 100 Continue).
+
+    `data`: a head without its final empty line. None unless everything about it is plain.
+    """
+    if len(data) > HEAD_MAX_BYTES or not _PLAIN_HEAD.fullmatch(data):
+        return None
+    request, *lines = data.decode("ascii").split("\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        headers[name.lower()] = value
+    if len(headers) != len(lines) or len(lines) > FIELDS_MAX or "host" not in headers:
+        return None
+    method, target, _ = request.split(" ")
+    length = plain_length(headers)
+    if length is None or (method != "PUT" and "content-length" in headers):
+        return None
+    path, _, query = target.partition("?")
+    return method, path, query, headers, length, "expect" in headers
+
+
+def plain_length(headers: dict[str, str]) -> int | None:
+    """The length of a body; None where the framing is not plain."""
+    for name in _FRAMING:
+        if name in headers:
+            return None
+    if "connection" in headers and headers["connection"].lower() != "keep-alive":
+        return None
+    if "expect" in headers and headers["expect"].lower() != "100-continue":
+        return None
+    length = headers.get("content-length")
+    if length is None:
+        return 0
+    if not (length.isdigit() and len(length) <= LENGTH_DIGITS_MAX):
+        return None
+    return int(length)

@@ -43,6 +43,7 @@ crc64nvme = _module.crc64nvme
 crc64nvme_combine = _module.crc64nvme_combine
 page_crcs = _module.page_crcs
 encode = _module.encode
+parse_head = _module.parse_head
 
 
 def reconstruct(

@@ -23,28 +23,17 @@ _BODILESS = frozenset((204, 304))
 _LINE_ENDS = re.compile(r"[\r\n\0]")
 
 
-class RequestHead:
+class RequestHead(msgspec.Struct, gc=False):
     """A request without its body. `path` and `query` are as they came; header names are in lower case."""
 
-    __slots__ = ("body_bytes", "expects_continue", "headers", "is_local", "is_secure", "method", "path", "query")
-
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        headers: dict[str, str],
-        body_bytes: int | None,
-        *,
-        is_local: bool = False,
-        is_secure: bool = False,
-    ) -> None:
-        self.method = method
-        self.path, _, self.query = target.partition("?")
-        self.headers = headers
-        self.body_bytes = body_bytes or 0
-        self.expects_continue = "expect" in headers and headers["expect"].lower() == "100-continue"
-        self.is_local = is_local
-        self.is_secure = is_secure
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body_bytes: int
+    expects_continue: bool
+    is_local: bool = False
+    is_secure: bool = False
 
 
 @dataclass(slots=True)

@@ -174,8 +174,16 @@ class SlowLane:
             return self.refuse("the target of the request is not a path")
         if "host" not in headers and request.version >= HttpVersion11:
             return self.refuse("the header Host is missing")
+        path, _, query = target.partition("?")
         head = RequestHead(
-            request.method, target, headers, request.content_length, is_local=self._is_local, is_secure=self._is_secure
+            request.method,
+            path,
+            query,
+            headers,
+            request.content_length or 0,
+            headers.get("expect", "").lower() == "100-continue",
+            self._is_local,
+            self._is_secure,
         )
         chunked = request.content_length is None and request.body_exists
         asked = _Asked(not head.expects_continue)
