@@ -53,7 +53,6 @@ _PLAIN_PRESIGN = re.compile(
 _CACHED_MAX = 1024
 _CACHED_TEXT_MAX = 512
 _times: dict[str, int] = {}
-_signed_sets: dict[str, frozenset[str]] = {}
 
 
 class SignedRequest(NamedTuple):
@@ -93,9 +92,10 @@ class Verified(msgspec.Struct, frozen=True, gc=False):
         return self.payload in STREAMING
 
 
-class Presign(msgspec.Struct, frozen=True, gc=False):
-    """The signature of a pre-signed query. `query`: what was signed of it, canonical; `payload`: None where it is
-    not named.
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What a request says of its signature. `query`: what was signed of it, canonical; `credential` and
+    `signed_headers` of a pre-signed one are still encoded; `payload`: None where it is not named. The signature has
+    the form of one.
     """
 
     query: str
@@ -107,19 +107,20 @@ class Presign(msgspec.Struct, frozen=True, gc=False):
     payload: str | None = None
 
 
-class _Claim(msgspec.Struct, frozen=True, gc=False):
-    """What the request says of its signature. `query`: canonical; `error`: S3's code for its form."""
+class _Scope(msgspec.Struct, frozen=True, gc=False):
+    """A credential and the headers signed with it, taken apart; requests with the same share it."""
 
-    credential: str
+    access_key: str
+    day: str
+    text: str
     signed_headers: str
-    signature: str
-    timestamp: str
-    payload: str
-    query: str
-    error: str
+    names: tuple[str, ...]
+    signed: frozenset[str]
 
 
 _LIMITS = SigningLimits()
+_scopes: dict[tuple[str, str], _Scope] = {}
+"""By credential and signed headers as they came."""
 
 
 def verify_request(
@@ -129,38 +130,52 @@ def verify_request(
     region: str,
     lookup: Callable[[str], str | None],
     limits: SigningLimits = _LIMITS,
-    presign: Presign | None = None,
+    presign: Claim | None = None,
 ) -> Verified:
     """Raises InvalidCredentials (`reason` is S3's code), Denied, or BadRequest. `lookup`: access key to secret;
     `presign`: what `read_plain_presign` found in the query, where the caller has asked it.
     """
     headers = request.headers
     if "authorization" in headers:
+        error = _HEADER_ERROR
         claim = _from_header(headers, request.raw_query)
         if abs(now_ms - _epoch_ms(claim.timestamp)) > limits.clock_skew_max_s * 1000:
             raise InvalidCredentials(
                 "the request's time differs too much from the server's: set the clock", reason="RequestTimeTooSkewed"
             )
     else:
-        presign = presign or read_plain_presign(request.raw_query) or _read_presign(request.raw_query)
-        claim = _from_query(headers, presign, now_ms, limits)
-    access_key, day, scope = _scope(claim, region)
-    _check_signed(headers, claim.signed_headers)
-    secret = lookup(access_key)
+        error = _QUERY_ERROR
+        claim = presign or read_plain_presign(request.raw_query) or _read_presign(request.raw_query)
+        _check_expiry(claim.expires, claim.timestamp, now_ms, limits)
+    payload = headers.get("x-amz-content-sha256") or (UNSIGNED if claim.payload is None else claim.payload)
+    if payload != UNSIGNED:
+        _check_payload(payload)
+    scope = _scopes.get((claim.credential, claim.signed_headers))
+    if scope is None or scope.text[9:-16] != region:
+        scope = _read_scope(claim, region, error)
+    if scope.day != claim.timestamp[:8]:
+        raise _malformed(error)
+    signed = scope.signed
+    for name in headers:
+        if name not in signed and name.startswith("x-amz-"):
+            raise Denied(
+                "There were headers present in the request which were not signed", code="AccessDenied", header=name
+            )
+    secret = lookup(scope.access_key)
     if secret is None:
-        raise InvalidCredentials("the access key does not exist", reason="InvalidAccessKeyId", access_key=access_key)
-    key = signing_key(secret, day, region)
-    signed_headers = claim.signed_headers
+        message = "the access key does not exist"
+        raise InvalidCredentials(message, reason="InvalidAccessKeyId", access_key=scope.access_key)
+    key = signing_key(secret, scope.day, region)
     try:
-        lines = canonical_headers(headers, signed_headers.split(";"))
-    except KeyError as error:
-        raise _mismatch(access_key) from error
+        lines = canonical_headers(headers, scope.names)
+    except KeyError as missing:
+        raise _mismatch(scope.access_key) from missing
     path = canonical_path(request.raw_path)
-    canonical = f"{request.method}\n{path}\n{claim.query}\n{lines}\n{signed_headers}\n{claim.payload}"
-    expected = signature(key, claim.timestamp, scope, canonical.encode("latin-1", "replace"))
+    canonical = f"{request.method}\n{path}\n{claim.query}\n{lines}\n{scope.signed_headers}\n{payload}"
+    expected = signature(key, claim.timestamp, scope.text, canonical.encode("latin-1", "replace"))
     if not hmac.compare_digest(expected, claim.signature):
-        raise _mismatch(access_key)
-    return Verified(access_key, claim.payload, key, expected, claim.timestamp, scope)
+        raise _mismatch(scope.access_key)
+    return Verified(scope.access_key, payload, key, expected, claim.timestamp, scope.text)
 
 
 def _mismatch(access_key: str) -> InvalidCredentials:
@@ -178,7 +193,7 @@ def _malformed(code: str) -> InvalidCredentials:
 # --- the header form --------------------------------------------------------------------------------------
 
 
-def _from_header(headers: Mapping[str, str], raw_query: str) -> _Claim:
+def _from_header(headers: Mapping[str, str], raw_query: str) -> Claim:
     query = ""
     if raw_query:
         pairs = raw_pairs(raw_query)
@@ -191,7 +206,7 @@ def _from_header(headers: Mapping[str, str], raw_query: str) -> _Claim:
     if payload is None:
         raise BadRequest("Missing required header for this request: x-amz-content-sha256", code="InvalidRequest")
     _check_payload(payload)
-    return _Claim(credential, signed_headers, claimed, _header_time(headers), payload, query, _HEADER_ERROR)
+    return Claim(query, credential, _header_time(headers), "", signed_headers, claimed, payload)
 
 
 def _authorization(value: str) -> tuple[str, str, str]:
@@ -209,6 +224,8 @@ def _authorization(value: str) -> tuple[str, str, str]:
             raise _malformed(_HEADER_ERROR)
         fields[name] = text
     if fields.keys() != {"Credential", "SignedHeaders", "Signature"}:
+        raise _malformed(_HEADER_ERROR)
+    if not _HEX_64.fullmatch(fields["Signature"]):
         raise _malformed(_HEADER_ERROR)
     return fields["Credential"], fields["SignedHeaders"], fields["Signature"]
 
@@ -244,13 +261,13 @@ def _epoch_ms(timestamp: str) -> int:
 # --- the pre-signed form ----------------------------------------------------------------------------------
 
 
-def read_plain_presign(raw_query: str) -> Presign | None:
+def read_plain_presign(raw_query: str) -> Claim | None:
     """The signature of a query that holds nothing else and stands as SDKs write it; None for all others."""
     found = _PLAIN_PRESIGN.fullmatch(raw_query)
-    return None if found is None else Presign(*found.groups())
+    return None if found is None else Claim(*found.groups())
 
 
-def _read_presign(raw_query: str) -> Presign:
+def _read_presign(raw_query: str) -> Claim:
     """The signature of any pre-signed query."""
     pairs = raw_pairs(raw_query) if raw_query else []
     given = dict(pairs)
@@ -261,21 +278,11 @@ def _read_presign(raw_query: str) -> Presign:
         algorithm, credential, timestamp, expires, signed_headers = [given[name] for name in PRESIGN_NAMES]
     except KeyError as error:
         raise _malformed(_QUERY_ERROR) from error
-    if algorithm != ALGORITHM or not claimed or not is_timestamp(timestamp):
+    if algorithm != ALGORITHM or not _HEX_64.fullmatch(claimed) or not is_timestamp(timestamp):
         raise _malformed(_QUERY_ERROR)
     pairs.remove(("X-Amz-Signature", claimed))
     payload = given.get("X-Amz-Content-Sha256")
-    return Presign(canonical_query(pairs), credential, timestamp, expires, signed_headers, claimed, payload)
-
-
-def _from_query(headers: Mapping[str, str], presign: Presign, now_ms: int, limits: SigningLimits) -> _Claim:
-    _check_expiry(presign.expires, presign.timestamp, now_ms, limits)
-    payload = headers.get("x-amz-content-sha256") or (UNSIGNED if presign.payload is None else presign.payload)
-    _check_payload(payload)
-    credential, signed_headers = _decoded(presign.credential), _decoded(presign.signed_headers)
-    return _Claim(
-        credential, signed_headers, presign.signature, presign.timestamp, payload, presign.query, _QUERY_ERROR
-    )
+    return Claim(canonical_query(pairs), credential, timestamp, expires, signed_headers, claimed, payload)
 
 
 def _decoded(text: str) -> str:
@@ -311,34 +318,23 @@ def _check_payload(payload: str) -> None:
         )
 
 
-def _scope(claim: _Claim, region: str) -> tuple[str, str, str]:
-    """(access key, day, scope). Refuses another region, service or day."""
-    access_key, _, scope = claim.credential.partition("/")
-    day = claim.timestamp[:8]
-    if access_key and scope == f"{day}/{region}/s3/aws4_request" and _HEX_64.fullmatch(claim.signature):
-        return access_key, day, scope
-    parts = scope.split("/")
+def _read_scope(claim: Claim, region: str, error: str) -> _Scope:
+    """Refuses another region or service, and what does not sign the host."""
+    credential, signed_headers = claim.credential, claim.signed_headers
+    if error == _QUERY_ERROR:
+        credential, signed_headers = _decoded(credential), _decoded(signed_headers)
+    access_key, _, text = credential.partition("/")
+    parts = text.split("/")
     if len(parts) == 4 and parts[1] != region:
-        raise InvalidCredentials(
-            f"the region {parts[1]!r} is wrong; expecting {region!r}", reason=claim.error, region=region
-        )
-    raise _malformed(claim.error)
-
-
-def _check_signed(headers: Mapping[str, str], signed_headers: str) -> None:
-    """Refuses a request whose x-amz-* headers were not all signed: anybody could have added them."""
-    signed = _signed_sets.get(signed_headers)
-    if signed is None:
-        names = signed_headers.split(";")
-        signed = frozenset(names)
-        if "host" not in signed or len(signed) != len(names):
-            raise Denied("the host header must be signed, and no header twice")
-        if len(_signed_sets) >= _CACHED_MAX:
-            _signed_sets.clear()
-        if len(signed_headers) <= _CACHED_TEXT_MAX:
-            _signed_sets[signed_headers] = signed
-    for name in headers:
-        if name not in signed and name.startswith("x-amz-"):
-            raise Denied(
-                "There were headers present in the request which were not signed", code="AccessDenied", header=name
-            )
+        raise InvalidCredentials(f"the region {parts[1]!r} is wrong; expecting {region!r}", reason=error, region=region)
+    if not access_key or text != f"{parts[0]}/{region}/s3/aws4_request" or len(parts[0]) != 8:
+        raise _malformed(error)
+    names = tuple(signed_headers.split(";"))
+    scope = _Scope(access_key, parts[0], text, signed_headers, names, frozenset(names))
+    if "host" not in scope.signed or len(scope.signed) != len(names):
+        raise Denied("the host header must be signed, and no header twice")
+    if len(_scopes) >= _CACHED_MAX:
+        _scopes.clear()
+    if len(claim.credential) + len(claim.signed_headers) <= _CACHED_TEXT_MAX:
+        _scopes[claim.credential, claim.signed_headers] = scope
+    return scope
