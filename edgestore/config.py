@@ -61,6 +61,8 @@ class MetaConfig:
     """... or when this much of the journal lies behind the current file."""
     catalog_write_buffer_bytes: int = 16 * 1024 * 1024
     catalog_cache_bytes: int = 24 * 1024 * 1024
+    row_cache_bytes: int = 32 * 1024 * 1024
+    """Current versions and inline bodies that were read lately, decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ _MIB = 1024 * 1024
 RANGES: Mapping[str, tuple[float, float]] = {
     "disk.reserve_bytes": (0, math.inf),
     "disk.journal_file_bytes": (4 * _MIB, 1024 * _MIB),
+    "meta.row_cache_bytes": (0, math.inf),
     "disk.segment_bytes": (16 * _MIB, 4096 * _MIB),
     "disk.segment_dead_ratio": (0.05, 1.0),
     "disk.reader_threads": (1, 256),

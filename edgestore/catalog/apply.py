@@ -15,6 +15,7 @@ from edgestore.catalog import commands, extents, owners, rows, uploads, versions
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, row
 from edgestore.catalog.memory import OperationMemory
+from edgestore.catalog.row_cache import RowCache
 from edgestore.catalog.state import State
 from edgestore.catalog.view import OrderedStore, Transaction
 from edgestore.errors import AlreadyApplied, BadRequest, Corrupt, EdgeStoreError, NotSupported
@@ -48,8 +49,9 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
 class Applier:
     """The one writer of the catalog."""
 
-    def __init__(self, store: OrderedStore, group: int = 0) -> None:
-        self.state = State(store, group)
+    def __init__(self, store: OrderedStore, group: int = 0, *, cache_bytes: int = 0) -> None:
+        self._row_cache = RowCache(cache_bytes)
+        self.state = State(store, group, row_cache=self._row_cache)
         self._store, self._group = store, group
         self._memory = OperationMemory(store, group)
         self.site = self.state.site()
@@ -107,6 +109,7 @@ class Applier:
         context.put(Table.SITE, SITE_TENANT, b"", rows.encode(context.site))
         context.keep()
         self._store.write(list(transaction.changes.items()))
+        self._row_cache.forget(transaction.changes)
         self.site = context.site
         if context.buckets_changed:
             self.state.forget_buckets()

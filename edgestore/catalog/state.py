@@ -21,6 +21,7 @@ from edgestore.catalog.keys import (
     row,
     successor,
 )
+from edgestore.catalog.row_cache import RowCache
 from edgestore.catalog.view import OrderedView
 from edgestore.errors import NoSuchBucket, NoSuchUpload
 from edgestore.records import (
@@ -52,9 +53,16 @@ class BucketCache:
 class State:
     """Reads of one group's rows. Versions are named (site incarnation, log index, position); () is the null version."""
 
-    def __init__(self, view: OrderedView, group: int = 0, bucket_cache: BucketCache | None = None) -> None:
+    def __init__(
+        self,
+        view: OrderedView,
+        group: int = 0,
+        bucket_cache: BucketCache | None = None,
+        row_cache: RowCache | None = None,
+    ) -> None:
         self.view, self.group = view, group
         self.bucket_cache = BucketCache() if bucket_cache is None else bucket_cache
+        self._row_cache = row_cache
 
     def site(self) -> rows.SiteRecord:
         """What was applied last, and the counters."""
@@ -102,8 +110,17 @@ class State:
 
     def head(self, bucket: BucketRecord, key: str) -> VersionRecord | None:
         """The current version; None also under a delete marker."""
-        data = self.view.get(head_row(self.group, bucket.owner, bucket.bucket_id, key))
-        return rows.version(data) if data is not None else None
+        at = head_row(self.group, bucket.owner, bucket.bucket_id, key)
+        cache = self._row_cache
+        if cache is not None and (kept := cache.rows.get(at)) is not None:
+            return kept  # type: ignore[no-any-return]
+        data = self.view.get(at)
+        if data is None:
+            return None
+        found = rows.version(data)
+        if cache is not None:
+            cache.keep(at, found, len(data))
+        return found
 
     def version(self, bucket: BucketRecord, key: str, version: tuple[int, ...]) -> VersionRecord | None:
         """One version, delete markers too."""
@@ -128,7 +145,13 @@ class State:
     def inline(self, bucket: BucketRecord, record: VersionRecord) -> bytes:
         """The body of an inline version; empty where a delete came between."""
         at = inline_row(self.group, bucket.owner, bucket.bucket_id, record.log_index, record.position)
-        return self.view.get(at) or b""
+        cache = self._row_cache
+        if cache is not None and (kept := cache.rows.get(at)) is not None:
+            return kept  # type: ignore[no-any-return]
+        body = self.view.get(at) or b""
+        if cache is not None:
+            cache.keep(at, body, len(body))
+        return body
 
     def extent(self, tenant: int, extent_id: bytes) -> ExtentRecord | None:
         """One extent."""

@@ -152,11 +152,12 @@ _PLAIN_HEAD = re.compile(
 _FRAMING = ("transfer-encoding", "upgrade", "te", "trailer", "proxy-connection", "http2-settings")
 
 
-def parse_head(data: bytes) -> tuple[str, str, str, dict[str, str], int, bool] | None:
-    """(method, path, query, headers with names in lower case, bytes of the body, whether it waits for 100 Continue).
+Head = tuple[str, str, str, dict[str, str], int, bool]
+"""Method, path, query, headers with names in lower case, bytes of the body, whether it waits for `100 Continue`."""
 
-    `data`: a head without its final empty line. None unless everything about it is plain.
-    """
+
+def parse_head(data: bytes) -> Head | None:
+    """A head without its final empty line. None unless everything about it is plain."""
     if len(data) > HEAD_MAX_BYTES or not _PLAIN_HEAD.fullmatch(data):
         return None
     request, *lines = data.decode("ascii").split("\r\n")

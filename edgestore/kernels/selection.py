@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from edgestore.errors import ConfigError
 from edgestore.kernels import reference
 from edgestore.kernels.erasure import reconstruct_with
+from edgestore.kernels.reference import Head
 
 KERNELS = ("gfni512", "gfni2", "avx2", "ssse3", "portable", "reference")
 
@@ -43,7 +45,7 @@ crc64nvme = _module.crc64nvme
 crc64nvme_combine = _module.crc64nvme_combine
 page_crcs = _module.page_crcs
 encode = _module.encode
-parse_head = _module.parse_head
+parse_head: Callable[[bytes], Head | None] = _module.parse_head
 
 
 def reconstruct(

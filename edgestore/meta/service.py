@@ -60,7 +60,7 @@ class Meta:
         self._loop = asyncio.get_running_loop()
         self._journal, self._store = journal, store
         self._worker = files.worker("flush")
-        self._applier = Applier(store)
+        self._applier = Applier(store, cache_bytes=config.row_cache_bytes)
         self._clock = clock
         self._time: LogTime
         self._consensus = RaftConsensus(journal, self._applier, member=node, metrics=metrics)

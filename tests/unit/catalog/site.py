@@ -42,9 +42,9 @@ class MemoryStore:
 class Site:
     """One catalog: `do` applies one command in an entry of its own and raises its error."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cache_bytes: int = 0) -> None:
         self.store = MemoryStore()
-        self.applier = Applier(self.store)
+        self.applier = Applier(self.store, cache_bytes=cache_bytes)
         self.entries: list[bytes] = []
         self.sequence = 0
         self.time_ms = 1_000_000
