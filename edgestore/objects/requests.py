@@ -16,6 +16,11 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
     checksums: tuple[Checksum, ...] = ()
     algorithms: tuple[str, ...] = ()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is promised: any bytes will do."""
+        return self.md5 is None and self.sha256 is None and not self.checksums and not self.algorithms
+
 
 class PutRequest(msgspec.Struct, frozen=True, gc=False):
     """A new current version. `headers`: system headers by their usual names (`Content-Type`)."""
