@@ -2,7 +2,7 @@
 
 from edgestore.chunks.body import Body, IteratorBody, bytes_body
 from edgestore.chunks.compression import Compression
-from edgestore.chunks.digests import Digests
+from edgestore.chunks.digests import Digests, WholeDigests
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
 from edgestore.chunks.store import ChunkStore
@@ -21,5 +21,6 @@ __all__ = [
     "StoredBody",
     "Unit",
     "UnitPool",
+    "WholeDigests",
     "bytes_body",
 ]

@@ -16,6 +16,27 @@ _CRCS: dict[str, tuple[Callable[..., int], int]] = {
 }
 
 
+class WholeDigests:
+    """The digests of bytes that are in memory, each made when it is asked for; what `Digests` is for a stream."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def md5(self) -> bytes:
+        """The MD5."""
+        return hashlib.md5(self._data, usedforsecurity=False).digest()
+
+    def value(self, algorithm: str) -> bytes:
+        """A digest, big-endian."""
+        if algorithm in _CRCS:
+            checksum, size = _CRCS[algorithm]
+            return checksum(self._data).to_bytes(size, "big")
+        if algorithm == "SHA256":
+            return hashlib.sha256(self._data).digest()
+        return hashlib.new(algorithm.lower(), self._data, usedforsecurity=False).digest()
+
+
 class Digests:
     """Running digests. `update` may run in any thread, one call at a time."""
 

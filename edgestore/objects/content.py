@@ -5,10 +5,8 @@ Rule: a body that is shorter or longer than announced, or other than promised, l
 
 from __future__ import annotations
 
-import hashlib
-
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, Digests, StoredBody, Unit
+from edgestore.chunks import Body, ChunkStore, Digests, StoredBody, Unit, WholeDigests
 from edgestore.errors import BadDigest, IncompleteBody, TooLarge
 from edgestore.objects.requests import Expected
 from edgestore.records import INLINE_MAX_BYTES, Checksum, ChunkRef
@@ -20,9 +18,13 @@ def digests_for(expected: Expected) -> Digests:
     return Digests(algorithms, sha256=expected.sha256 is not None)
 
 
-def compare(digests: Digests, expected: Expected, trailer: tuple[Checksum, ...] = ()) -> tuple[Checksum, ...]:
+def compare(
+    digests: Digests | WholeDigests, md5: bytes, expected: Expected, trailer: tuple[Checksum, ...] = ()
+) -> tuple[Checksum, ...]:
     """The checksums to keep. Raises BadDigest where one is not what was promised."""
-    if expected.md5 is not None and digests.md5 != expected.md5:
+    if expected.is_open and not trailer:
+        return ()
+    if expected.md5 is not None and md5 != expected.md5:
         raise BadDigest("the bytes do not have the Content-MD5 that the request names", algorithm="MD5")
     if expected.sha256 is not None and digests.value("SHA256") != expected.sha256:
         raise BadDigest(
@@ -39,11 +41,9 @@ def compare(digests: Digests, expected: Expected, trailer: tuple[Checksum, ...] 
 
 def inline_content(data: bytes, expected: Expected, trailer: tuple[Checksum, ...] = ()) -> commands.Content:
     """A body of at most 8 KiB."""
-    if expected.is_open and not trailer:
-        return commands.Content(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest(), (), data)
-    digests = digests_for(expected)
-    digests.update(data)
-    return commands.Content(len(data), digests.md5.hex(), compare(digests, expected, trailer), data)
+    digests = WholeDigests(data)
+    md5 = digests.md5
+    return commands.Content(len(data), md5.hex(), compare(digests, md5, expected, trailer), data)
 
 
 def extents_of(runs: list[tuple[ChunkRef, ...]]) -> tuple[commands.NewExtent, ...]:
@@ -70,11 +70,12 @@ async def receive(
     finally:
         checked.release()
     try:
-        kept = compare(digests, expected, _trailer(body))
+        md5 = digests.md5
+        kept = compare(digests, md5, expected, _trailer(body))
     except BaseException:
         chunks.drop(stored.chunks)
         raise
-    return commands.Content(stored.size_bytes, digests.md5.hex(), kept, b"", extents_of(stored.extents())), stored
+    return commands.Content(stored.size_bytes, md5.hex(), kept, b"", extents_of(stored.extents())), stored
 
 
 def _trailer(body: Body) -> tuple[Checksum, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, Pins
+from edgestore.chunks import Body, ChunkStore, Pins, WholeDigests
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ObjectsConfig
 from edgestore.errors import (
@@ -22,7 +22,7 @@ from edgestore.errors import (
 )
 from edgestore.meta import Meta
 from edgestore.objects.buckets import version_place
-from edgestore.objects.content import compare, digests_for, extents_of, inline_content, receive
+from edgestore.objects.content import compare, extents_of, inline_content, receive
 from edgestore.objects.names import check_key
 from edgestore.objects.reader import ObjectReader, SmallObject
 from edgestore.objects.requests import CopyRequest, Expected, PutRequest
@@ -101,10 +101,9 @@ class ObjectService(Uploads):
             return
         if len(data) > UNIT_BYTES:
             raise BadRequest(f"put_small takes at most {UNIT_BYTES} bytes")
-        digests = digests_for(request.expected)
-        digests.update(data)
-        kept = compare(digests, request.expected)
-        etag = digests.md5.hex()
+        digests = WholeDigests(data)
+        md5 = digests.md5
+        kept, etag = compare(digests, md5, request.expected), md5.hex()
 
         def stored(chunks: tuple[ChunkRef, ...] | None, error: BaseException | None) -> None:
             if chunks is None:

@@ -29,7 +29,7 @@ class Content(NamedTuple):
 def expectation(call: Call, trailing: tuple[Checksum, ...] = ()) -> Expected:
     """What the object service must find in the body: MD5, SHA-256 and checksums that the client names or promises."""
     headers = call.headers
-    announced = checksums.announced(headers) if _names_checksum(headers) else checksums.NOTHING
+    announced = checksums.announced(headers)
     return Expected(
         md5=checksums.content_md5(headers) if "content-md5" in headers else None,
         sha256=call.verified.payload_sha256,
@@ -186,9 +186,3 @@ def _decode_in_place(decoder: ChunkedDecoder, unit: Unit) -> int:
 def _require_no_trailer(call: Call) -> None:
     if "x-amz-trailer" in call.headers:
         raise Fault("InvalidRequest", "x-amz-trailer needs a STREAMING-...-TRAILER payload.", Header="x-amz-trailer")
-
-
-def _names_checksum(headers: Mapping[str, str]) -> bool:
-    return "x-amz-trailer" in headers or any(
-        name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum-")) for name in headers
-    )

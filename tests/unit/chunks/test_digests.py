@@ -12,8 +12,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgestore.chunks import Compression, Digests
+from edgestore.chunks import Compression, Digests, WholeDigests
 from edgestore.chunks.compression import PLAIN, ZSTD
+from edgestore.chunks.digests import ALGORITHMS
 from edgestore.errors import Corrupt
 
 CHECK = b"123456789"
@@ -93,3 +94,14 @@ def test_many_threads_may_pack_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 70_000])
+def test_digests_of_bytes_in_memory_are_those_of_a_stream(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+    running = Digests(ALGORITHMS, sha256=True)
+    running.update(data)
+    whole = WholeDigests(data)
+    assert whole.md5 == running.md5
+    assert [whole.value(name) for name in ALGORITHMS] == [running.value(name) for name in ALGORITHMS]
