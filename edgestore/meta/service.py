@@ -19,7 +19,7 @@ from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus
 from edgestore.disk import Files, Journal, OrderedStore
-from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Closing, EdgeStoreError, TooBusy, Unavailable
 from edgestore.meta.log_time import LogTime
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT
@@ -29,6 +29,8 @@ log = logging.getLogger("edgestore.meta")
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
 FLUSH_AGAIN_S = 1.0
+LATER = (Unavailable, TimeoutError)
+"""A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
 UNENCODABLE = (ValueError, OverflowError, TypeError)
 
 
@@ -116,7 +118,11 @@ class Meta:
         if not self._applier.site.site_id:
             incarnation = int.from_bytes(self._entropy(4), "big") >> 1
             await self.propose(SITE_TENANT, commands.FoundSite(self._entropy(16), incarnation))
-        await self.flush()
+        try:
+            await self.flush()
+        except LATER as error:  # a full disk must be opened, or nothing could be deleted
+            log.warning("flush-at-start-failed error=%s", error)
+            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Waits for `work`, and no longer than the disk works. Raises what stopped the node."""
@@ -276,7 +282,9 @@ class Meta:
         if self._flush is not None or self._failed is not None or self._loop.time() < self._flush_again_s:
             return
         many = self._unflushed > self._config.flush_operations_max
-        if many or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
+        if self._journal.is_short:
+            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S  # should it not help
+        if many or self._journal.is_short or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
             self._flush = self._loop.create_task(self.flush())
             self._flush.add_done_callback(self._flushed)
 
@@ -285,7 +293,7 @@ class Meta:
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("flush-failed error=%s", error)
-        if isinstance(error, (StorageFull, TimeoutError)):
+        if isinstance(error, LATER):
             self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
         elif self._failed is None:
             self._stop_node(error)

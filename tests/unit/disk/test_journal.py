@@ -81,8 +81,8 @@ async def test_synced_records_are_there_after_a_restart(tmp_path: Path, clean: b
         abandon(journal)
     again = open_journal(tmp_path)
     assert [record.index for record in again.records(0) if record.kind is RecordKind.ENTRY] == list(range(1, 200))
-    assert len(again.records(3)) == 199
-    assert again.records(0) == []
+    assert len(list(again.records(3))) == 199
+    assert list(again.records(7)) == []
     await again.close()
 
 
@@ -97,11 +97,11 @@ async def test_a_torn_tail_is_cut(tmp_path: Path, tail: bytes) -> None:
         file.seek(end)
         file.write(tail)
     again = open_journal(tmp_path)
-    assert len(again.records(0)) == 19
+    assert len(list(again.records(0))) == 19
     await append(again, entry(20))
     await again.close()
     last = open_journal(tmp_path)
-    assert len(last.records(0)) == 20
+    assert len(list(last.records(0))) == 20
     await last.close()
 
 
