@@ -55,7 +55,7 @@ class Meta:
         *,
         clock: Clock,
         entropy: Entropy,
-        node: str,
+        member: str,
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self._config, self._limits, self._entropy, self._metrics = config, consensus_config, entropy, metrics
@@ -65,7 +65,7 @@ class Meta:
         self._applier = Applier(store, cache_bytes=config.row_cache_bytes)
         self._clock = clock
         self._time: LogTime
-        self._consensus = RaftConsensus(journal, self._applier, member=node, metrics=metrics)
+        self._consensus = RaftConsensus(journal, self._applier, member=member, metrics=metrics)
         self._consensus.on_failure = self._stop_node
         self._session = int.from_bytes(entropy(8), "big") >> 1
         self._sequence = 0
@@ -93,13 +93,21 @@ class Meta:
         *,
         clock: Clock,
         entropy: Entropy,
-        node: str,
+        member: str,
         metrics: Metrics = NO_METRICS,
     ) -> Meta:
         """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog
         differ."""
         meta = cls(
-            files, journal, store, config, consensus_config, clock=clock, entropy=entropy, node=node, metrics=metrics
+            files,
+            journal,
+            store,
+            config,
+            consensus_config,
+            clock=clock,
+            entropy=entropy,
+            member=member,
+            metrics=metrics,
         )
         failed, journal.on_failure = journal.on_failure, meta.fail  # until it is open, its caller cannot tell it
         try:
@@ -300,17 +308,19 @@ class Meta:
 
     async def flush(self) -> None:
         """Makes the catalog durable, then trims the journal up to the index read before (rule 2)."""
-        site, unflushed = self._applier.site, self._unflushed
-        await self._worker.run(self._store.flush)
-        if self._failed is not None:
-            return
-        trimmed: asyncio.Future[None] = self._loop.create_future()
-        self._consensus.trim(site.index, site.term, lambda: None if trimmed.done() else trimmed.set_result(None))
-        async with asyncio.timeout(self._config.propose_timeout_s):
-            await asyncio.wait({trimmed, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if trimmed.done():
+        unflushed = self._unflushed
+        snapshot = self._loop.create_task(self._consensus.snapshot(self._make_durable))
+        try:
+            await asyncio.wait({snapshot, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            snapshot.cancel()
+        if snapshot.done():
+            snapshot.result()
             self._unflushed -= unflushed
             self._metrics.count("meta_flushes_total")
+
+    async def _make_durable(self) -> None:
+        await self._worker.run(self._store.flush)
 
     async def close(self) -> None:
         """Takes no more, answers what is under way, flushes, and stops."""

@@ -302,6 +302,18 @@ def test_an_unknown_format_is_refused() -> None:
         decode_file_header(bytes(header), 1)
 
 
+async def test_a_record_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    await append(journal, entry(1))
+    record = bytearray(encode_record(entry(2)))
+    record[0] = 99
+    journal._pending.append(bytes(record))
+    await append(journal, entry(3))
+    await journal.close()
+    with pytest.raises(Corrupt, match="kind 99 is not known; it was written by another version"):
+        open_journal(tmp_path)
+
+
 def test_two_processes_on_one_folder(tmp_path: Path) -> None:
     first = SystemFiles(str(tmp_path)).lock("lock")
     with pytest.raises(InUse, match="in use"):
