@@ -3,10 +3,12 @@
 from edgestore.catalog import commands
 from edgestore.catalog.apply import Applier
 from edgestore.catalog.listing import ObjectPage, UploadPage, VersionPage, list_objects, list_uploads, list_versions
+from edgestore.catalog.repair import GapApplier
 from edgestore.catalog.state import State
 
 __all__ = [
     "Applier",
+    "GapApplier",
     "ObjectPage",
     "State",
     "UploadPage",
