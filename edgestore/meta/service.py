@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from edgestore.catalog import Applier, State, commands
+from edgestore.catalog import WATCHED, Applier, State, Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus
@@ -29,6 +29,7 @@ log = logging.getLogger("edgestore.meta")
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
 FLUSH_AGAIN_S = 1.0
+WATCHES_MAX = 64
 LATER = (Unavailable, TimeoutError)
 """A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
 UNENCODABLE = (ValueError, OverflowError, TypeError)
@@ -63,6 +64,8 @@ class Meta:
         self._journal, self._store = journal, store
         self._worker = files.worker("flush")
         self._applier = Applier(store, cache_bytes=config.row_cache_bytes)
+        self._applier.on_changed = self._changed
+        self._watches: list[tuple[frozenset[Table], Callable[[int], None]]] = []
         self._clock = clock
         self._time: LogTime
         self._consensus = RaftConsensus(journal, self._applier, member=member, metrics=metrics)
@@ -150,6 +153,32 @@ class Meta:
     def applied_index(self) -> int:
         """Index of the last entry that `state` contains."""
         return self._applier.applied_index
+
+    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
+        """Calls `changed(applied index)` after each entry that changed one of the tables, before its proposer hears.
+
+        So a cache that reads anew there is never behind what was acknowledged. Nothing is queued: a watcher that falls
+        behind reads the newest state. Only `catalog.WATCHED` can be watched. Returns what ends the watch.
+        """
+        watched = frozenset(tables)
+        if not watched <= WATCHED or len(self._watches) >= WATCHES_MAX:
+            raise BadRequest(f"at most {WATCHES_MAX} watches, of {', '.join(sorted(table.name for table in WATCHED))}")
+        watch = (watched, changed)
+        self._watches.append(watch)
+        return partial(self._watches.remove, watch)
+
+    def _changed(self, index: int, tables: frozenset[Table]) -> None:
+        for watched, changed in tuple(self._watches):
+            if watched & tables:
+                try:
+                    changed(index)
+                except Exception:
+                    log.exception("watcher-failed index=%d", index)
+
+    async def step_log_time(self, to_ms: int) -> None:
+        """The operator's clock is right, and log time lags behind it (rule 9). Raises BadRequest for a step back."""
+        self._time.step(to_ms)
+        await self.propose(SITE_TENANT, commands.Tick())
 
     def log_time_ms(self) -> int:
         """Log time now: what expiry and retention are judged by (rule 9)."""
