@@ -63,6 +63,8 @@ def test_a_day_with_the_command_line(target: list[str], tmp_path: Path) -> None:
     edgestore("key", "delete", key["access_key"], *target)
     edgestore("key", "delete", key["access_key"], *target, expect=1)
     assert json.loads(edgestore("status", "--json", *target).stdout)["leader"] is True
+    before_ms = json.loads(edgestore("status", "--json", *target).stdout)["log_time_ms"]
+    assert json.loads(edgestore("step-log-time", "--json", *target).stdout)["log_time_ms"] > before_ms
     edgestore("rm", "s3://photos/2026/source.bin", *target)
     edgestore("cp", "s3://photos/2026/source.bin", str(tmp_path / "none"), *target, expect=1)
     assert not (tmp_path / "none").exists()
