@@ -24,6 +24,7 @@ class DiskConfig:
     reserve_bytes: int = 256 * 1024 * 1024
     """Kept for journal, flushes and deletes: writes of content are refused (507) below it."""
     journal_file_bytes: int = 64 * 1024 * 1024
+    """Allocated whole, one file ahead of need."""
     journal_idle_mark_ms: int = 1000
     """After this long without a batch an empty one records the synced offset (rule 5)."""
     journal_pending_max_bytes: int = 64 * 1024 * 1024
