@@ -24,6 +24,7 @@ class DiskConfig:
     reserve_bytes: int = 256 * 1024 * 1024
     """Kept for journal, flushes and deletes: writes of content are refused (507) below it."""
     journal_file_bytes: int = 64 * 1024 * 1024
+    """Allocated whole, one file ahead of need."""
     journal_idle_mark_ms: int = 1000
     """After this long without a batch an empty one records the synced offset (rule 5)."""
     journal_pending_max_bytes: int = 64 * 1024 * 1024
@@ -215,6 +216,15 @@ def _consistent(config: Config) -> Config:
         )
     if config.http.fast_body_max_bytes > config.http.fast_bodies_max_bytes:
         raise ConfigError("http.fast_body_max_bytes must not be larger than http.fast_bodies_max_bytes")
+    journal_needs = 2 * config.disk.journal_file_bytes + config.meta.catalog_write_buffer_bytes
+    if config.disk.reserve_bytes < journal_needs:
+        raise ConfigError(
+            f"disk.reserve_bytes = {config.disk.reserve_bytes} must be at least {journal_needs}: two files of the "
+            "journal (disk.journal_file_bytes) and a flush of the catalog (meta.catalog_write_buffer_bytes), or a full "
+            "disk could not even take deletes"
+        )
+    if 4 * config.consensus.entry_bytes_max > config.disk.journal_file_bytes:
+        raise ConfigError("consensus.entry_bytes_max must be at most a quarter of disk.journal_file_bytes")
     if config.objects.put_max_bytes > config.objects.object_max_bytes:
         raise ConfigError("objects.put_max_bytes must not be larger than objects.object_max_bytes")
     return config

@@ -27,8 +27,6 @@ from edgestore.tenants import RootKeys, TenantService
 
 log = logging.getLogger("edgestore.node")
 
-NODE_NAME = "node-1"
-
 
 class OpenStore(Protocol):
     """Opens an ordered store in a folder (`RocksIndex.open`; the simulator has its own)."""
@@ -154,7 +152,7 @@ class Core:
             config.consensus,
             clock=self.clock,
             entropy=entropy,
-            node=NODE_NAME,
+            member=self.identity.member_id.hex(),
             metrics=self.metrics,
         )
         self._opened.append(("meta", self.meta.close))
@@ -163,7 +161,9 @@ class Core:
         )
         self._opened.append(("segments", self._close_segments))
         self.segments.on_failure = self._fail
-        self.writer: WriterRecord = await self.meta.propose(SITE_TENANT, commands.RegisterWriter(NODE_NAME))
+        self.writer: WriterRecord = await self.meta.propose(
+            SITE_TENANT, commands.RegisterWriter(self.identity.member_id.hex())
+        )
         self.chunks = ChunkStore(self.segments, files, config.chunks, writer=self.writer.writer)
         self._opened.append(("chunks", self.chunks.close))
 

@@ -259,6 +259,45 @@ class Principal(msgspec.Struct, frozen=True):
         return self.tenant_id == ROOT_TENANT
 
 
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """One member of a group. `member`: hex of the member id of its data folder, as votes and writers name it."""
+
+    member: str
+    is_voter: bool = True
+    address: str = ""
+
+
+class MembersRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Journal record: who forms the group in the record's incarnation (rule 4)."""
+
+    members: tuple[Member, ...]
+
+
+class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Journal record: the state machine at the record's index is what lies in `folder` (rule 2)."""
+
+    folder: str
+    members: tuple[Member, ...]
+
+
+class StopSignRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Journal record: the entry at the record's index ended the incarnation, and names the next one (rule 4)."""
+
+    next_incarnation: int
+    members: tuple[Member, ...]
+
+
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A key was deleted at a place of the log: a fetch from the cloud that began before it must not bring it back,
+    and the cloud must still hear of it (rule 11)."""
+
+    log_index: int
+    position: int
+    log_time_ms: int
+    base_etag: str = ""
+    cloud_version_id: str = ""
+
+
 class IfAbsent(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The write happens only where the key has no current version (`If-None-Match: *`)."""
 

@@ -1,14 +1,19 @@
 """What the site agrees on: the rows of the catalog, the commands that change them, and the listings. Pure."""
 
 from edgestore.catalog import commands
-from edgestore.catalog.apply import Applier
+from edgestore.catalog.apply import WATCHED, Applier
+from edgestore.catalog.keys import Table
 from edgestore.catalog.listing import ObjectPage, UploadPage, VersionPage, list_objects, list_uploads, list_versions
+from edgestore.catalog.repair import GapApplier
 from edgestore.catalog.state import State
 
 __all__ = [
+    "WATCHED",
     "Applier",
+    "GapApplier",
     "ObjectPage",
     "State",
+    "Table",
     "UploadPage",
     "VersionPage",
     "commands",

@@ -46,6 +46,9 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
 }
 
 
+WATCHED = frozenset((Table.BUCKET_NAMES, Table.TENANTS, Table.ACCESS_KEYS))
+
+
 class Applier:
     """The one writer of the catalog."""
 
@@ -55,6 +58,8 @@ class Applier:
         self._store, self._group = store, group
         self._memory = OperationMemory(store, group)
         self.site = self.state.site()
+        self.on_changed: Callable[[int, frozenset[Table]], None] = lambda index, tables: None
+        """Called with the index of an entry that changed watched tables (`WATCHED`), before its outcomes are given."""
 
     @property
     def applied_index(self) -> int:
@@ -86,6 +91,12 @@ class Applier:
             )
         if entry.group != self._group:
             raise Corrupt(f"log entry {index} belongs to group {entry.group}, not {self._group}", index=index)
+        if entry.incarnation != self.site.incarnation:
+            raise Corrupt(
+                f"log entry {index} belongs to incarnation {entry.incarnation} of the group, not to "
+                f"{self.site.incarnation}",
+                index=index,
+            )
         return self._apply_entry(index, term, entry)
 
     def _advance(self, index: int, term: int) -> None:
@@ -113,6 +124,8 @@ class Applier:
         self.site = context.site
         if context.buckets_changed:
             self.state.forget_buckets()
+        if context.changed_tables:
+            self.on_changed(index, frozenset(context.changed_tables))
         return outcomes
 
     def _apply_operation(self, context: Context, operation: commands.Operation) -> object:

@@ -36,6 +36,8 @@ class Context:
     drops_begun: int = 0
     buckets_changed: bool = False
     """By any operation of the entry, failed ones too."""
+    changed_tables: set[Table] = field(default_factory=set)
+    """Of those that can be watched: the rows that few commands change and many hold in RAM."""
     moved: dict[int, Moves] = field(default_factory=dict)
     totals: dict[int, Moves] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Context:
     def change_buckets(self) -> None:
         """A bucket record changes: what the readers hold is no longer it."""
         self.buckets_changed = True
+        self.changed_tables.add(Table.BUCKET_NAMES)
         self.state.forget_buckets()
 
     def move(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
-from edgestore.catalog.keys import Table, age, inline_row, number, row, successor
+from edgestore.catalog.keys import Table, age, inline_row, number, number_of_tenant, row, successor
 from edgestore.errors import BadRequest, StaleChunk
 from edgestore.records import (
     CHUNK_MAX_BYTES,
@@ -28,7 +28,7 @@ _CHUNK_ID_BYTES = 16
 
 def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExtent, ...]) -> tuple[ExtentSpan, ...]:
     """Names new extents with one reference each. Raises StaleChunk (rule 6)."""
-    spans = []
+    spans, place = [], number_of_tenant(tenant)
     for extent in extents:
         if not 1 <= len(extent.chunks) <= EXTENT_CHUNKS_MAX or extent.extent_id != extent.chunks[0].chunk_id:
             raise BadRequest("an extent has 1 to 1,024 chunks and the id of its first one")
@@ -37,7 +37,7 @@ def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExten
             if chunk.writer not in writers:
                 writers[chunk.writer] = context.state.writer(chunk.writer)
             _check_fresh(context, chunk, writers[chunk.writer])
-            context.put(Table.CHUNKS, SITE_TENANT, chunk.chunk_id, extent.extent_id)
+            context.put(Table.CHUNKS, SITE_TENANT, chunk.chunk_id, extent.extent_id + place)
         record = ExtentRecord(
             extent_id=extent.extent_id,
             chunks=extent.chunks,

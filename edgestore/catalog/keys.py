@@ -12,6 +12,7 @@ _PREFIX = struct.Struct(">HBI")
 _BUCKET_PREFIX = struct.Struct(">HBIQ")
 _INLINE = struct.Struct(">HBIQQI")
 _ID = struct.Struct(">Q")
+_TENANT = struct.Struct(">I")
 _ORDER = struct.Struct(">QI")
 _INDEX_MAX = (1 << 64) - 1
 _POSITION_MAX = (1 << 32) - 1
@@ -19,6 +20,7 @@ _POSITION_MAX = (1 << 32) - 1
 PREFIX_BYTES = _PREFIX.size
 BUCKET_PREFIX_BYTES = PREFIX_BYTES + _ID.size
 ORDER_BYTES = _ORDER.size
+TENANT_BYTES = _TENANT.size
 TERMINATOR = b"\x00\x00"
 UPLOAD_ID_BYTES = 16
 
@@ -45,6 +47,8 @@ class Table(IntEnum):
     TENANTS = 17
     ACCESS_KEYS = 18
     DROP_CURSORS = 19
+    TOMBSTONES = 20
+    """Written by deletes in buckets with a cloud behind them; formats.md says when."""
 
 
 def row(group: int, table: Table, tenant: int, rest: bytes = b"") -> bytes:
@@ -65,6 +69,11 @@ def inline_row(group: int, owner: int, bucket_id: int, index: int, position: int
 def number(value: int) -> bytes:
     """A 64-bit number, so that it sorts."""
     return _ID.pack(value)
+
+
+def number_of_tenant(tenant: int) -> bytes:
+    """A tenant, as every key has it."""
+    return _TENANT.pack(tenant)
 
 
 def read_number(data: bytes) -> int:

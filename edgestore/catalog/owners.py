@@ -77,6 +77,7 @@ def put_tenant(context: Context, command: commands.PutTenant) -> TenantRecord:
         context.site = msgspec.structs.replace(context.site, next_tenant=tenant_id + 1)
     record = TenantRecord(tenant_id, command.canonical_id, command.name, command.email)
     context.put(Table.TENANTS, SITE_TENANT, number(tenant_id), rows.encode(record))
+    context.changed_tables.add(Table.TENANTS)
     return record
 
 
@@ -90,6 +91,7 @@ def put_key(context: Context, command: commands.PutKey) -> KeyRecord:
             raise AccessKeyExists(f"the access key {command.access_key!r} is taken", access_key=command.access_key)
         return existing
     context.put(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode(), rows.encode(record))
+    context.changed_tables.add(Table.ACCESS_KEYS)
     return record
 
 
@@ -98,10 +100,11 @@ def delete_key(context: Context, command: commands.DeleteKey) -> None:
     if context.get(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode()) is None:
         raise NoSuchAccessKey(f"there is no access key {command.access_key!r}", access_key=command.access_key)
     context.delete(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode())
+    context.changed_tables.add(Table.ACCESS_KEYS)
 
 
 def tick(_: Context, __: commands.Tick) -> None:
-    """Log time moved on with the entry's header."""
+    """Log time moved on with the entry's header: proposed when the operator steps it."""
 
 
 def found_site(context: Context, command: commands.FoundSite) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgestore.errors import Corrupt
 from edgestore.records import (
     BucketRecord,
     BucketUsage,
@@ -13,17 +14,25 @@ from edgestore.records import (
     ListedVersion,
     PartRecord,
     TenantRecord,
+    Tombstone,
     UploadRecord,
     VersionRecord,
     WriterRecord,
 )
 
+CATALOG_FORMAT = 1
+"""Of all rows and keys."""
+
 encode = msgspec.msgpack.Encoder().encode
 
 
 class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
-    """The one row of table SITE: what was applied, log time, the site's identity and the counters of ids."""
+    """The one row of table SITE: format of the catalog, what was applied, log time, identity, counters of ids.
 
+    `incarnation`: of the group, moved on by a stop-sign (rule 4).
+    """
+
+    format: int = CATALOG_FORMAT
     index: int = 0
     term: int = 0
     log_time_ms: int = 0
@@ -32,6 +41,13 @@ class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
     next_bucket: int = 1
     next_writer: int = 1
     next_tenant: int = 2
+    incarnation: int = 0
+
+
+class SiteFormat(msgspec.Struct, frozen=True, array_like=True):
+    """The first field of a `SiteRecord`, which every version of it has."""
+
+    format: int
 
 
 class DropJob(msgspec.Struct, frozen=True, array_like=True):
@@ -72,7 +88,21 @@ extent = msgspec.msgpack.Decoder(ExtentRecord).decode
 writer = msgspec.msgpack.Decoder(WriterRecord).decode
 tenant = msgspec.msgpack.Decoder(TenantRecord).decode
 access_key = msgspec.msgpack.Decoder(KeyRecord).decode
-site = msgspec.msgpack.Decoder(SiteRecord).decode
+tombstone = msgspec.msgpack.Decoder(Tombstone).decode
 drop_job = msgspec.msgpack.Decoder(DropJob).decode
 remembered = msgspec.msgpack.Decoder(RememberedOutcomes).decode
 position = msgspec.msgpack.Decoder(tuple[int, int]).decode
+_site = msgspec.msgpack.Decoder(SiteRecord).decode
+_site_format = msgspec.msgpack.Decoder(SiteFormat).decode
+
+
+def site(data: bytes) -> SiteRecord:
+    """The row of the site. Raises Corrupt where another version wrote the catalog."""
+    found = _site_format(data).format
+    if found != CATALOG_FORMAT:
+        raise Corrupt(
+            f"the catalog has format {found}, and this version of edgestore reads format {CATALOG_FORMAT}: open it "
+            "with the version that wrote it",
+            format=found,
+        )
+    return _site(data)

@@ -12,6 +12,7 @@ from edgestore.catalog import rows
 from edgestore.catalog.keys import (
     ORDER_BYTES,
     PREFIX_BYTES,
+    TENANT_BYTES,
     Table,
     escape,
     head_row,
@@ -23,7 +24,7 @@ from edgestore.catalog.keys import (
 )
 from edgestore.catalog.row_cache import RowCache
 from edgestore.catalog.view import OrderedView
-from edgestore.errors import NoSuchBucket, NoSuchUpload
+from edgestore.errors import Corrupt, NoSuchBucket, NoSuchUpload
 from edgestore.records import (
     SITE_TENANT,
     BucketRecord,
@@ -198,6 +199,17 @@ class State:
     def names_chunk(self, chunk_id: bytes) -> bool:
         """Whether an extent names the chunk."""
         return self.view.get(row(self.group, Table.CHUNKS, SITE_TENANT, chunk_id)) is not None
+
+    def extent_of_chunk(self, chunk_id: bytes) -> tuple[int, ExtentRecord] | None:
+        """(tenant, extent) that names the chunk: the way back, for repair and scrub. None: nothing names it."""
+        data = self.view.get(row(self.group, Table.CHUNKS, SITE_TENANT, chunk_id))
+        if data is None:
+            return None
+        extent_id, tenant = data[:-TENANT_BYTES], int.from_bytes(data[-TENANT_BYTES:], "big")
+        extent = self.extent(tenant, extent_id)
+        if extent is None:
+            raise Corrupt(f"chunk {chunk_id.hex()} is named by an extent that is missing", extent_id=extent_id.hex())
+        return tenant, extent
 
     def condemned(self, limit: int) -> list[tuple[bytes, int]]:
         """(chunk id, index at which it was condemned), at most `limit`."""

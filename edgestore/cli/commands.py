@@ -254,6 +254,14 @@ def status(folder: str | None, url: str | None, as_json: bool) -> None:
     _show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
 
 
+@cli.command("step-log-time")
+@targeted
+def step_log_time(folder: str | None, url: str | None, as_json: bool) -> None:
+    """Sets log time, by which things expire, forward to the node's wall clock: make sure that it is right first."""
+    found = run(folder, url, lambda target: target.ask("PUT", "log-time", {}))
+    _show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
+
+
 @cli.command()
 @click.option("--data", "folder", required=True, type=click.Path(file_okay=False), help="The data folder.")
 @click.option("--salvage", "target", type=click.Path(file_okay=False), help="Copies out what still checks out.")

@@ -2,5 +2,6 @@
 
 from edgestore.consensus.core import RaftConsensus
 from edgestore.consensus.interface import Consensus, ConsensusStatus, StateMachine
+from edgestore.consensus.salvage import salvage_entries
 
-__all__ = ["Consensus", "ConsensusStatus", "RaftConsensus", "StateMachine"]
+__all__ = ["Consensus", "ConsensusStatus", "RaftConsensus", "StateMachine", "salvage_entries"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -20,15 +20,20 @@ from pysyncobj.transport import Transport
 
 from edgestore.consensus.interface import ConsensusStatus, Done, StateMachine
 from edgestore.consensus.journal import RaftJournal
-from edgestore.disk import Journal, JournalRecord, RecordKind
+from edgestore.disk import Journal
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, Unavailable
 from edgestore.observe import NO_METRICS, Metrics
+from edgestore.records import Member
 
 log = logging.getLogger("edgestore.consensus")
 
 PYSYNCOBJ_VERSION = "0.3.17"
 REGULAR = b"\x00"
 NEVER = 10**9
+INCARNATION = 0
+"""Of the group: members change with it (rule 4), and a lone member never changes."""
+MACHINE_FOLDER = "catalog"
+"""The state machine's rows are their own snapshot: a flush makes them durable where they are."""
 TICK_S = 3600.0
 """How long one tick may go on taking commands: a process that was paused in the middle must not leave one behind."""
 
@@ -70,6 +75,10 @@ class NotAppliedError(Exception):
 
 def _refuse_pickle(*_: object, **__: object) -> Any:
     raise Corrupt("something asked for pickle: commands and messages are never pickled")
+
+
+def _refuse_snapshot(*_: object) -> Any:
+    raise Corrupt("PySyncObj asked for a snapshot of its own: the state machine keeps its own files")
 
 
 def _loop_time() -> float:
@@ -132,6 +141,9 @@ class Core(SyncObj):  # type: ignore[misc]
                 logCompactionMinEntries=NEVER,
                 logCompactionMinTime=NEVER,
                 commandsWaitLeader=True,
+                serializer=_refuse_snapshot,
+                deserializer=_refuse_snapshot,
+                fullDumpFile="",  # it wants a name beside a serializer; no file has this one
             )
             super().__init__(Node(member), [], configuration, nodeClass=Node, transportClass=LoneTransport)
         finally:
@@ -217,7 +229,15 @@ class RaftConsensus:
         self._journal, self._machine, self._group, self._metrics = journal, machine, group, metrics
         self._closed = False
         self._failed: BaseException | None = None
-        self._raft_journal = RaftJournal(journal, group, 0, machine.applied_index)
+        self._members = (Member(member),)
+        self._raft_journal = RaftJournal(journal, group, INCARNATION, machine.applied_index)
+        if self._raft_journal.members not in ((), self._members):
+            found = ", ".join(known.member for known in self._raft_journal.members)
+            raise Corrupt(
+                f"the journal belongs to member {found}, and the data folder says {member}: its file `identity` is of "
+                "another folder. Restore both from one copy",
+                member=member,
+            )
         self._asked_index = self._raft_journal.synced_index
         self._started: asyncio.Future[None] | None = None
         if machine.applied_index == 0:
@@ -227,6 +247,8 @@ class RaftConsensus:
     async def start(self) -> None:
         """Becomes leader, which commits and applies what the journal holds beyond the state machine."""
         self._started = asyncio.get_running_loop().create_future()
+        if not self._raft_journal.members:
+            self._raft_journal.found(self._members)
         self._core.doTick(0.0)
         self._ask_for_sync()
         await self._started
@@ -305,9 +327,17 @@ class RaftConsensus:
             applied_index=self._machine.applied_index,
         )
 
+    async def snapshot(self, flush: Callable[[], Awaitable[None]]) -> None:
+        """See `Consensus.snapshot`. The index is the one applied before the flush began (rule 2)."""
+        _, index, term = self._raft_journal.entries[self._machine.applied_index - self._raft_journal.entries[0][1]]
+        await flush()
+        synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.trim(index, term, lambda: None if synced.done() else synced.set_result(None))
+        await synced
+
     def trim(self, index: int, term: int, done: Callable[[], None]) -> None:
-        """See `Consensus.trim`. The record that a later start counts from is synced before files go."""
-        self._journal.append(JournalRecord(self._group, 0, RecordKind.SNAPSHOT, index, term))
+        """The machine has everything up to `index` durably: that is in the journal, synced, before files go."""
+        self._raft_journal.note_snapshot(index, term, MACHINE_FOLDER)
 
         def synced() -> None:
             self._journal.trim(self._group, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,8 +53,9 @@ class Consensus(Protocol):
         """Where this member stands."""
         ...
 
-    def trim(self, index: int, term: int, done: Callable[[], None]) -> None:
-        """The state machine has made everything up to `index` durable: the log before may go (rule 2)."""
+    async def snapshot(self, flush: Callable[[], Awaitable[None]]) -> None:
+        """Lets the log before what is applied now go: `flush` makes the state machine durable, then one synced record
+        says so, then files go (rule 2). Raises what `flush` raises, and TooBusy or StorageFull: then nothing went."""
         ...
 
     def close(self) -> None:

@@ -5,13 +5,16 @@ Rule 3: the log never shrinks without a term conflict; here it only loses what w
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import overload
+from typing import TypeVar, overload
 
+import msgspec
 import pysyncobj.journal
 
 from edgestore.disk import Journal, JournalRecord, RecordKind
 from edgestore.errors import Corrupt
+from edgestore.records import Member, MembersRecord, SnapshotRecord
+
+T = TypeVar("T")
 
 LogEntry = tuple[bytes, int, int]
 """(command, index, term), as PySyncObj has them."""
@@ -23,34 +26,59 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
     def __init__(self, journal: Journal, group: int, incarnation: int, applied_index: int) -> None:
         self._journal, self._group, self._incarnation = journal, group, incarnation
         self.term, self.vote = 0, ""
-        base = (0, 0)
-        entries: list[LogEntry] = []
+        self.members: tuple[Member, ...] = ()
+        self._base = (0, 0)
+        self._first_index = self.last_index = 0
+        self._applied_index, self._applied_term = max(1, applied_index), 0
+        self.entries: list[LogEntry] = []
         for record in journal.records(group):
-            if record.kind is RecordKind.HARD_STATE:
-                self.term, self.vote = record.term, record.payload.decode()
-            elif record.kind is RecordKind.SNAPSHOT:
-                base = max(base, (record.index, record.term))
-            elif record.kind is RecordKind.TRUNCATE:
-                entries = [entry for entry in entries if entry[1] < record.index]
-            elif record.kind is RecordKind.ENTRY:
-                entries.append((record.payload, record.index, record.term))
-        self.last_index = max(base[0], entries[-1][1] if entries else 0)
-        self._check(base[0], entries, applied_index)
-        before = [entry for entry in entries if entry[1] <= applied_index]
-        term = before[-1][2] if before else base[1]
-        self.entries: list[LogEntry] = [(b"", max(1, applied_index), term)]
-        self.entries += [entry for entry in entries if entry[1] > max(1, applied_index)]
+            self._recover(record)
+        self._check(applied_index)
+        self.entries.insert(0, (b"", self._applied_index, self._applied_term or self._base[1]))
         self.synced_index = self.entries[-1][1]
-        self._commit = self.entries[0][1]
+        self._commit = self._applied_index
 
-    def _check(self, base: int, entries: list[LogEntry], applied_index: int) -> None:
-        if applied_index > max(1, self.last_index):
+    def _recover(self, record: JournalRecord) -> None:
+        """One record, in log order. Of entries that the state machine contains only the last one's term is kept."""
+        if record.incarnation != self._incarnation or record.kind is RecordKind.STOP_SIGN:
+            raise Corrupt(
+                f"the journal goes on in incarnation {record.incarnation} of its group: it was written by a version "
+                "of edgestore that changes members",
+                incarnation=record.incarnation,
+            )
+        if record.kind is RecordKind.ENTRY:
+            self._recover_entry(record)
+        elif record.kind is RecordKind.TRUNCATE:
+            self.entries = [entry for entry in self.entries if entry[1] < record.index]
+            self.last_index = min(self.last_index, record.index - 1)
+        elif record.kind is RecordKind.HARD_STATE:
+            self.term, self.vote = record.term, record.payload.decode()
+        elif record.kind is RecordKind.MEMBERS:
+            self.members = _decoded(record, MembersRecord).members
+        elif record.kind is RecordKind.SNAPSHOT:
+            _decoded(record, SnapshotRecord)
+            self._base = max(self._base, (record.index, record.term))
+
+    def _recover_entry(self, record: JournalRecord) -> None:
+        if not self._first_index:
+            self._first_index = record.index
+        elif record.index != self.last_index + 1:
+            raise Corrupt(f"the journal has no entry {self.last_index + 1}", index=self.last_index + 1)
+        self.last_index = record.index
+        if record.index == self._applied_index:
+            self._applied_term = record.term
+        elif record.index > self._applied_index:
+            self.entries.append((record.payload, record.index, record.term))
+
+    def _check(self, applied_index: int) -> None:
+        last_index = max(self._base[0], self.last_index)
+        if applied_index > max(1, last_index):
             message = (
-                f"the catalog is at entry {applied_index}, ahead of its journal, which ends at {self.last_index}: "
+                f"the catalog is at entry {applied_index}, ahead of its journal, which ends at {last_index}: "
                 "journal files are missing. Restore them from a copy, or use `edgestore doctor --salvage`"
             )
-            raise Corrupt(message, applied_index=applied_index, last_index=self.last_index)
-        first = entries[0][1] if entries else base + 1
+            raise Corrupt(message, applied_index=applied_index, last_index=last_index)
+        first = self._first_index or self._base[0] + 1
         if max(1, applied_index) < first - 1:
             message = (
                 f"the catalog is at entry {applied_index}, and the journal begins at {first}: journal files are "
@@ -58,9 +86,6 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
                 "`edgestore doctor --salvage`"
             )
             raise Corrupt(message, applied_index=applied_index, first_index=first)
-        for earlier, later in pairwise(entries):
-            if later[1] != earlier[1] + 1:
-                raise Corrupt(f"the journal has no entry {earlier[1] + 1}", index=earlier[1] + 1)
 
     # --- what PySyncObj calls ------------------------------------------------------------------------
 
@@ -84,6 +109,19 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         command, index, term = self.entries[entryTo]
         del self.entries[: entryTo + 1]
         self.entries.insert(0, (b"" if entryTo else command, index, term))
+
+    def found(self, members: tuple[Member, ...]) -> None:
+        """Who forms the group, at its first start: every file of the journal begins with it (rule 5)."""
+        self.members = members
+        self._append_control(RecordKind.MEMBERS, MembersRecord(members))
+
+    def note_snapshot(self, index: int, term: int, folder: str) -> None:
+        """What `folder` holds contains everything up to `index`, durably: a later start counts from here (rule 2)."""
+        self._append_control(RecordKind.SNAPSHOT, SnapshotRecord(folder, self.members), index, term)
+
+    def _append_control(self, kind: RecordKind, content: msgspec.Struct, index: int = 0, term: int = 0) -> None:
+        payload = msgspec.msgpack.encode(content)
+        self._journal.append(JournalRecord(self._group, self._incarnation, kind, index, term, payload))
 
     @overload
     def __getitem__(self, item: int) -> LogEntry: ...
@@ -124,3 +162,11 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     def _destroy(self) -> None:
         """The node closes its journal itself."""
+
+
+def _decoded(record: JournalRecord, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(record.payload, type=kind)
+    except msgspec.MsgspecError as error:
+        message = f"a {record.kind.name} record of the journal does not decode: {error}; another version wrote it"
+        raise Corrupt(message) from error

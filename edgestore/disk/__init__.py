@@ -8,6 +8,7 @@ from edgestore.disk.identity import Identity, open_identity
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
+from edgestore.disk.journal_recovery import salvage_records
 from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segments import FragmentWriter, Segments
 
@@ -32,5 +33,6 @@ __all__ = [
     "compact",
     "open_identity",
     "open_segments",
+    "salvage_records",
     "scrub",
 ]

@@ -7,6 +7,7 @@ that forgot who it was might vote twice (rule 4).
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgestore.clock import Entropy
@@ -62,6 +63,8 @@ def open_identity(files: Files, entropy: Entropy) -> Identity:
     if files.exists("journal") and files.list("journal"):
         message = "the data folder has a journal but no identity. Restore the file `identity` from a copy"
         raise Corrupt(message, path=PATH)
+    with suppress(PermissionError):  # a parent that may not be read was not made by this process
+        files.sync_folder("..")  # the name of a new data folder, which everything in it hangs on
     identity = Identity(entropy(ID_BYTES), entropy(ID_BYTES))
     files.replace(PATH, encode_identity(identity))
     return identity

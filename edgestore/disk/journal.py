@@ -1,6 +1,8 @@
 """The node's write-ahead log: records of several groups, one sync thread, one fdatasync for all that wait.
 
 Rule 5: a batch carries the place synced before it; a failed write or sync is fatal, nothing is acknowledged after it.
+A record is taken only where its place on the disk is allocated already: in the current file, or in the spare that is
+made ahead of need. So a full disk refuses records, and never fails half a batch.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from edgestore.clock import Entropy
@@ -26,13 +28,20 @@ from edgestore.disk.journal_frames import (
     encode_frame,
     encode_record,
 )
-from edgestore.disk.journal_recovery import SPARE, RecoveredFile, file_path, recover
-from edgestore.errors import DiskFailed, TooBusy
+from edgestore.disk.journal_recovery import SPARE, RecoveredFile, file_path, read_records, recover
+from edgestore.errors import DiskFailed, StorageFull, TooBusy
 from edgestore.observe import NO_METRICS, Metrics
 
 log = logging.getLogger("edgestore.disk")
 
 FRAME_PAYLOAD_MAX_BYTES = 4 * 1024 * 1024
+MARGIN_BYTES = 64 * 1024
+"""Kept in the last file that the disk has room for: a start, a flush and a stop write their records there. Small files
+keep a sixteenth."""
+CONTROL_PAYLOAD_MAX_BYTES = 16
+"""Entries up to this size carry no operations: the first one of a leader."""
+SPARE_AGAIN_S = 0.5
+ZEROES = bytes(256 * 1024)
 
 
 @dataclass
@@ -66,11 +75,11 @@ class Journal:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._worker = files.worker("journal")
-        self._recovered: dict[int, list[JournalRecord]] = {}
+        self._recovered: list[RecoveredFile] = []
         self._headers: dict[tuple[int, RecordKind], bytes] = {}
         self._sequence = 0
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        self._pending_bytes = self._writing_bytes = 0
         self._pending_index: dict[int, int] = {}
         self._waiting: list[Callable[[], None]] = []
         self._scheduled = self._busy = self._closed = False
@@ -78,11 +87,19 @@ class Journal:
         self._old: deque[_OldFile] = deque()
         self._current = _OldFile(0, "")
         self._idle: asyncio.TimerHandle | None = None
+        self._margin_bytes = min(MARGIN_BYTES, config.journal_file_bytes // 16)
+        self._room_bytes = 0
+        """What the current file still takes, or the spare where there is one."""
+        self._has_spare = self._making_spare = False
+        self._is_full = False
+        """The disk had no room for a spare."""
+        self._spare_again_s = 0.0
         # From here on: touched by the sync thread only.
         self._file: File | None = None
         self._salt = b""
         self._place = Place(0, 0)
         self._synced = Place(0, 0)
+        self._file_bytes = 0
 
     @classmethod
     def open(
@@ -94,34 +111,46 @@ class Journal:
         *,
         metrics: Metrics = NO_METRICS,
     ) -> Journal:
-        """Reads and checks every file, cuts the torn tail, and begins a new file. Raises Corrupt (rule 5)."""
+        """Checks every file, cuts the torn tail, and begins a new file. Raises Corrupt (rule 5).
+
+        Where the disk has no room for a new file, it goes on in the last one: what was acknowledged can be deleted.
+        """
         journal = cls(files, folder, config, entropy, metrics)
         files.make_folder(folder)
         found = recover(files, folder)
-        journal._recovered = found.records
-        for group, records in found.records.items():
-            for record in records:
-                if record.kind in HEADER_KINDS:
-                    journal._headers[group, record.kind] = encode_record(record)
+        journal._recovered = found.files
+        journal._headers = {place: encode_record(record) for place, record in found.headers.items()}
         for file in found.files:
             journal._old.append(_OldFile(file.number, file.path, file.newest_index))
         if found.files:
             journal._cut(found.files[-1])
-        journal._begin_file(list(journal._headers.values()))
+        try:
+            journal._begin_file(list(journal._headers.values()))
+        except StorageFull:
+            if not found.files:
+                raise
+            log.warning("journal-goes-on-in-its-last-file reason=the disk is full")
+            journal._go_on(found.files[-1])
+            journal._current = journal._old.pop()
+            journal._is_full = True
+        journal._measure()
+        journal._ask_for_spare()
         return journal
 
-    def records(self, group: int) -> list[JournalRecord]:
-        """What recovery found for the group, in order; handed out once, so that it does not stay in memory."""
-        return self._recovered.pop(group, [])
+    def records(self, group: int) -> Iterator[JournalRecord]:
+        """What recovery found for the group, in order, read again from the files: before anything is trimmed."""
+        return read_records(self._files, self._recovered, group)
 
     def append(self, record: JournalRecord) -> int:
-        """Buffers a record in the open batch and returns its sequence. Raises TooBusy or DiskFailed."""
+        """Buffers a record in the open batch and returns its sequence. Raises TooBusy, StorageFull or DiskFailed."""
         if self.failed is not None or self._closed:
             raise DiskFailed("the journal takes no more records: the disk failed or the node is closing")
         if self._pending_bytes > self._config.journal_pending_max_bytes:
             message = "the disk does not keep up: the journal's buffer is full (disk.journal_pending_max_bytes)"
             raise TooBusy(message)
         data = encode_record(record)
+        if self._pending_bytes + self._writing_bytes + len(data) > self._room_bytes - self._margin_bytes:
+            self._check_room(record, len(data))
         if record.kind in HEADER_KINDS:
             self._headers[record.group, record.kind] = data
         self._pending.append(data)
@@ -130,6 +159,50 @@ class Journal:
             self._pending_index[record.group] = record.index
         self._sequence += 1
         return self._sequence
+
+    def _check_room(self, record: JournalRecord, size_bytes: int) -> None:
+        """Raises StorageFull, or TooBusy while the spare is made; records that carry no operations use the margin."""
+        is_control = record.kind is not RecordKind.ENTRY or len(record.payload) <= CONTROL_PAYLOAD_MAX_BYTES
+        if is_control and self._pending_bytes + self._writing_bytes + 2 * size_bytes < self._room_bytes:
+            return
+        self._ask_for_spare()
+        if self._is_full:
+            raise StorageFull("no space left for the journal: free space or add a disk; reading goes on")
+        raise TooBusy("the disk does not keep up: the next file of the journal is not there yet")
+
+    def _measure(self) -> None:
+        """How much a batch may take: a batch that crosses files is counted as if it lay in the spare whole."""
+        left = self._file_bytes - self._place.offset
+        spare = self._config.journal_file_bytes - FILE_HEADER_BYTES - FRAME_HEADER_BYTES
+        spare -= sum(len(header) for header in self._headers.values())
+        self._room_bytes = max(left, spare) if self._has_spare else left
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk has no room for the next file, and a flush and a trim would give one back."""
+        return self._is_full and not self._has_spare and bool(self._old)
+
+    def _ask_for_spare(self) -> None:
+        if self._has_spare or self._making_spare or self._closed or self._loop.time() < self._spare_again_s:
+            return
+        self._making_spare = True
+        self._worker.submit(self._make_spare, self._made_spare)
+
+    def _made_spare(self, _: object, error: BaseException | None) -> None:
+        self._making_spare = False
+        if isinstance(error, StorageFull):
+            if not self._is_full:
+                log.warning("journal-spare-missing reason=%s", error)
+            self._is_full, self._spare_again_s = True, self._loop.time() + SPARE_AGAIN_S
+        elif error is not None:
+            self._retired(None, error)
+        else:
+            self._got_spare()
+
+    def _got_spare(self) -> None:
+        self._has_spare, self._is_full, self._spare_again_s = True, False, 0.0
+        if not self._busy:
+            self._measure()
 
     def sync(self, done: Callable[[], None]) -> None:
         """Calls `done` when all that was appended so far is on the disk; never after a failure."""
@@ -143,6 +216,7 @@ class Journal:
         if self._busy or self.failed is not None or not (self._pending or self._waiting):
             return
         batch = _Batch(self._pending, list(self._headers.values()), self._waiting, self._sequence, self._pending_index)
+        self._writing_bytes = self._pending_bytes
         self._pending, self._pending_bytes, self._pending_index, self._waiting = [], 0, {}, []
         self._busy = True
         if self._idle is not None:
@@ -151,7 +225,7 @@ class Journal:
         self._worker.submit(lambda: self._write(batch), lambda began, error: self._written(batch, began, error))
 
     def _written(self, batch: _Batch, began: list[_OldFile] | None, error: BaseException | None) -> None:
-        self._busy = False
+        self._busy, self._writing_bytes = False, 0
         if error is not None or began is None:
             self._fail(error or DiskFailed("the journal's thread ended"))
             return
@@ -161,6 +235,10 @@ class Journal:
         for file in began:
             self._old.append(self._current)
             self._current = file
+            self._has_spare = False
+        self._measure()
+        if not self._has_spare:
+            self._ask_for_spare()
         self.synced_sequence = batch.sequence
         self._metrics.count("disk_journal_syncs_total")
         for done in batch.waiting:
@@ -192,9 +270,11 @@ class Journal:
     def _is_free(self, file: _OldFile) -> bool:
         return all(index <= self._trimmed.get(group, 0) for group, index in file.newest_index.items())
 
-    def _retired(self, _: object, error: BaseException | None) -> None:
+    def _retired(self, is_spare: object, error: BaseException | None) -> None:
         if error is not None and self.failed is None:
             self._fail(error)
+        elif is_spare:
+            self._got_spare()
 
     def old_bytes(self) -> int:
         """Bytes in files behind the current one: what a flush and a trim would give back."""
@@ -225,12 +305,17 @@ class Journal:
         """Writes the batch in frames and syncs. Returns the files that began."""
         began: list[_OldFile] = []
         assert self._file is not None
-        for records in _frames_of(batch.records):
+        for records in _frames_of(batch.records, min(FRAME_PAYLOAD_MAX_BYTES, self._config.journal_file_bytes // 4)):
             frame = encode_frame(self._place, self._salt, self._synced, records)
-            if self._place.offset + len(frame) > self._config.journal_file_bytes:
+            if self._place.offset + len(frame) > self._file_bytes:
                 self._file.sync()
                 self._synced = self._place
-                began.append(self._begin_file(batch.headers))
+                try:
+                    began.append(self._begin_file(batch.headers))
+                except StorageFull:
+                    if records:
+                        raise
+                    return began  # a frame that only tells what is synced may be left out
                 frame = encode_frame(self._place, self._salt, self._synced, records)
             self._file.write_at(self._place.offset, frame)
             self._place = Place(self._place.file, self._place.offset + len(frame))
@@ -242,43 +327,76 @@ class Journal:
         """Makes the next file: header first, synced under another name, so that a named file always has one."""
         number = self._place.file + 1
         path, spare = file_path(self._folder, number), f"{self._folder}/{SPARE}"
-        self._salt = self._entropy(SALT_BYTES)
-        if self._file is not None:
-            self._file.close()
-        file = self._files.open(spare, create=True)
-        if file.size() < self._config.journal_file_bytes:
-            file.allocate(self._config.journal_file_bytes)
+        salt = self._entropy(SALT_BYTES)
         first = Place(number, FILE_HEADER_BYTES)
-        frame = encode_frame(first, self._salt, self._synced, headers)
-        file.write_at(0, encode_file_header(number, self._salt), frame)
-        file.sync()
-        file.close()
+        frame = encode_frame(first, salt, self._synced, headers)
+        file = self._files.open(spare, create=True)
+        try:
+            self._allocate(file)
+            file.write_at(0, encode_file_header(number, salt), frame)
+            file.sync()
+        finally:
+            file.close()
         self._files.rename(spare, path)
         self._files.sync_folder(self._folder)
-        self._file = self._files.open(path)
+        if self._file is not None:
+            self._file.close()
+        self._file, self._salt = self._files.open(path), salt
+        self._file_bytes = self._config.journal_file_bytes
         self._place = self._synced = Place(number, FILE_HEADER_BYTES + len(frame))
         began = _OldFile(number, path)
         if self._current.number == 0:
             self._current = began
         return began
 
+    def _allocate(self, file: File) -> None:
+        """The whole file, or nothing of it. Raises StorageFull."""
+        before = file.size()
+        if before < self._config.journal_file_bytes:
+            try:
+                file.allocate(self._config.journal_file_bytes)
+            except StorageFull:
+                file.truncate(before)
+                raise
+
+    def _make_spare(self) -> None:
+        file = self._files.open(f"{self._folder}/{SPARE}", create=True)
+        try:
+            self._allocate(file)
+        finally:
+            file.close()
+
+    def _go_on(self, last: RecoveredFile) -> None:
+        """In the last file, behind what counts there. Its salt stays, so nothing stale may be left behind: the rest
+        of the file is zeroed and synced before the first frame (rule 5)."""
+        self._file, self._salt = self._files.open(last.path), last.salt
+        self._file_bytes = self._file.size()
+        for offset in range(last.end, self._file_bytes, len(ZEROES)):
+            self._file.write_at(offset, ZEROES[: self._file_bytes - offset])
+        self._file.sync()
+        self._place = self._synced = Place(last.number, last.end)
+
     def _cut(self, file: RecoveredFile) -> None:
         """Voids the torn tail of the last file and syncs what counts: only then may it be served."""
         last = self._files.open(file.path)
-        if file.used > file.end:
+        if last.read_at(file.end, FRAME_HEADER_BYTES).strip(b"\0"):
             log.info("journal-tail-cut path=%s offset=%d", file.path, file.end)
             last.write_at(file.end, bytes(FRAME_HEADER_BYTES))
         last.sync()
         last.close()
         self._place = self._synced = Place(file.number, file.end)
 
-    def _retire(self, path: str) -> None:
-        spare = f"{self._folder}/{SPARE}"
-        if self._files.exists(spare):
-            self._files.remove(path)
+    def _retire(self, path: str) -> bool:
+        """The file becomes the spare: one that was written before costs a sync less than a new one. Whether it did."""
+        file = self._files.open(path, write=False)
+        is_whole = file.size() >= self._config.journal_file_bytes
+        file.close()
+        if is_whole:
+            self._files.rename(path, f"{self._folder}/{SPARE}")
         else:
-            self._files.rename(path, spare)
+            self._files.remove(path)
         self._files.sync_folder(self._folder)
+        return is_whole
 
 
 def _end(on_failure: Callable[[BaseException], None], error: BaseException, closing: asyncio.Future[None]) -> None:
@@ -288,12 +406,12 @@ def _end(on_failure: Callable[[BaseException], None], error: BaseException, clos
     on_failure(error)
 
 
-def _frames_of(records: list[bytes]) -> list[list[bytes]]:
-    """The records of a batch in runs of at most `FRAME_PAYLOAD_MAX_BYTES` (a longer record has a frame of its own)."""
+def _frames_of(records: list[bytes], payload_max_bytes: int) -> list[list[bytes]]:
+    """The records of a batch in runs of at most `payload_max_bytes` (a longer record has a frame of its own)."""
     runs: list[list[bytes]] = [[]]
     size = 0
     for record in records:
-        if runs[-1] and size + len(record) > FRAME_PAYLOAD_MAX_BYTES:
+        if runs[-1] and size + len(record) > payload_max_bytes:
             runs.append([])
             size = 0
         runs[-1].append(record)

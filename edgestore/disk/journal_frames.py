@@ -49,6 +49,7 @@ class RecordKind(IntEnum):
     """Nothing: its frame only records what was synced."""
 
 
+_KINDS = frozenset(RecordKind)
 HEADER_KINDS = (RecordKind.HARD_STATE, RecordKind.MEMBERS, RecordKind.SNAPSHOT, RecordKind.STOP_SIGN)
 """The newest record of each of these kinds, for each group, opens every file."""
 
@@ -116,30 +117,29 @@ def encode_frame(place: Place, salt: bytes, synced: Place, records: list[bytes])
     return b"".join((head[:4], _CRC.pack(checksum), head[8:], payload, bytes(padding)))
 
 
-def decode_frame(data: memoryview, place: Place, salt: bytes) -> Frame | None:
-    """The frame at `place`; None where none checks out."""
-    at = place.offset
-    if at + FRAME_HEADER_BYTES > len(data):
+def frame_bytes(data: memoryview, at: int) -> int | None:
+    """Length of the frame that begins at `at`, without its padding, as its header says; None where none begins."""
+    if at + FRAME_HEADER_BYTES > len(data) or data[at : at + len(FRAME_MAGIC)] != FRAME_MAGIC:
         return None
-    magic, checksum, length, count, file, offset = _FRAME.unpack_from(data, at)
-    end = at + FRAME_HEADER_BYTES + length
-    if magic != FRAME_MAGIC or end > len(data):
+    length: int = _FRAME.unpack_from(data, at)[2]
+    return FRAME_HEADER_BYTES + length
+
+
+def decode_frame(data: memoryview, place: Place, salt: bytes, start: int = 0) -> Frame | None:
+    """The frame at `place`, where `data` begins at offset `start` of the file; None where none checks out.
+
+    Raises ValueError for a record of an unknown kind.
+    """
+    at = place.offset - start
+    length = frame_bytes(data, at)
+    if length is None or at + length > len(data):
         return None
-    if crc32c(data[at + 8 : end], _seed(place, salt)) != checksum:
+    _, checksum, _, count, file, offset = _FRAME.unpack_from(data, at)
+    if crc32c(data[at + 8 : at + length], _seed(place, salt)) != checksum:
         return None
-    records = list(_records(data[at + FRAME_HEADER_BYTES : end], count))
+    records = list(_records(data[at + FRAME_HEADER_BYTES : at + length], count))
+    end = place.offset + length
     return Frame(Place(file, offset), records, end + -end % FRAME_ALIGNMENT_BYTES)
-
-
-def find_frames(data: memoryview, start: int, number: int, salt: bytes) -> Iterator[Frame]:
-    """Every frame that checks out behind `start`, wherever it lies: what is left behind damage."""
-    content = bytes(data[start:])
-    at = content.find(FRAME_MAGIC)
-    while at >= 0:
-        frame = decode_frame(data, Place(number, start + at), salt)
-        if frame is not None:
-            yield frame
-        at = content.find(FRAME_MAGIC, at + 1)
 
 
 def _seed(place: Place, salt: bytes) -> int:
@@ -152,5 +152,7 @@ def _records(payload: memoryview, count: int) -> Iterator[JournalRecord]:
     for _ in range(count):
         kind, group, incarnation, index, term, length = _RECORD.unpack_from(payload, at)
         at += RECORD_HEADER_BYTES
+        if kind not in _KINDS:
+            raise ValueError(f"journal record kind {kind} is not known")
         yield JournalRecord(group, incarnation, RecordKind(kind), index, term, bytes(payload[at : at + length]))
         at += length

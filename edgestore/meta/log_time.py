@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from edgestore.clock import Clock
+from edgestore.errors import BadRequest
 
 
 class LogTime:
-    """The leader's stamp. A new site begins at the wall clock, and never looks at it again."""
+    """The leader's stamp. A new site begins at the wall clock, and looks at it again only by the operator's hand."""
 
     def __init__(self, clock: Clock, last_ms: int) -> None:
         self._clock = clock
@@ -18,3 +19,10 @@ class LogTime:
         """Milliseconds of log time."""
         self._last_ms = max(self._last_ms, self._start_ms + self._clock.boot_ms() - self._boot_ms)
         return self._last_ms
+
+    def step(self, to_ms: int) -> None:
+        """Sets it forward: a start goes on where the log left off, so it lags by the time that the node was down."""
+        behind_ms = to_ms - self.now_ms()
+        if behind_ms < 0:
+            raise BadRequest("log time never goes back", log_time_ms=self._last_ms)
+        self._start_ms += behind_ms

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from edgestore.catalog import Applier, State, commands
+from edgestore.catalog import WATCHED, Applier, State, Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus
 from edgestore.disk import Files, Journal, OrderedStore
-from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Closing, EdgeStoreError, TooBusy, Unavailable
 from edgestore.meta.log_time import LogTime
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT
@@ -29,6 +29,9 @@ log = logging.getLogger("edgestore.meta")
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
 FLUSH_AGAIN_S = 1.0
+WATCHES_MAX = 64
+LATER = (Unavailable, TimeoutError)
+"""A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
 UNENCODABLE = (ValueError, OverflowError, TypeError)
 
 
@@ -53,7 +56,7 @@ class Meta:
         *,
         clock: Clock,
         entropy: Entropy,
-        node: str,
+        member: str,
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self._config, self._limits, self._entropy, self._metrics = config, consensus_config, entropy, metrics
@@ -61,9 +64,11 @@ class Meta:
         self._journal, self._store = journal, store
         self._worker = files.worker("flush")
         self._applier = Applier(store, cache_bytes=config.row_cache_bytes)
+        self._applier.on_changed = self._changed
+        self._watches: list[tuple[frozenset[Table], Callable[[int], None]]] = []
         self._clock = clock
         self._time: LogTime
-        self._consensus = RaftConsensus(journal, self._applier, member=node, metrics=metrics)
+        self._consensus = RaftConsensus(journal, self._applier, member=member, metrics=metrics)
         self._consensus.on_failure = self._stop_node
         self._session = int.from_bytes(entropy(8), "big") >> 1
         self._sequence = 0
@@ -91,13 +96,21 @@ class Meta:
         *,
         clock: Clock,
         entropy: Entropy,
-        node: str,
+        member: str,
         metrics: Metrics = NO_METRICS,
     ) -> Meta:
         """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog
         differ."""
         meta = cls(
-            files, journal, store, config, consensus_config, clock=clock, entropy=entropy, node=node, metrics=metrics
+            files,
+            journal,
+            store,
+            config,
+            consensus_config,
+            clock=clock,
+            entropy=entropy,
+            member=member,
+            metrics=metrics,
         )
         failed, journal.on_failure = journal.on_failure, meta.fail  # until it is open, its caller cannot tell it
         try:
@@ -116,7 +129,11 @@ class Meta:
         if not self._applier.site.site_id:
             incarnation = int.from_bytes(self._entropy(4), "big") >> 1
             await self.propose(SITE_TENANT, commands.FoundSite(self._entropy(16), incarnation))
-        await self.flush()
+        try:
+            await self.flush()
+        except LATER as error:  # a full disk must be opened, or nothing could be deleted
+            log.warning("flush-at-start-failed error=%s", error)
+            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Waits for `work`, and no longer than the disk works. Raises what stopped the node."""
@@ -136,6 +153,32 @@ class Meta:
     def applied_index(self) -> int:
         """Index of the last entry that `state` contains."""
         return self._applier.applied_index
+
+    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
+        """Calls `changed(applied index)` after each entry that changed one of the tables, before its proposer hears.
+
+        So a cache that reads anew there is never behind what was acknowledged. Nothing is queued: a watcher that falls
+        behind reads the newest state. Only `catalog.WATCHED` can be watched. Returns what ends the watch.
+        """
+        watched = frozenset(tables)
+        if not watched <= WATCHED or len(self._watches) >= WATCHES_MAX:
+            raise BadRequest(f"at most {WATCHES_MAX} watches, of {', '.join(sorted(table.name for table in WATCHED))}")
+        watch = (watched, changed)
+        self._watches.append(watch)
+        return partial(self._watches.remove, watch)
+
+    def _changed(self, index: int, tables: frozenset[Table]) -> None:
+        for watched, changed in tuple(self._watches):
+            if watched & tables:
+                try:
+                    changed(index)
+                except Exception:
+                    log.exception("watcher-failed index=%d", index)
+
+    async def step_log_time(self, to_ms: int) -> None:
+        """The operator's clock is right, and log time lags behind it (rule 9). Raises BadRequest for a step back."""
+        self._time.step(to_ms)
+        await self.propose(SITE_TENANT, commands.Tick())
 
     def log_time_ms(self) -> int:
         """Log time now: what expiry and retention are judged by (rule 9)."""
@@ -276,7 +319,9 @@ class Meta:
         if self._flush is not None or self._failed is not None or self._loop.time() < self._flush_again_s:
             return
         many = self._unflushed > self._config.flush_operations_max
-        if many or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
+        if self._journal.is_short:
+            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S  # should it not help
+        if many or self._journal.is_short or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
             self._flush = self._loop.create_task(self.flush())
             self._flush.add_done_callback(self._flushed)
 
@@ -285,24 +330,26 @@ class Meta:
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("flush-failed error=%s", error)
-        if isinstance(error, (StorageFull, TimeoutError)):
+        if isinstance(error, LATER):
             self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
         elif self._failed is None:
             self._stop_node(error)
 
     async def flush(self) -> None:
         """Makes the catalog durable, then trims the journal up to the index read before (rule 2)."""
-        site, unflushed = self._applier.site, self._unflushed
-        await self._worker.run(self._store.flush)
-        if self._failed is not None:
-            return
-        trimmed: asyncio.Future[None] = self._loop.create_future()
-        self._consensus.trim(site.index, site.term, lambda: None if trimmed.done() else trimmed.set_result(None))
-        async with asyncio.timeout(self._config.propose_timeout_s):
-            await asyncio.wait({trimmed, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if trimmed.done():
+        unflushed = self._unflushed
+        snapshot = self._loop.create_task(self._consensus.snapshot(self._make_durable))
+        try:
+            await asyncio.wait({snapshot, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            snapshot.cancel()
+        if snapshot.done():
+            snapshot.result()
             self._unflushed -= unflushed
             self._metrics.count("meta_flushes_total")
+
+    async def _make_durable(self) -> None:
+        await self._worker.run(self._store.flush)
 
     async def close(self) -> None:
         """Takes no more, answers what is under way, flushes, and stops."""

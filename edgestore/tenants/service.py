@@ -9,7 +9,7 @@ import asyncio
 import tomllib
 from dataclasses import dataclass
 
-from edgestore.catalog import commands
+from edgestore.catalog import Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.disk import Files
 from edgestore.errors import AccessKeyExists, BadRequest, ConfigError, NoSuchAccessKey
@@ -48,6 +48,7 @@ class TenantService:
         The file is written before the catalog knows the pair: a crash between the two never makes a second one.
         """
         self._load()
+        self._meta.watch((Table.TENANTS, Table.ACCESS_KEYS), lambda _: self._load())
         kept, known = _read_credentials(files), self._root_pairs()
         root = self._choose_root(kept, known, given)
         if kept is None:
@@ -57,7 +58,6 @@ class TenantService:
             if ROOT_TENANT not in self._owners:
                 await self._meta.propose(SITE_TENANT, commands.PutTenant(ROOT_TENANT, self._entropy(32).hex(), "root"))
             await self._put_key(root.access_key, root.secret_key, ROOT_TENANT)
-            self._load()
         self._root_key = root.access_key
         return root
 
@@ -124,9 +124,7 @@ class TenantService:
             if owner is None:
                 command = commands.PutTenant(0, canonical_id or self._entropy(32).hex(), name, email)
                 owner = await self._meta.propose(SITE_TENANT, command)
-            record = await self._put_key(access_key, secret_key, owner.tenant_id)
-            self._load()
-        return record
+            return await self._put_key(access_key, secret_key, owner.tenant_id)
 
     async def _put_key(self, access_key: str, secret_key: str, tenant_id: int) -> KeyRecord:
         command = commands.PutKey(access_key, secret_key, tenant_id, self._clock.wall_ms())
@@ -141,7 +139,6 @@ class TenantService:
         if access_key == self._root_key:
             raise BadRequest("the root key pair of the data folder cannot be deleted")
         await self._meta.propose(found[0].tenant_id, commands.DeleteKey(access_key))
-        self._load()
 
     def list_keys(self) -> list[tuple[KeyRecord, TenantRecord]]:
         """All keys with their owners."""

@@ -177,6 +177,46 @@ def test_a_full_disk_refuses_writes_and_still_reads_and_deletes(tmp_path: Path) 
         subprocess.run(["umount", str(mount)], check=True)
 
 
+@pytest.mark.needs_root
+def test_a_disk_that_others_filled_starts_reads_and_deletes(tmp_path: Path) -> None:
+    """Less is left than one file of the journal, and no spare: the node starts none the less, again and again."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(mount)], check=True)
+    node = NodeProcess(mount / "data", configuration="[disk]\nreserve_bytes = 67108864\njournal_file_bytes = 8388608\n")
+    node.log = tmp_path / "node.log"
+    try:
+        node.start()
+        bodies = fill(node.client(), 100)
+        node.kill()
+        (mount / "data" / "journal" / "spare").unlink(missing_ok=True)
+        (mount / "others").write_bytes(bytes(free_bytes(mount) - 4 * 1024 * 1024))
+        for turn in range(3):
+            node.start()
+            s3 = node.client()
+            with pytest.raises(ClientError) as refusal:
+                s3.put_object(Bucket="bucket", Key="more", Body=b"x" * 1000)
+            assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 507
+            s3.delete_object(Bucket="bucket", Key=f"key-{turn:04d}")
+            del bodies[f"key-{turn:04d}"]
+            assert read_all(s3, bodies) == []
+            node.kill()
+        (mount / "others").unlink()
+        node.start()
+        assert read_all(node.client(), bodies) == []
+        node.client().put_object(Bucket="bucket", Key="again", Body=b"x")
+    finally:
+        if node.process is not None and node.process.poll() is None:
+            node.kill()
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def free_bytes(path: Path) -> int:
+    """What the file system still takes."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def _put_when_there_is_room(s3: Any) -> None:
     """Space returns when the deleted chunks are reclaimed: within a minute."""
     import time

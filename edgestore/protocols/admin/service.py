@@ -36,10 +36,18 @@ STATUSES: tuple[tuple[type[EdgeStoreError], int], ...] = (
 
 
 class MetaStatus(Protocol):
-    """What status shows of the catalog."""
+    """What is shown and done of the catalog."""
 
     def status(self) -> ConsensusStatus:
         """Where the group stands."""
+        ...
+
+    def log_time_ms(self) -> int:
+        """Log time now."""
+        ...
+
+    async def step_log_time(self, to_ms: int) -> None:
+        """Sets it forward."""
         ...
 
     def can_read_now(self) -> bool:
@@ -76,6 +84,7 @@ class Admin:
         self._core, self._metrics = core, metrics
         self._table: dict[tuple[str, str], Callable[[Question], Awaitable[Any]]] = {
             ("GET", "status"): self._status,
+            ("PUT", "log-time"): self._step_log_time,
             ("GET", "buckets"): self._list_buckets,
             ("PUT", "buckets"): self._create_bucket,
             ("DELETE", "buckets"): self._delete_bucket,
@@ -143,11 +152,18 @@ class Admin:
             "term": status.term,
             "applied_index": status.applied_index,
             "last_index": status.last_index,
+            "log_time_ms": self._core.meta.log_time_ms(),
             "free_bytes": self._core.free_bytes,
             "kernel": active_kernel,
             "region": self._core.config.s3.region,
             "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),
         }
+
+    async def _step_log_time(self, _: Question) -> Any:
+        """To the node's wall clock, which the operator says is right, where log time is behind it."""
+        meta = self._core.meta
+        await meta.step_log_time(max(self._core.clock.wall_ms(), meta.log_time_ms()))
+        return {"log_time_ms": meta.log_time_ms()}
 
     async def _list_buckets(self, _: Question) -> Any:
         found = await self._core.objects.list_buckets(self._core.tenants.root())

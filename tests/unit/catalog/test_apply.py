@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edgestore.catalog import Applier, commands
@@ -54,6 +55,22 @@ def test_entry_of_a_higher_feature_level_or_another_group_is_refused() -> None:
     with pytest.raises(Corrupt):
         applier.apply(1, 1, entry(group=1))
     assert applier.applied_index == 0
+
+
+def test_entry_of_another_incarnation_is_refused() -> None:
+    applier = Applier(MemoryStore())
+    with pytest.raises(Corrupt, match="incarnation 1"):
+        applier.apply(1, 1, commands.encode_entry(commands.Entry(1, 0, 1, 5, ())))
+    assert applier.applied_index == 0
+
+
+def test_catalog_of_an_unknown_format_is_refused() -> None:
+    site = Site()
+    (at,) = [key for key in site.store.rows if key[2] == Table.SITE]
+    for other in ([2], [2, "quite", {"another": "layout"}]):
+        site.store.rows[at] = msgspec.msgpack.encode(other)
+        with pytest.raises(Corrupt, match="format 2"):
+            Applier(site.store)
 
 
 def test_entry_without_operations_moves_the_index_only() -> None:

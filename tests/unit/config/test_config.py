@@ -11,9 +11,9 @@ from edgestore.errors import ConfigError
 
 
 def test_environment_over_file_over_defaults() -> None:
-    tables = {"disk": {"reserve_bytes": 5, "segment_dead_ratio": 1}, "s3": {"region": "eu-central-1"}}
-    config = parse_config(tables, {"EDGESTORE_DISK_RESERVE_BYTES": "7", "EDGESTORE_S3_DOMAIN": "example.org"})
-    assert config.disk.reserve_bytes == 7
+    tables = {"disk": {"reserve_bytes": 200_000_000, "segment_dead_ratio": 1}, "s3": {"region": "eu-central-1"}}
+    config = parse_config(tables, {"EDGESTORE_DISK_RESERVE_BYTES": "300000000", "EDGESTORE_S3_DOMAIN": "example.org"})
+    assert config.disk.reserve_bytes == 300_000_000
     assert config.disk.segment_dead_ratio == 1.0
     assert config.disk.segment_bytes == Config().disk.segment_bytes
     assert (config.s3.region, config.s3.domain) == ("eu-central-1", "example.org")
@@ -30,6 +30,9 @@ def test_environment_over_file_over_defaults() -> None:
         ({"disk": {"segment_bytes": -1}}, "must be from 16777216 to"),
         ({"s3": {"region": 5}}, "a text"),
         ({"disk": 5}, "must be a table"),
+        ({"disk": {"reserve_bytes": 1_000_000}}, "could not even take deletes"),
+        ({"disk": {"journal_file_bytes": 256 << 20}}, "must be at least 553648128"),
+        ({"consensus": {"entry_bytes_max": 32 << 20}}, "a quarter of disk.journal_file_bytes"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(tables: dict[str, Any], text: str) -> None:

@@ -42,7 +42,7 @@ class Group:
 
     def __init__(self, folder: Path, *, applied_index: int = 0, disk: DiskConfig = DISK) -> None:
         self.folder, self.disk = folder, disk
-        self.machine = Machine(applied_index)
+        self.machine, self.member = Machine(applied_index), "one"
         self.journal: Journal
         self.consensus: RaftConsensus
 
@@ -50,7 +50,7 @@ class Group:
         """As meta opens it."""
         self.journal = Journal.open(SystemFiles(str(self.folder)), "journal", self.disk, os.urandom)
         try:
-            self.consensus = RaftConsensus(self.journal, self.machine, member="one")
+            self.consensus = RaftConsensus(self.journal, self.machine, member=self.member)
             async with asyncio.timeout(5):
                 await self.consensus.start()
         except BaseException:

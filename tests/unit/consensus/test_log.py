@@ -31,6 +31,7 @@ async def test_term_and_vote_are_in_the_journal_before_the_first_entry_of_the_te
     group.kill()
     found = Journal.open(SystemFiles(str(tmp_path / "b")), "journal", DISK, bytes).records(0)
     kinds = [(record.kind, record.index, record.term, record.payload) for record in found]
+    assert kinds.pop(0)[0] is RecordKind.MEMBERS
     assert kinds[0] == (RecordKind.HARD_STATE, 0, 1, b"one")
     assert [kind[:3] for kind in kinds[1:]] == [(RecordKind.ENTRY, 2, 1), (RecordKind.ENTRY, 3, 1)]
 

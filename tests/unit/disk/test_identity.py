@@ -19,6 +19,21 @@ def test_an_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     assert first.member_id != first.disk_id
 
 
+def test_the_name_of_a_new_folder_is_durable_before_its_content(tmp_path: Path) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    class Watched(SystemFiles):
+        """Notes which folders are synced, and whether there was an identity then."""
+
+        def sync_folder(self, path: str) -> None:
+            """See Watched."""
+            synced.append((os.path.normpath(os.path.join(self.root, path)), self.exists("identity")))
+            super().sync_folder(path)
+
+    open_identity(Watched(str(tmp_path / "data")), os.urandom)
+    assert synced == [(str(tmp_path), False), (str(tmp_path / "data"), True)]
+
+
 def test_every_flipped_bit_of_an_identity_is_found(tmp_path: Path) -> None:
     open_identity(SystemFiles(str(tmp_path)), os.urandom)
     content = (tmp_path / "identity").read_bytes()

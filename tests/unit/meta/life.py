@@ -39,7 +39,7 @@ class Life:
                 config.consensus,
                 clock=clock or SystemClock(),
                 entropy=os.urandom,
-                node="node-1",
+                member="node-1",
             )
         except BaseException:
             self.kill()

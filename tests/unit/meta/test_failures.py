@@ -11,8 +11,9 @@ from unittest import mock
 import pytest
 
 from edgestore.config import ConsensusConfig, DiskConfig
-from edgestore.disk import Journal
-from edgestore.errors import BadRequest, Closing, EdgeStoreError, Unavailable
+from edgestore.disk import Journal, RocksIndex
+from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
+from tests.unit.disk.test_journal_full import FullFiles
 from tests.unit.meta.life import CONFIG, Life, bucket, put
 
 
@@ -118,3 +119,67 @@ async def test_a_closing_node_takes_no_more(tmp_path: Path) -> None:
     await closing
     await life.journal.close()
     life.store.close()
+
+
+async def test_a_full_journal_answers_storage_full_and_recovers(tmp_path: Path) -> None:
+    """507 for what waits, reads go on; the flush that follows gives a file back, and with it deletes go on."""
+    config = replace(CONFIG, consensus=ConsensusConfig(entry_operations_max=4, entry_bytes_max=32 * 1024))
+    life = Life(tmp_path)
+    life.files = FullFiles(str(tmp_path))
+    await life.open(config)
+    record = await life.meta.propose(1, bucket("b"))
+    async with asyncio.timeout(5):
+        while not life.journal._has_spare:
+            await asyncio.sleep(0.005)
+    life.files.is_full = True
+    keys, refusal = 0, None
+    with mock.patch.object(life.store, "flush", side_effect=StorageFull("no space for the catalog")):
+        while keys < 500 and refusal is None:
+            try:
+                await life.meta.propose(1, put(record, str(keys), b"x" * 8000))
+                keys += 1
+            except StorageFull as error:
+                refusal = error
+        assert refusal is not None
+        assert life.meta.can_read_now()
+        assert life.meta.state.head(record, "0") is not None
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await life.meta.propose(1, put(record, "again", b"x" * 8000))
+                break
+            except (StorageFull, TooBusy):
+                await asyncio.sleep(0.05)
+    life.kill()
+    again = await Life(tmp_path).open(config)
+    assert again.meta.state.usage(record).current_objects == keys + 1
+    await again.close()
+
+
+async def test_a_flush_that_the_journal_has_no_room_for_is_tried_again(tmp_path: Path) -> None:
+    config = replace(CONFIG, meta=replace(CONFIG.meta, flush_operations_max=2))
+    life = await Life(tmp_path).open(config)
+    record = await life.meta.propose(1, bucket("b"))
+    failures: list[BaseException] = []
+    life.journal.on_failure = failures.append
+    with mock.patch.object(life.meta._consensus, "trim", side_effect=TooBusy("full")) as trim:
+        for number in range(6):
+            await life.meta.propose(1, put(record, str(number)))
+        await asyncio.sleep(0.1)
+        assert trim.called
+    life.meta._flush_again_s = 0.0
+    await life.meta.propose(1, put(record, "last"))
+    await asyncio.sleep(0.1)
+    assert failures == []
+    assert life.meta._unflushed <= 1
+    await life.close()
+
+
+async def test_a_start_that_cannot_flush_goes_on(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    await life.meta.propose(1, bucket("b"))
+    life.kill()
+    with mock.patch.object(RocksIndex, "flush", side_effect=StorageFull("no space for the catalog")):
+        again = await Life(tmp_path).open()
+        assert again.meta.state.bucket("b")
+        again.kill()

@@ -12,9 +12,9 @@ from unittest import mock
 import pysyncobj.syncobj
 import pytest
 
-from edgestore.catalog import commands
+from edgestore.catalog import Table, commands
 from edgestore.config import MetaConfig
-from edgestore.errors import BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
+from edgestore.errors import BadRequest, BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
 from edgestore.records import BucketRecord
 from tests.unit.meta.life import CONFIG, Clock, Life, bucket, put
 
@@ -204,3 +204,48 @@ async def test_nothing_is_ever_pickled(tmp_path: Path) -> None:
         await again.close()
     with pytest.raises(Corrupt, match="never pickled"):
         pysyncobj.syncobj.pickle.loads(b"")
+
+
+async def test_a_watch_hears_of_its_tables_before_the_proposer(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    heard: list[tuple[int, int]] = []
+
+    def changed(index: int) -> None:
+        heard.append((index, len(life.meta.state.access_keys())))
+
+    end = life.meta.watch((Table.ACCESS_KEYS,), changed)
+    record = await life.meta.propose(1, bucket("b"))
+    await life.meta.propose(1, put(record, "k"))
+    assert heard == []
+    future = asyncio.get_running_loop().create_future()
+    life.meta.submit(1, commands.PutKey("access", "secret", 1, 0), lambda value, error: future.set_result(list(heard)))
+    assert await future == [(life.meta.applied_index, 1)]
+    await life.meta.propose(1, commands.DeleteKey("access"))
+    assert heard[1:] == [(life.meta.applied_index, 0)]
+    end()
+    await life.meta.propose(1, commands.PutKey("access", "secret", 1, 0))
+    assert len(heard) == 2
+    with pytest.raises(BadRequest):
+        life.meta.watch((Table.HEADS,), changed)
+    for _ in range(64):
+        life.meta.watch((Table.TENANTS,), changed)
+    with pytest.raises(BadRequest):
+        life.meta.watch((Table.TENANTS,), changed)
+    await life.close()
+
+
+async def test_the_operator_steps_log_time_forward_only(tmp_path: Path) -> None:
+    clock = Clock()
+    life = await Life(tmp_path).open(clock=clock)
+    hour_ms = 3_600_000
+    await life.meta.step_log_time(clock.wall + hour_ms)
+    assert life.meta.log_time_ms() == clock.wall + hour_ms
+    assert life.meta.state.site().log_time_ms == clock.wall + hour_ms
+    clock.boot += 10
+    assert life.meta.log_time_ms() == clock.wall + hour_ms + 10
+    with pytest.raises(BadRequest, match="never goes back"):
+        await life.meta.step_log_time(clock.wall)
+    await life.close()
+    again = await Life(tmp_path).open(clock=Clock())
+    assert again.meta.log_time_ms() >= clock.wall + hour_ms
+    await again.close()
