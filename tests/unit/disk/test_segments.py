@@ -257,9 +257,7 @@ async def test_a_writer_never_runs_into_the_next_fragment(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
 @pytest.mark.parametrize("index", ["kept", "lost"])
-async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(
-    tmp_path: Path, torn: bool, index: str
-) -> None:
+async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(tmp_path: Path, torn: bool, index: str) -> None:
     body = os.urandom(300_000)
     segments = await open_segments(tmp_path)
     await put(segments, 1, body)
