@@ -1,7 +1,7 @@
 """Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
 from edgestore.disk.compaction import ScrubReport, compact, scrub
-from edgestore.disk.files import File, Files, Lock, SystemFiles, Worker
+from edgestore.disk.files import File, Files, Lock, SystemFiles
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.identity import Identity, open_identity
@@ -10,6 +10,7 @@ from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
 from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segments import FragmentWriter, Segments
+from edgestore.disk.workers import Worker
 
 __all__ = [
     "File",

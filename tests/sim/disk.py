@@ -300,11 +300,15 @@ class SimFiles:
     def remove(self, path: str) -> None:
         """The entry goes; durable when the folder is synced."""
         self.touch()
+        if path not in self.disk.entries:
+            raise FileNotFoundError(path)
         del self.disk.entries[path]
 
     def rename(self, old: str, new: str) -> None:
         """Durable when the folder is synced."""
         self.touch()
+        if old not in self.disk.entries:
+            raise FileNotFoundError(old)
         self.disk.entries[new] = self.disk.entries.pop(old)
 
     def make_folder(self, path: str) -> None:
