@@ -42,6 +42,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("disk_segment_syncs_total", Kind.COUNTER, "Group fdatasyncs of segments."),
     MetricSpec("disk_free_bytes", Kind.GAUGE, "Bytes that the disk of the data folder still takes."),
     MetricSpec("disk_corrupt_pages_total", Kind.COUNTER, "Pages that did not check out when read or scrubbed."),
+    MetricSpec("disk_damaged_fragments_total", Kind.COUNTER, "Fragments that scrub or compaction found damaged."),
     MetricSpec("disk_compacted_bytes_total", Kind.COUNTER, "Live bytes moved out of mostly dead segments."),
     MetricSpec("disk_scrubbed_bytes_total", Kind.COUNTER, "Bytes checked by the scrub."),
     MetricSpec("consensus_entries_total", Kind.COUNTER, "Log entries applied."),

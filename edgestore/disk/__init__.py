@@ -1,6 +1,6 @@
 """Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
-from edgestore.disk.compaction import ScrubReport, compact, scrub
+from edgestore.disk.compaction import compact
 from edgestore.disk.files import File, Files, Lock, SystemFiles
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
@@ -8,8 +8,10 @@ from edgestore.disk.identity import Identity, open_identity
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
+from edgestore.disk.scrub import Scrubber, ScrubReport, scrub
 from edgestore.disk.segment_scan import SegmentFile, open_segments
-from edgestore.disk.segments import FragmentWriter, Segments
+from edgestore.disk.segment_writer import FragmentWriter
+from edgestore.disk.segments import Segments
 from edgestore.disk.workers import Worker
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "RecordKind",
     "RocksIndex",
     "ScrubReport",
+    "Scrubber",
     "SegmentFile",
     "Segments",
     "SystemFiles",

@@ -57,6 +57,14 @@ def kill(segments: Segments) -> None:
     segments._index.close()
 
 
+async def compact_all(segments: Segments) -> int:
+    """Turns of compaction until there is nothing to do."""
+    removed = 0
+    while gone := await compact(segments, CONFIG):
+        removed += gone
+    return removed
+
+
 async def read(segments: Segments, number: int) -> bytes:
     """The whole fragment."""
     info = segments.lookup(chunk_id(number))
@@ -162,7 +170,7 @@ async def test_compaction_gives_space_back_and_keeps_what_lives(tmp_path: Path) 
     for number in range(60):
         if number % 5:
             segments.delete(chunk_id(number))
-    removed = await compact(segments, CONFIG)
+    removed = await compact_all(segments)
     assert removed >= 2
     after = sum(path.stat().st_size for path in (tmp_path / "segments").iterdir())
     assert after < before / 2
@@ -266,7 +274,7 @@ async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(tmp_path
     await put(segments, 2, b"in the next segment")
     old = segments.lookup(chunk_id(1))
     assert old is not None
-    copy = segments.move(old, body)
+    copy = segments._seal_copy(old, await segments.copy(old, body))
     await sync(segments)
     kill(segments)
     assert copy.segment > old.segment
