@@ -8,7 +8,7 @@ from edgestore.disk.identity import Identity, open_identity
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
-from edgestore.disk.scrub import Scrubber, ScrubReport, scrub
+from edgestore.disk.scrubber import Scrubber, ScrubReport, scrub
 from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segment_writer import FragmentWriter
 from edgestore.disk.segments import Segments
