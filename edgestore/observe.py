@@ -50,6 +50,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("meta_flushes_total", Kind.COUNTER, "Flushes of the catalog, each followed by a trim of the journal."),
     MetricSpec("meta_proposals_waiting", Kind.GAUGE, "Operations that wait for their commit."),
     MetricSpec("chunks_reclaimed_total", Kind.COUNTER, "Chunks whose fragments were deleted."),
+    MetricSpec("chunks_housekeeping_failures_total", Kind.COUNTER, "Sweeps, reclaims and compactions that failed."),
     MetricSpec("chunks_pool_taken_bytes", Kind.GAUGE, "Bytes of body buffers in use."),
     MetricSpec("objects_puts_total", Kind.COUNTER, "Objects and parts stored."),
     MetricSpec("objects_gets_total", Kind.COUNTER, "Objects read."),
