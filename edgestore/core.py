@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
@@ -217,6 +217,15 @@ class Core:
     def free_bytes(self) -> int:
         """What the disk still takes."""
         return self.files.free_bytes()
+
+    @property
+    def disk_health(self) -> dict[str, Any]:
+        """What is known to be damaged, and when everything was last read (wall clock, 0: never)."""
+        return {
+            "damaged_fragments": len(self.segments.damaged),
+            "quarantined_segments": len(self.segments.quarantined),
+            "scrubbed_ms": self.scrubber.state.finished_ms,
+        }
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing more is acknowledged."""
