@@ -212,7 +212,8 @@ class SegmentKeeper(SegmentWriter):
         segment, key = writer.segment, row_key(old.fragment.chunk_id, old.fragment.shard)
         fragment = msgspec.structs.replace(old.fragment, reserved_bytes=writer.reserved)
         block = encode_block(segment.number, writer.offset, segment.salt, fragment)
-        self._queue(Write(writer.opened, segment.number, writer.offset, key, (block,)))
+        self._writes.append(Write(writer.opened, segment.number, writer.offset, key, (block,)))
+        self._dirty.setdefault(segment.number, writer.opened)
         return FragmentInfo(segment.number, writer.offset, fragment)
 
     def _fail_for_good(self, error: BaseException) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgestore.clock import Entropy
 from edgestore.config import DiskConfig
@@ -39,9 +39,9 @@ FLUSH_FRAGMENTS = 20_000
 Done = Callable[[BaseException | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Bytes for the next sync, and the row that names their place."""
+class Write(NamedTuple):
+    """Bytes for the next sync, and the row that names their place. (Made a microsecond sooner than a frozen
+    dataclass.)"""
 
     opened: OpenFile
     number: int
@@ -198,7 +198,7 @@ class SegmentWriter:
         self.check_room(len(data))
         reserved = reserved_bytes(len(data))
         segment = self._room(reserved)
-        opened, offset = self._descriptors.hold(segment), segment.tail
+        opened, offset = segment.opened or self._descriptors.hold(segment), segment.tail
         segment.tail = offset + reserved
         self._put_block(
             segment, opened, offset, Fragment(chunk_id, 1, 0, 0, 0, reserved, len(data), units, page_crcs(data)), data
@@ -210,11 +210,8 @@ class SegmentWriter:
         self._write_rows([(key, encode_row(segment.number, offset, fragment, block))])
         self._unflushed += 1
         segment.live_bytes += fragment.reserved_bytes
-        self._queue(Write(opened, segment.number, offset, key, (block, *data)))
-
-    def _queue(self, write: Write) -> None:
-        self._writes.append(write)
-        self._dirty.setdefault(write.number, write.opened)
+        self._writes.append(Write(opened, segment.number, offset, key, (block, *data)))
+        self._dirty.setdefault(segment.number, opened)
 
     def _write_rows(self, changes: list[Change]) -> None:
         try:
