@@ -33,11 +33,13 @@ class DiskConfig:
     """A sealed segment is compacted when this share of it is dead."""
     compaction_bytes_per_s: int = 32 * 1024 * 1024
     scrub_bytes_per_s: int = 8 * 1024 * 1024
+    scrub_interval_ms: int = 7 * 24 * 3_600_000
+    """How often every fragment is read and checked."""
     index_write_buffer_bytes: int = 8 * 1024 * 1024
     index_cache_bytes: int = 16 * 1024 * 1024
     open_files_max: int = 256
+    """Segments that are kept open; RocksDB opens up to 256 files beside them."""
     reader_threads: int = 4
-    sync_threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "disk.segment_bytes": (16 * _MIB, 4096 * _MIB),
     "disk.segment_dead_ratio": (0.05, 1.0),
     "disk.reader_threads": (1, 256),
-    "disk.sync_threads": (1, 64),
     "chunks.pool_bytes": (8 * _MIB, math.inf),
     "chunks.compression_level": (1, 19),
     "chunks.compression_saving_min": (0.0, 1.0),

@@ -11,14 +11,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
-from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Segments, open_identity
-from edgestore.errors import ConfigError, EdgeStoreError
+from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
+from edgestore.errors import ConfigError, EdgeStoreError, StoreDamaged
 from edgestore.meta import Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
@@ -26,6 +26,8 @@ from edgestore.records import SITE_TENANT, WriterRecord
 from edgestore.tenants import RootKeys, TenantService
 
 log = logging.getLogger("edgestore.node")
+
+INDEX_FOLDER = "index"
 
 
 class OpenStore(Protocol):
@@ -114,12 +116,14 @@ class Core:
 
     async def _open(self, entropy: Entropy, open_store: OpenStore, root_keys: RootKeys | None) -> None:
         self._open_disk(entropy, open_store)
-        await self._open_rooms(entropy)
+        await self._open_rooms(entropy, open_store)
         self._open_objects(entropy)
         self.root_keys = await self.tenants.start(self.files, root_keys)
-        housekeeping = asyncio.get_running_loop().create_task(self.reclaimer.run())
-        housekeeping.add_done_callback(_report_end)
-        self._tasks.append(housekeeping)
+        self.scrubber = Scrubber(self.segments, self.index_store, self.config.disk, self.clock, self.metrics)
+        for housekeeping in (self.reclaimer.run(), self.scrubber.run()):
+            task = asyncio.get_running_loop().create_task(housekeeping)
+            task.add_done_callback(_report_end)
+            self._tasks.append(task)
 
     def _open_disk(self, entropy: Entropy, open_store: OpenStore) -> None:
         config, files = self.config, self.files
@@ -133,16 +137,38 @@ class Core:
             cache_bytes=config.meta.catalog_cache_bytes,
         )
         self._opened.append(("catalog", self.catalog_store.close))
-        self.index_store = open_store(
-            files,
-            "index",
-            write_buffer_bytes=config.disk.index_write_buffer_bytes,
-            cache_bytes=config.disk.index_cache_bytes,
-        )
-        self._opened.append(("index", self.index_store.close))
         self.journal.on_failure = self._fail
 
-    async def _open_rooms(self, entropy: Entropy) -> None:
+    async def _open_segments(self, entropy: Entropy, open_store: OpenStore) -> None:
+        """The index of the segments is derived from them: where it does not check out it is made again."""
+        try:
+            await self._open_segments_once(entropy, open_store)
+        except StoreDamaged as error:
+            log.critical("index-rebuilt reason=%s", error)
+            for name in self.files.list(INDEX_FOLDER):
+                self.files.remove(f"{INDEX_FOLDER}/{name}")
+            await self._open_segments_once(entropy, open_store)
+        self._opened.append(("index", self.index_store.close))
+        self._opened.append(("segments", self._close_segments))
+        self.segments.on_failure = self._fail
+
+    async def _open_segments_once(self, entropy: Entropy, open_store: OpenStore) -> None:
+        disk = self.config.disk
+        self.index_store = open_store(
+            self.files,
+            INDEX_FOLDER,
+            write_buffer_bytes=disk.index_write_buffer_bytes,
+            cache_bytes=disk.index_cache_bytes,
+        )
+        try:
+            self.segments = await Segments.open(
+                self.files, "segments", self.index_store, disk, entropy=entropy, metrics=self.metrics
+            )
+        except (Exception, asyncio.CancelledError):
+            self.index_store.close()
+            raise
+
+    async def _open_rooms(self, entropy: Entropy, open_store: OpenStore) -> None:
         config, files = self.config, self.files
         self.meta = await Meta.open(
             files,
@@ -156,11 +182,7 @@ class Core:
             metrics=self.metrics,
         )
         self._opened.append(("meta", self.meta.close))
-        self.segments = await Segments.open(
-            files, "segments", self.index_store, config.disk, entropy=entropy, metrics=self.metrics
-        )
-        self._opened.append(("segments", self._close_segments))
-        self.segments.on_failure = self._fail
+        await self._open_segments(entropy, open_store)
         self.writer: WriterRecord = await self.meta.propose(
             SITE_TENANT, commands.RegisterWriter(self.identity.member_id.hex())
         )
@@ -197,6 +219,15 @@ class Core:
         """What the disk still takes."""
         return self.files.free_bytes()
 
+    @property
+    def disk_health(self) -> dict[str, Any]:
+        """What is known to be damaged, and when everything was last read (wall clock, 0: never)."""
+        return {
+            "damaged_fragments": len(self.segments.damaged),
+            "quarantined_segments": len(self.segments.quarantined),
+            "scrubbed_ms": self.scrubber.state.finished_ms,
+        }
+
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing more is acknowledged."""
         if self.failed is None:
@@ -205,8 +236,10 @@ class Core:
             self.on_failure(error)
 
     async def _close_segments(self) -> None:
-        if self.failed is None:  # after a failure nothing more is written
+        if self.failed is None:
             await self.segments.close()
+        else:
+            self.segments.abandon()
 
     async def close(self) -> None:
         """Ends the housekeeping, answers what is under way, makes everything durable; also after half an `open`.

@@ -165,6 +165,15 @@ class Corrupt(EdgeStoreError):
     """Stored bytes do not check out (`path`, `offset`). They are never served; see `edgestore doctor`."""
 
 
+class StoreDamaged(Corrupt):
+    """An ordered store (catalog or segment index) does not open or a block of it does not check out. The segment index
+    is derived from the segments and is rebuilt at the next start."""
+
+
+class UnknownFormat(Corrupt):
+    """The bytes check out, and another version of edgestore wrote them: start that one."""
+
+
 class DiskFailed(EdgeStoreError):
     """The disk refused a write or a sync. The node stops: what it acknowledged before is safe, nothing after is."""
 

@@ -61,8 +61,7 @@ class Salvage:
         lock = self._files.lock("lock")
         try:
             for segment in open_segments(self._files, "segments"):
-                for info in segment.scan():
-                    self._chunks.setdefault(info.fragment.chunk_id, []).append((segment, info))
+                self._read_segment(segment)
             self._target.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._target, prefix="~catalog-") as copy:
                 self._save_names(SystemFiles(copy))
@@ -70,6 +69,14 @@ class Salvage:
         finally:
             lock.release()
         return self.report
+
+    def _read_segment(self, segment: SegmentFile) -> None:
+        """Where its chunks lie, up to what another version wrote or the disk does not give."""
+        try:
+            for info in segment.scan():
+                self._chunks.setdefault(info.fragment.chunk_id, []).append((segment, info))
+        except EdgeStoreError as error:
+            self._damaged("segment", error)
 
     # --- the catalog as it was, and what the journal adds --------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from edgestore.clock import Clock
@@ -20,6 +20,8 @@ log = logging.getLogger("edgestore.chunks")
 
 CONDEMNED_BATCHES = 16
 SWEEP_CHUNKS_A_STEP = 64
+BACK_OFF_MAX = 6
+"""Doublings of the pause after failures in a row: about a minute."""
 
 
 class ChunkCatalog(Protocol):
@@ -123,20 +125,42 @@ class Reclaimer:
         self._low_water, self._marked = low_water, 0
 
     async def run(self) -> None:
-        """Until cancelled: a turn every `chunks.reclaim_interval_ms`, a sweep every `chunks.sweep_interval_ms`."""
-        pause_s = self._config.reclaim_interval_ms / 1000
+        """Until cancelled: a turn every `chunks.reclaim_interval_ms`, less often while something is broken; a sweep
+        every `chunks.sweep_interval_ms`."""
         sweep_ms = self._pins.now_ms()
+        failures = 0
         while True:
-            try:
-                if self._pins.now_ms() >= sweep_ms:
-                    await self.sweep()
-                    sweep_ms = self._pins.now_ms() + self._config.sweep_interval_ms
-                while await self.turn():
-                    await asyncio.sleep(0)
-                await compact(self._segments, self._disk_config, self._metrics)
-            except EdgeStoreError as error:
-                log.warning("reclaim-postponed error=%s", error)
-            await asyncio.sleep(pause_s)
+            failed = False
+            if self._pins.now_ms() >= sweep_ms:
+                failed |= await self._attempt("sweep", self.sweep)
+                sweep_ms = self._pins.now_ms() + self._config.sweep_interval_ms
+            failed |= await self._attempt("reclaim", self._all_turns)
+            failed |= await self._attempt("compaction", self._compact)
+            failures = min(failures + 1, BACK_OFF_MAX) if failed else 0
+            await asyncio.sleep(self._config.reclaim_interval_ms / 1000 * 2**failures)
+
+    async def _attempt(self, job: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """One job, which must not keep the others from theirs; True where it failed, and not for want of space or
+        time. A failure of the disk that is one of the node has been told to the node by the room that met it."""
+        failure: BaseException | None = None
+        try:
+            await work()
+        except EdgeStoreError as error:
+            failure = error
+            log.warning("housekeeping-postponed job=%s error=%s", job, error)
+        except Exception as error:
+            failure = error
+            log.exception("housekeeping-failed job=%s", job)
+        if failure is not None:
+            self._metrics.count("chunks_housekeeping_failures_total")
+        return failure is not None and not isinstance(failure, Unavailable)
+
+    async def _all_turns(self) -> None:
+        while await self.turn():
+            await asyncio.sleep(0)
+
+    async def _compact(self) -> None:
+        await compact(self._segments, self._disk_config, self._metrics)
 
     async def turn(self) -> bool:
         """One bounded piece of work; False where there is none."""

@@ -1,7 +1,7 @@
 """Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
-from edgestore.disk.compaction import ScrubReport, compact, scrub
-from edgestore.disk.files import File, Files, Lock, SystemFiles, Worker
+from edgestore.disk.compaction import compact
+from edgestore.disk.files import File, Files, Lock, SystemFiles
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.identity import Identity, open_identity
@@ -9,8 +9,11 @@ from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
 from edgestore.disk.journal_recovery import salvage_records
+from edgestore.disk.scrubber import Scrubber, ScrubReport, scrub
 from edgestore.disk.segment_scan import SegmentFile, open_segments
-from edgestore.disk.segments import FragmentWriter, Segments
+from edgestore.disk.segment_writer import FragmentWriter
+from edgestore.disk.segments import Segments
+from edgestore.disk.workers import Worker
 
 __all__ = [
     "File",
@@ -26,6 +29,7 @@ __all__ = [
     "RecordKind",
     "RocksIndex",
     "ScrubReport",
+    "Scrubber",
     "SegmentFile",
     "Segments",
     "SystemFiles",

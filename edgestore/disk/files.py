@@ -1,23 +1,20 @@
-"""The bottom: files, folders, locks and worker threads of one data folder, behind Protocols a simulator replaces.
+"""The bottom: files, folders and locks of one data folder, behind Protocols a simulator replaces.
 
 Rule: every system call on content goes through here, and an OSError leaves as an error of the tree.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
-import queue
-import threading
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
+from edgestore.disk.workers import SystemWorker, Worker
 from edgestore.errors import DiskFailed, EdgeStoreError, InUse, StorageFull
 
-T = TypeVar("T")
-Done = Callable[[Any, BaseException | None], None]
 Buffer = bytes | bytearray | memoryview
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -71,22 +68,6 @@ class File(Protocol):
         ...
 
 
-class Worker(Protocol):
-    """A few threads with a queue. Answers come on the event loop, in the order in which the work ended."""
-
-    def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """Runs `work` in a thread, then `done(result, error)` on the loop."""
-        ...
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """`submit` as a coroutine."""
-        ...
-
-    def close(self) -> None:
-        """Ends the threads when the queue is empty."""
-        ...
-
-
 class Lock(Protocol):
     """A held lock."""
 
@@ -119,7 +100,7 @@ class Files(Protocol):
         ...
 
     def remove(self, path: str) -> None:
-        """Removes a file; durable after `sync_folder`."""
+        """Removes a file; durable after `sync_folder`. FileNotFoundError where it is missing."""
         ...
 
     def rename(self, old: str, new: str) -> None:
@@ -158,6 +139,17 @@ def translate(error: OSError, path: str) -> EdgeStoreError:
     return DiskFailed(
         f"{error.strerror} ({errno.errorcode.get(error.errno or 0)}) on {path}: check the disk", path=path
     )
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """For calls on names. A missing file stays a FileNotFoundError: it is an answer, not a failure."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise translate(error, path) from error
 
 
 class SystemFile:
@@ -248,7 +240,8 @@ class SystemFile:
 
     def size(self) -> int:
         """See `File.size`."""
-        return os.fstat(self._fd).st_size
+        with _translated(self.path):
+            return os.fstat(self._fd).st_size
 
     def close(self) -> None:
         """See `File.close`."""
@@ -268,58 +261,6 @@ class SystemLock:
             self._fd = -1
 
 
-class SystemWorker:
-    """`Worker` on threads. One `call_soon_threadsafe` a job; the journal hands a whole batch over as one job."""
-
-    def __init__(self, name: str, threads: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"edgestore-{name}-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """See `Worker.submit`."""
-        self._jobs.put((work, done))
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """See `Worker.run`."""
-        future: asyncio.Future[T] = self._loop.create_future()
-
-        def done(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self.submit(work, done)
-        return await future
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            work, done = job
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as caught:
-                error = caught
-            if self._loop.is_closed():
-                return
-            self._loop.call_soon_threadsafe(done, result, error)
-            del job, work, done, result, error
-
-    def close(self) -> None:
-        """See `Worker.close`."""
-        for _ in self._threads:
-            self._jobs.put(None)
-
-
 class SystemFiles:
     """`Files` on a folder of this machine."""
 
@@ -333,17 +274,14 @@ class SystemFiles:
     def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
         """See `Files.open`."""
         flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0) | os.O_CLOEXEC
-        try:
+        with _translated(path):
             return SystemFile(path, os.open(self._absolute(path), flags, 0o600))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise translate(error, path) from error
 
     def list(self, folder: str) -> list[str]:
         """See `Files.list`."""
         try:
-            return sorted(os.listdir(self._absolute(folder)))
+            with _translated(folder):
+                return sorted(os.listdir(self._absolute(folder)))
         except FileNotFoundError:
             return []
 
@@ -353,49 +291,50 @@ class SystemFiles:
 
     def read(self, path: str) -> bytes:
         """See `Files.read`."""
-        with open(self._absolute(path), "rb") as file:
+        with _translated(path), open(self._absolute(path), "rb") as file:
             return file.read()
 
     def replace(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """See `Files.replace`."""
         temporary = self._absolute(path) + ".new"
-        try:
+        with _translated(path):
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(fd)
             os.rename(temporary, self._absolute(path))
-        except OSError as error:
-            raise translate(error, path) from error
         self.sync_folder(os.path.dirname(path))
 
     def remove(self, path: str) -> None:
         """See `Files.remove`."""
-        os.unlink(self._absolute(path))
+        with _translated(path):
+            os.unlink(self._absolute(path))
 
     def rename(self, old: str, new: str) -> None:
         """See `Files.rename`."""
-        os.rename(self._absolute(old), self._absolute(new))
+        with _translated(old):
+            os.rename(self._absolute(old), self._absolute(new))
 
     def make_folder(self, path: str) -> None:
         """See `Files.make_folder`."""
-        os.makedirs(self._absolute(path), mode=0o700, exist_ok=True)
+        with _translated(path):
+            os.makedirs(self._absolute(path), mode=0o700, exist_ok=True)
         self.sync_folder(os.path.dirname(path))
 
     def sync_folder(self, path: str) -> None:
         """See `Files.sync_folder`."""
-        fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        except OSError as error:
-            raise translate(error, path) from error
-        finally:
-            os.close(fd)
+        with _translated(path):
+            fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def free_bytes(self) -> int:
         """See `Files.free_bytes`."""
-        status = os.statvfs(self.root)
+        with _translated(self.root):
+            status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
     def real_path(self, path: str) -> str:
@@ -404,7 +343,8 @@ class SystemFiles:
 
     def lock(self, path: str) -> SystemLock:
         """See `Files.lock`."""
-        fd = os.open(self._absolute(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _translated(path):
+            fd = os.open(self._absolute(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edgestore.errors import UnknownFormat
 from edgestore.kernels import crc32c
 from edgestore.records import PAGE_BYTES
 
@@ -25,7 +26,7 @@ ALIGNMENT_BYTES = 512
 
 _SEGMENT = struct.Struct("<4sHHQ16s")
 _BLOCK = struct.Struct("<4sIHH")
-_PLACE = struct.Struct("<QQ")
+_SEED = struct.Struct("<QQHH")
 _CRC = struct.Struct("<I")
 
 
@@ -83,7 +84,7 @@ def encode_segment_header(number: int, salt: bytes) -> bytes:
 
 
 def decode_segment_header(data: bytes, number: int) -> bytes | None:
-    """The salt; None where the header does not check out. ValueError for an unknown format."""
+    """The salt; None where the header does not check out. Raises UnknownFormat."""
     if len(data) < SEGMENT_HEADER_BYTES:
         return None
     body = data[: _SEGMENT.size]
@@ -91,7 +92,7 @@ def decode_segment_header(data: bytes, number: int) -> bytes | None:
     if magic != SEGMENT_MAGIC or found != number or _CRC.unpack_from(data, _SEGMENT.size)[0] != crc32c(body):
         return None
     if version != FORMAT:
-        raise ValueError(f"segment format {version} is not {FORMAT}")
+        raise UnknownFormat(f"segment {number} has format {version}, not {FORMAT}: start the version that wrote it")
     return bytes(salt)
 
 
@@ -100,7 +101,7 @@ def encode_block(number: int, offset: int, salt: bytes, fragment: Fragment) -> b
     body = _encode(fragment)
     if _BLOCK.size + len(body) > BLOCK_BYTES:
         raise ValueError("the fragment has too many units or pages for its block")
-    checksum = crc32c(body, crc32c(salt + _PLACE.pack(number, offset)))
+    checksum = crc32c(body, crc32c(salt + _SEED.pack(number, offset, FORMAT, len(body))))
     return (_BLOCK.pack(BLOCK_MAGIC, checksum, FORMAT, len(body)) + body).ljust(BLOCK_BYTES, b"\0")
 
 
@@ -110,15 +111,23 @@ def short_block(block: bytes) -> bytes:
 
 
 def decode_block(data: bytes | memoryview, number: int, offset: int, salt: bytes) -> Fragment | None:
-    """The fragment whose block lies at the beginning of `data`; None where none checks out."""
+    """The fragment whose block lies at the beginning of `data`; None where none checks out.
+
+    The checksum covers the version, so a block of another version is told apart from a damaged one: UnknownFormat.
+    """
     if len(data) < _BLOCK.size:
         return None
     magic, checksum, version, length = _BLOCK.unpack_from(data)
     body = bytes(data[_BLOCK.size : _BLOCK.size + length])
-    if magic != BLOCK_MAGIC or version != FORMAT or len(body) != length:
+    if magic != BLOCK_MAGIC or len(body) != length:
         return None
-    if crc32c(body, crc32c(salt + _PLACE.pack(number, offset))) != checksum:
+    if crc32c(body, crc32c(salt + _SEED.pack(number, offset, version, length))) != checksum:
         return None
+    if version != FORMAT:
+        raise UnknownFormat(
+            f"the fragment at offset {offset} of segment {number} has format {version}, not {FORMAT}: "
+            "start the version that wrote it"
+        )
     return _decode(body)
 
 

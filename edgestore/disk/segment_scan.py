@@ -12,29 +12,12 @@ from edgestore.disk.fragments import (
     SEGMENT_HEADER_BYTES,
     FragmentInfo,
     decode_block,
-    decode_segment_header,
 )
+from edgestore.disk.segment_files import read_salt, segment_numbers, segment_path
 from edgestore.errors import Corrupt
 from edgestore.kernels import page_crcs
 
-ENDING = ".segment"
 WINDOW_BYTES = 1 << 20
-
-
-def open_segment(files: Files, path: str, number: int) -> tuple[File, bytes]:
-    """The file and its salt. Raises Corrupt."""
-    file = files.open(path)
-    try:
-        salt = decode_segment_header(file.read_at(0, SEGMENT_HEADER_BYTES), number)
-    except ValueError as error:
-        raise Corrupt(f"{path}: {error}; it was written by another version of edgestore", path=path) from error
-    if salt is None:
-        raise Corrupt(
-            f"{path}: its header does not check out. Restore the file from a copy, or save what still checks out with "
-            "`edgestore doctor --salvage`",
-            path=path,
-        )
-    return file, salt
 
 
 def scan_segment(file: File, number: int, salt: bytes, start: int) -> Iterator[FragmentInfo]:
@@ -88,13 +71,11 @@ class SegmentFile:
 
 
 def open_segments(files: Files, folder: str) -> Iterator[SegmentFile]:
-    """Every segment whose header checks out."""
-    for name in files.list(folder):
-        stem = name.removesuffix(ENDING)
-        if name == stem or not stem.isdigit():
-            continue
-        try:
-            file, salt = open_segment(files, f"{folder}/{name}", int(stem))
-        except Corrupt:
-            continue
-        yield SegmentFile(file, int(stem), salt)
+    """Every segment whose header checks out. Raises UnknownFormat."""
+    for number in segment_numbers(files, folder):
+        file = files.open(segment_path(folder, number))
+        salt = read_salt(file, number)
+        if salt is None:
+            file.close()
+        else:
+            yield SegmentFile(file, number, salt)

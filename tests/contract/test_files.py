@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgestore.disk import Files, SystemFiles
-from edgestore.errors import InUse
+from edgestore.errors import DiskFailed, InUse
 from tests.sim.disk import Disk, SimFiles
 from tests.sim.loop import SimLoop
 
@@ -99,3 +100,26 @@ def test_a_lock_has_one_holder(restart: Restart) -> None:
         files.lock("lock")
     lock.release()
     files.lock("lock").release()
+
+
+@pytest.mark.parametrize("call", ["remove", "rename", "make_folder", "list", "sync_folder", "read"])
+def test_what_the_system_refuses_leaves_as_an_error_of_the_tree(tmp_path: Path, call: str) -> None:
+    files = SystemFiles(str(tmp_path))
+    files.replace("file", b"content")
+    asks = {
+        "remove": lambda: files.remove("file/inside"),
+        "rename": lambda: files.rename("file/inside", "other"),
+        "make_folder": lambda: files.make_folder("file/inside"),
+        "list": lambda: files.list("file"),
+        "sync_folder": lambda: files.sync_folder("file"),
+        "read": lambda: files.read("file/inside"),
+    }
+    with pytest.raises(DiskFailed, match=errno.errorcode[errno.ENOTDIR]):
+        asks[call]()
+
+
+def test_a_missing_file_is_told_apart_from_a_failing_disk(restart: Restart) -> None:
+    files = restart()
+    for ask in (lambda: files.remove("missing"), lambda: files.read("missing"), lambda: files.rename("missing", "x")):
+        with pytest.raises(FileNotFoundError):
+            ask()

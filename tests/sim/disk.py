@@ -81,6 +81,16 @@ def apply_batch(rows: SortedDict, batch: Sequence[tuple[bytes, bytes | None]]) -
             rows[key] = value
 
 
+@dataclass
+class CrashAtSync:
+    """The power fails before the `left`-th sync of at least so many writes and bytes to a file below `prefix`."""
+
+    prefix: str
+    writes_min: int
+    bytes_min: int
+    left: int
+
+
 class Disk:
     """What outlives a crash. Knobs: `capacity_bytes`, `sync_fails`, and the seed's generator."""
 
@@ -93,6 +103,7 @@ class Disk:
         self.stores: dict[str, Store] = {}
         self.operations = 0
         self.crash_at: int | None = None
+        self.crash_at_sync: CrashAtSync | None = None
 
     def lose_power(self) -> None:
         """What a power cut leaves. Each folder is as last synced, or as it was at the cut."""
@@ -156,6 +167,7 @@ class SimFile:
     def sync(self) -> None:
         """To the platter; a crash may fall before or after it."""
         self.files.touch()
+        self.files.touch_sync(self.path, self.content.unsynced)
         if self.files.disk.sync_fails(self.path):
             raise DiskFailed("the simulated disk failed a sync", path=self.path)
         self.content.sync()
@@ -265,6 +277,17 @@ class SimFiles:
             self.loop.power_off()
             raise Crash
 
+    def touch_sync(self, path: str, writes: list[tuple[int, bytes]]) -> None:
+        """The power may fail just before a sync: what was written together is then torn apart."""
+        crash = self.disk.crash_at_sync
+        if crash is None or not path.startswith(crash.prefix) or len(writes) < crash.writes_min:
+            return
+        if sum(len(data) for _, data in writes) >= crash.bytes_min:
+            crash.left -= 1
+            if crash.left <= 0:
+                self.loop.power_off()
+                raise Crash
+
     def open(self, path: str, *, create: bool = False, write: bool = True) -> SimFile:
         """A file of the data folder."""
         self.touch()
@@ -300,11 +323,15 @@ class SimFiles:
     def remove(self, path: str) -> None:
         """The entry goes; durable when the folder is synced."""
         self.touch()
+        if path not in self.disk.entries:
+            raise FileNotFoundError(path)
         del self.disk.entries[path]
 
     def rename(self, old: str, new: str) -> None:
         """Durable when the folder is synced."""
         self.touch()
+        if old not in self.disk.entries:
+            raise FileNotFoundError(old)
         self.disk.entries[new] = self.disk.entries.pop(old)
 
     def make_folder(self, path: str) -> None:

@@ -10,7 +10,8 @@ from unittest import mock
 from edgestore.catalog import apply, commands, extents
 from edgestore.catalog.keys import Table, row
 from edgestore.consensus import core as consensus_core
-from edgestore.disk import journal_frames, journal_recovery
+from edgestore.disk import journal_frames, journal_recovery, segment_recovery
+from edgestore.disk.segment_keeper import SegmentKeeper
 from tests.sim.disk import SimFile, SimIndex
 
 
@@ -99,6 +100,20 @@ def torn_tail_served() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def torn_copy_counts() -> Iterator[None]:
+    """Rule 1: compaction seals a copy before its data is synced, and recovery takes it without looking."""
+
+    async def planted(self: SegmentKeeper, opened: object) -> None:
+        return
+
+    with (
+        mock.patch.object(SegmentKeeper, "_sync_data", planted),
+        mock.patch.object(segment_recovery, "is_whole", lambda file, info: True),
+    ):
+        yield
+
+
 BUGS: tuple[Callable[[], Any], ...] = (
     acknowledged_before_fsync,
     fragments_named_before_fsync,
@@ -107,4 +122,5 @@ BUGS: tuple[Callable[[], Any], ...] = (
     chunk_in_flight_reclaimed,
     counts_and_names_in_two_steps,
     torn_tail_served,
+    torn_copy_counts,
 )

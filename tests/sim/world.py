@@ -21,7 +21,7 @@ from edgestore.core import Core
 from edgestore.errors import Corrupt, EdgeStoreError, NoSuchKey, NoSuchVersion, StorageFull, Unavailable
 from edgestore.objects import CompleteRequest, NamedPart, PartRequest, PutRequest, UploadRequest
 from edgestore.records import IfAbsent, Principal, Versioning
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import CrashAtSync, Disk, SimFiles, SimIndex
 from tests.sim.loop import Crash, SimClock, SimLoop
 
 BUCKETS = ("plain", "versioned")
@@ -34,8 +34,12 @@ CONFIG = Config(
         reserve_bytes=256 * 1024,
         journal_file_bytes=256 * 1024,
         journal_idle_mark_ms=50,
-        segment_bytes=1024 * 1024,
+        segment_bytes=512 * 1024,
+        segment_dead_ratio=0.3,
         compaction_bytes_per_s=64 * 1024 * 1024,
+        scrub_interval_ms=50,
+        scrub_bytes_per_s=64 * 1024 * 1024,
+        open_files_max=4,
     ),
     consensus=ConsensusConfig(entry_operations_max=8, entry_bytes_max=64 * 1024),
     meta=MetaConfig(flush_operations_max=40, flush_journal_bytes_max=512 * 1024),
@@ -207,24 +211,34 @@ class World:
     def _live(self, *, last: bool) -> None:
         loop = SimLoop(start_s=self.now_s)
         if not last:
-            if self.rng.random() < 0.5:
-                loop.crash_at = self.rng.randint(1, 4000)
-            else:
-                self.disk.crash_at = self.disk.operations + self.rng.randint(1, 800)
+            self._plan_crash(loop)
         files = SimFiles(self.disk, loop)
         try:
             loop.run(self._life(files, loop, last=last))
         except Crash:
-            self.disk.crash_at = None
+            self.disk.crash_at = self.disk.crash_at_sync = None
             self.disk.lose_power()
         else:
             self._check_failures(loop)
-            self.disk.crash_at = None
+            self.disk.crash_at = self.disk.crash_at_sync = None
         finally:
             self._bury(loop)
         self.steps += loop.steps
         self.now_s = loop.now_s + 1
         self.trace.update(f"{loop.steps} {loop.now_s:.9f} {self.disk.operations}".encode())
+
+    def _plan_crash(self, loop: SimLoop) -> None:
+        """At any step, at any call of the disk, or before a sync that has much to lose: of many writes to a segment, as
+        compaction makes them, or of a large frame of the journal."""
+        kind = self.rng.random()
+        if kind < 0.3:
+            loop.crash_at = self.rng.randint(1, 4000)
+        elif kind < 0.55:
+            self.disk.crash_at = self.disk.operations + self.rng.randint(1, 800)
+        elif kind < 0.8:
+            self.disk.crash_at_sync = CrashAtSync("segments/", 6, 0, self.rng.randint(1, 8))
+        else:
+            self.disk.crash_at_sync = CrashAtSync("journal/", 1, 4096, self.rng.randint(1, 60))
 
     @staticmethod
     def _bury(loop: SimLoop) -> None:

@@ -73,6 +73,11 @@ class AdminCore(Protocol):
         """What the disk still takes."""
         ...
 
+    @property
+    def disk_health(self) -> dict[str, Any]:
+        """What is known to be damaged, and when everything was last read."""
+        ...
+
 
 Question = dict[str, str]
 
@@ -154,6 +159,7 @@ class Admin:
             "last_index": status.last_index,
             "log_time_ms": self._core.meta.log_time_ms(),
             "free_bytes": self._core.free_bytes,
+            **self._core.disk_health,
             "kernel": active_kernel,
             "region": self._core.config.s3.region,
             "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),

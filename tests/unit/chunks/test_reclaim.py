@@ -14,7 +14,7 @@ import pytest
 from edgestore.chunks import Pins, Reclaimer
 from edgestore.config import ChunksConfig, DiskConfig
 from edgestore.disk import FragmentUnit, RocksIndex, Segments, SystemFiles
-from edgestore.errors import Unavailable
+from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, Unavailable
 
 
 @dataclass
@@ -187,3 +187,73 @@ async def test_housekeeping_goes_on_after_a_postponed_turn(tmp_path: Path) -> No
         task.cancel()
         await asyncio.wait([task])
         assert not failures
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Unavailable("not now"), Corrupt("a row is damaged"), DiskFailed("EIO"), OSError("bare"), RuntimeError("a fault")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("job", ["sweep", "reclaim", "compaction"])
+async def test_a_job_that_fails_ends_neither_itself_nor_the_others(
+    tmp_path: Path, job: str, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path, 3) as place:
+        met: list[str] = []
+        counts = dict.fromkeys(("sweep", "reclaim", "compaction"), 0)
+
+        def ask(name: str) -> None:
+            counts[name] += 1
+            if name == job and not met:
+                met.append(name)
+                raise failure
+
+        names = place.catalog.names_chunk
+
+        def names_chunk(found: bytes) -> bool:
+            ask("sweep")
+            return names(found)
+
+        condemned, sparse = place.catalog.condemned, place.segments.dead_and_sparse
+
+        def rows(limit: int) -> list[tuple[bytes, int]]:
+            ask("reclaim")
+            return condemned(limit)
+
+        def candidates() -> tuple[list[int], int | None]:
+            ask("compaction")
+            return sparse()
+
+        place.catalog.names_chunk = names_chunk  # type: ignore[method-assign]
+        place.catalog.condemned = rows  # type: ignore[method-assign]
+        place.segments.dead_and_sparse = candidates  # type: ignore[method-assign]
+        place.reclaimer._config = ChunksConfig(reclaim_interval_ms=1, sweep_interval_ms=0)
+        task = asyncio.ensure_future(place.reclaimer.run())
+        async with asyncio.timeout(10):
+            while min(counts.values()) < 5:
+                await asyncio.sleep(0.001)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert f"job={job}" in caplog.text
+        assert caplog.text.count("housekeeping-") == 1
+        assert isinstance(failure, EdgeStoreError) == ("housekeeping-postponed" in caplog.text)
+
+
+async def test_failures_in_a_row_are_tried_less_and_less_often(tmp_path: Path) -> None:
+    async with opened(tmp_path, 0) as place:
+        asked: list[float] = []
+
+        def rows(limit: int) -> list[tuple[bytes, int]]:
+            asked.append(asyncio.get_running_loop().time())
+            raise DiskFailed("EIO")
+
+        place.catalog.condemned = rows  # type: ignore[method-assign]
+        place.reclaimer._config = ChunksConfig(reclaim_interval_ms=2)
+        task = asyncio.ensure_future(place.reclaimer.run())
+        async with asyncio.timeout(10):
+            while len(asked) < 6:
+                await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+        assert asked[5] - asked[4] > 5 * (asked[1] - asked[0]) or asked[5] - asked[4] > 0.06

@@ -6,62 +6,33 @@ import asyncio
 import os
 import random
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgestore.config import DiskConfig
-from edgestore.disk import FragmentUnit, RocksIndex, Segments, SystemFiles, compact, scrub
-from edgestore.disk.files import Buffer, SystemFile
-from edgestore.errors import Corrupt, NotFound, StorageFull
+from edgestore.disk import FragmentUnit, compact, scrub
+from edgestore.disk.fragments import encode_segment_header
+from edgestore.errors import Closing, Corrupt, DiskFailed, NotFound, StorageFull, UnknownFormat
 from edgestore.kernels import page_crcs
-
-CONFIG = DiskConfig(segment_bytes=1 << 20, reserve_bytes=0, compaction_bytes_per_s=1 << 30, scrub_bytes_per_s=1 << 30)
-
-
-def chunk_id(number: int) -> bytes:
-    """An id."""
-    return (1).to_bytes(8, "big") + number.to_bytes(8, "big")
-
-
-async def open_segments(folder: Path, config: DiskConfig = CONFIG) -> Segments:
-    """As the core opens them."""
-    files = SystemFiles(str(folder))
-    index = RocksIndex.open(files, "index", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
-    return await Segments.open(files, "segments", index, config, entropy=os.urandom)
-
-
-async def sync(segments: Segments) -> None:
-    """Waits for the group sync."""
-    future = asyncio.get_running_loop().create_future()
-    segments.sync(lambda error: future.set_exception(error) if error else future.set_result(None))
-    await future
-
-
-async def put(segments: Segments, number: int, data: bytes) -> None:
-    """A small fragment."""
-    segments.put(chunk_id(number), data, (FragmentUnit(len(data), len(data)),))
-    await sync(segments)
-
-
-async def close(segments: Segments) -> None:
-    """Closes both stores."""
-    await segments.close()
-    segments._index.close()
-
-
-def kill(segments: Segments) -> None:
-    """Ends the threads without flushing anything."""
-    segments._sync_worker.close()
-    segments._readers.close()
-    segments._index.close()
-
-
-async def read(segments: Segments, number: int) -> bytes:
-    """The whole fragment."""
-    info = segments.lookup(chunk_id(number))
-    assert info is not None
-    return bytes(await segments.read(info, 0, info.fragment.stored_bytes))
+from tests.unit.disk.place import (
+    CONFIG,
+    FaultyFiles,
+    chunk_id,
+    close,
+    compact_all,
+    flip,
+    found,
+    kill,
+    open_segments,
+    put,
+    put_in_pieces,
+    read,
+    segment_file,
+    sync,
+)
 
 
 @pytest.mark.parametrize("clean", [True, False], ids=["closed", "killed"])
@@ -162,7 +133,7 @@ async def test_compaction_gives_space_back_and_keeps_what_lives(tmp_path: Path) 
     for number in range(60):
         if number % 5:
             segments.delete(chunk_id(number))
-    removed = await compact(segments, CONFIG)
+    removed = await compact_all(segments)
     assert removed >= 2
     after = sum(path.stat().st_size for path in (tmp_path / "segments").iterdir())
     assert after < before / 2
@@ -202,38 +173,16 @@ async def test_a_user_s_bytes_never_pass_for_a_fragment(tmp_path: Path) -> None:
     await close(again)
 
 
-class FullFiles(SystemFiles):
-    """A disk that is full when told to be: the bottom may be replaced."""
-
-    full = False
-
-    def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
-        """A file that asks before it writes."""
-        plain, files = super().open(path, create=create, write=write), self
-
-        class Full(SystemFile):
-            """See FullFiles."""
-
-            def write_at(self, offset: int, *parts: Buffer) -> None:
-                """Fails when told to."""
-                if files.full:
-                    raise StorageFull("no space left")
-                super().write_at(offset, *parts)
-
-        return Full(plain.path, plain._fd)
-
-
 async def test_a_block_that_met_a_full_disk_in_anothers_batch_is_there_after_the_next_sync(tmp_path: Path) -> None:
-    files = FullFiles(str(tmp_path))
-    index = RocksIndex.open(files, "index", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
-    segments = await Segments.open(files, "segments", index, CONFIG, entropy=os.urandom)
+    files = FaultyFiles(str(tmp_path))
+    segments = await open_segments(tmp_path, files=files)
     await put(segments, 0, b"makes the segment")
     body = os.urandom(70_000)
     segments.put(chunk_id(1), body, (FragmentUnit(len(body), len(body)),))
-    files.full = True
+    files.fault = lambda call, path, offset: StorageFull("no space left") if call == "write" else None
     with pytest.raises(StorageFull):
         await sync(segments)
-    files.full = False
+    files.fault = lambda call, path, offset: None
     await put(segments, 2, b"a later chunk of the same upload")
     kill(segments)
     shutil.rmtree(tmp_path / "index")
@@ -266,7 +215,7 @@ async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(tmp_path
     await put(segments, 2, b"in the next segment")
     old = segments.lookup(chunk_id(1))
     assert old is not None
-    copy = segments.move(old, body)
+    copy = segments._seal_copy(old, await segments.copy(old, body))
     await sync(segments)
     kill(segments)
     assert copy.segment > old.segment
@@ -283,3 +232,229 @@ async def test_a_copy_that_a_crash_cut_short_does_not_hide_the_fragment(tmp_path
     await compact(again, CONFIG)
     assert await read(again, 1) == body
     await close(again)
+
+
+async def test_numbers_are_never_used_again(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    for number in range(40):
+        await put(segments, number, os.urandom(60_000))
+    await segments.flush_index()
+    used = segments._last_number
+    for number in range(40):
+        segments.delete(chunk_id(number))
+    await compact_all(segments)
+    kill(segments)
+    again = await open_segments(tmp_path)
+    for number in range(40, 43):
+        await put(again, number, b"acknowledged")
+    assert found(again, 40).segment >= used
+    kill(again)
+    last = await open_segments(tmp_path)
+    assert [await read(last, number) for number in range(40, 43)] == [b"acknowledged"] * 3
+    await close(last)
+
+
+async def test_the_checkpoint_is_durable_before_a_file_goes(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    for number in range(40):
+        await put(segments, number, os.urandom(60_000))
+    await segments.flush_index()
+    for number in range(40):
+        segments.delete(chunk_id(number))
+    files = FaultyFiles(str(tmp_path))
+    held = segments._files
+    segments._files = files
+    files.fault = lambda call, path, offset: DiskFailed("power goes here") if call == "remove" else None
+    with pytest.raises(DiskFailed):
+        await compact(segments, CONFIG)
+    segments._files = held
+    kill(segments)
+    again = await open_segments(tmp_path)
+    assert list(again.chunk_ids()) == []
+    await close(again)
+
+
+async def test_a_place_whose_row_was_refused_is_not_given_out_again(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    await put(segments, 0, b"x")
+    live = segments.live_bytes(1)
+    write = segments._index.write
+
+    def refuse(changes: object) -> None:
+        raise StorageFull("the index is full")
+
+    segments._index.write = refuse  # type: ignore[assignment]
+    with pytest.raises(StorageFull):
+        await put(segments, 1, os.urandom(100_000))
+    segments._index.write = write  # type: ignore[method-assign]
+    body = os.urandom(200_000)
+    await put_in_pieces(segments, 2, body)
+    assert await read(segments, 2) == body
+    assert segments.live_bytes(1) == live + found(segments, 2).fragment.reserved_bytes
+    assert not segments._writes
+    await close(segments)
+
+
+def descriptors(folder: Path) -> int:
+    """Open files of this process in a folder."""
+    links = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
+    return sum(str(folder / "segments") in os.readlink(link) for link in links if os.path.lexists(link))
+
+
+async def test_descriptors_are_bounded_and_end_with_the_segments(tmp_path: Path) -> None:
+    config = replace(CONFIG, open_files_max=3)
+    segments = await open_segments(tmp_path, config)
+    bodies = {number: os.urandom(300_000) for number in range(40)}
+    for number, body in bodies.items():
+        await put(segments, number, body)
+    assert len(segments.numbers()) > 10
+    for _ in range(2):
+        for number, body in bodies.items():
+            assert await read(segments, number) == body
+            assert descriptors(tmp_path) <= 4  # one more where a fragment is just being written
+    await close(segments)
+    assert descriptors(tmp_path) == 0
+    again = await open_segments(tmp_path, config)
+    assert await read(again, 0) == bodies[0]
+    assert descriptors(tmp_path) <= 3
+    again.abandon()
+    again._index.close()
+
+
+async def test_a_file_that_is_let_go_under_a_reader_stays_open_for_it(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path, replace(CONFIG, open_files_max=1))
+    for number in range(8):
+        await put(segments, number, os.urandom(300_000))
+    first = segments._segments[found(segments, 0).segment]
+    held = segments._descriptors.hold(first)
+    for number in range(1, 8):
+        await read(segments, number)
+    assert first.opened is None
+    assert held.file.read_at(found(segments, 0).data_offset, 300_000)
+    await close(segments)
+
+
+async def test_a_segment_with_a_damaged_header_is_set_aside_and_the_rest_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segments = await open_segments(tmp_path)
+    bodies = {number: os.urandom(300_000) for number in range(6)}
+    for number, body in bodies.items():
+        await put(segments, number, body)
+    bad = found(segments, 0).segment
+    lost = {number for number in bodies if found(segments, number).segment == bad}
+    kill(segments)
+    header = segment_file(tmp_path, bad).read_bytes()[:512]
+    flip(segment_file(tmp_path, bad), 10)
+    again = await open_segments(tmp_path)
+    assert again.quarantined == {bad}
+    assert "segment-quarantined" in caplog.text
+    assert {number: await read(again, number) for number in bodies.keys() - lost} == {
+        number: body for number, body in bodies.items() if number not in lost
+    }
+    await compact_all(again)
+    assert segment_file(tmp_path, bad).exists()
+    await close(again)
+    with segment_file(tmp_path, bad).open("r+b") as file:
+        file.write(header)
+    mended = await open_segments(tmp_path)
+    assert {number: await read(mended, number) for number in bodies} == bodies
+    await close(mended)
+
+
+async def test_rows_of_a_segment_that_is_set_aside_are_corrupt_when_read(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    await put(segments, 1, b"content")
+    bad = found(segments, 1).segment
+    await close(segments)
+    flip(segment_file(tmp_path, bad), 10)
+    again = await open_segments(tmp_path)
+    with pytest.raises(Corrupt, match="header"):
+        again.lookup(chunk_id(1))
+    await close(again)
+
+
+@pytest.mark.parametrize("what", ["header", "block"])
+async def test_an_unknown_version_is_refused(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = await open_segments(tmp_path)
+    if what == "block":
+        monkeypatch.setattr("edgestore.disk.fragments.FORMAT", 2)
+    await put(segments, 1, b"content")
+    monkeypatch.undo()
+    kill(segments)
+    if what == "header":
+        monkeypatch.setattr("edgestore.disk.fragments.FORMAT", 2)
+        header = encode_segment_header(1, segments._segments[1].salt)
+        monkeypatch.undo()
+        with segment_file(tmp_path, 1).open("r+b") as file:
+            file.write(header)
+    shutil.rmtree(tmp_path / "index")
+    with pytest.raises(UnknownFormat, match="version that wrote it"):
+        await open_segments(tmp_path)
+
+
+async def test_the_next_segment_is_made_off_the_loop_and_its_failure_is_fatal(tmp_path: Path) -> None:
+    files = FaultyFiles(str(tmp_path))
+    segments = await open_segments(tmp_path, files=files)
+    on_loop: list[str] = []
+    made = files.replace
+
+    def watch(path: str, content: bytes, *, mode: int = 0o644) -> None:
+        if threading.current_thread() is threading.main_thread():
+            on_loop.append(path)
+        made(path, content, mode=mode)
+
+    files.replace = watch  # type: ignore[method-assign]
+    for number in range(60):
+        await put(segments, number, os.urandom(60_000))
+    assert len(segments.numbers()) > 3
+    assert not on_loop
+    failures: list[BaseException] = []
+    segments.on_failure = failures.append
+    files.fault = lambda call, path, offset: DiskFailed("fsync failed") if call == "replace" else None
+    for number in range(60, 90):
+        if not failures:
+            await put(segments, number, os.urandom(60_000))
+    assert failures
+    segments.abandon()
+    segments._index.close()
+
+
+async def test_a_write_that_the_index_refuses_for_good_is_fatal(tmp_path: Path) -> None:
+    segments = await open_segments(tmp_path)
+    failures: list[BaseException] = []
+    segments.on_failure = failures.append
+
+    def refuse(changes: object) -> None:
+        raise DiskFailed("the index is read-only")
+
+    await put(segments, 1, b"content")
+    segments._index.write = refuse  # type: ignore[assignment]
+    with pytest.raises(DiskFailed):
+        segments.delete(chunk_id(1))
+    assert failures
+    segments.abandon()
+    segments._index.close()
+    with pytest.raises(Closing):
+        segments.lookup(chunk_id(1))
+
+
+async def test_what_met_a_full_disk_and_was_dropped_is_not_kept_in_memory(tmp_path: Path) -> None:
+    files = FaultyFiles(str(tmp_path))
+    segments = await open_segments(tmp_path, files=files)
+    await put(segments, 0, b"makes the segment")
+    files.fault = lambda call, path, offset: StorageFull("no space left") if call == "write" else None
+    for number in range(1, 20):
+        future = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None, number: int = number, told: asyncio.Future[object] = future) -> None:
+            segments.delete(chunk_id(number))
+            told.set_result(error)
+
+        segments.put(chunk_id(number), os.urandom(50_000), (FragmentUnit(50_000, 50_000),))
+        segments.sync(done)
+        assert isinstance(await future, StorageFull)
+        assert not segments._writes
+    files.fault = lambda call, path, offset: None
+    await put(segments, 20, b"there is space again")
+    await close(segments)
