@@ -23,6 +23,7 @@ from benchmarks.requests import client, presigned
 
 KEYS = 1_000_000
 PREFIXES = 100_000
+KEYS_BELOW = 20
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 PREFIX = re.compile(rb"<CommonPrefixes><Prefix>([^<]*)</Prefix>")
 TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
@@ -75,10 +76,11 @@ def walk(s3: Any, bucket: str, pattern: re.Pattern[bytes], **parameters: str) ->
 
 
 def deep_prefix_keys(prefixes: int, below: int) -> list[str]:
-    """`prefixes` folders; every hundredth holds `below` keys, the others one, so that pages skip different numbers
-    of keys."""
+    """`prefixes` folders: the first half holds one key each, the second half `below` keys each."""
     return [
-        f"p{number:06d}/k{key:04d}" for number in range(prefixes) for key in range(below if number % 100 == 0 else 1)
+        f"p{number:06d}/k{key:04d}"
+        for number in range(prefixes)
+        for key in range(below if number * 2 >= prefixes else 1)
     ]
 
 
@@ -87,7 +89,7 @@ def measure() -> list[report.Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         fill(folder, "flat", [f"folder-{number // 1000:04d}/key-{number:07d}" for number in range(KEYS)])
-        fill(folder, "deep", deep_prefix_keys(PREFIXES, 200))
+        fill(folder, "deep", deep_prefix_keys(PREFIXES, KEYS_BELOW))
         with servers.edgestore(folder) as server:
             s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
             rates = []
@@ -97,9 +99,13 @@ def measure() -> list[report.Row]:
                 rates.append(len(keys) / (time.perf_counter() - started))
                 if len(keys) != KEYS or keys != sorted(keys):
                     raise RuntimeError(f"the listing returned {len(keys)} keys")
-            prefixes, pages = walk(s3, "deep", PREFIX, Delimiter="/")
-            if len(prefixes) != PREFIXES:
-                raise RuntimeError(f"the listing returned {len(prefixes)} common prefixes")
+            pages: list[float] = []
+            for _ in range(3):
+                prefixes, seconds = walk(s3, "deep", PREFIX, Delimiter="/")
+                if len(prefixes) != PREFIXES:
+                    raise RuntimeError(f"the listing returned {len(prefixes)} common prefixes")
+                pages += seconds if not pages else []
+                pages = [min(pair) for pair in zip(pages, seconds, strict=True)]
             gets = drive_elsewhere(
                 server.address,
                 presigned(s3, "GET", "flat", ["folder-0000/key-0000001"]),
@@ -107,8 +113,7 @@ def measure() -> list[report.Row]:
                 connections=1,
                 seconds=1,
             )
-    shallow = statistics.median(pages)
-    slowest = sorted(pages)[int(len(pages) * 0.95)]
+    shallow, deep = statistics.median(pages[: len(pages) // 2]), statistics.median(pages[len(pages) // 2 :])
     return [
         report.Row(
             "ListObjectsV2 over 1 million keys",
@@ -119,11 +124,11 @@ def measure() -> list[report.Row]:
             gets.percentile_ms(0.5),
         ),
         report.Row(
-            "page of 1,000 common prefixes: p95 / median, skipping 1 or 200 keys each",
-            slowest / shallow,
+            f"page of 1,000 common prefixes of {KEYS_BELOW} keys each, of one of 1 key each",
+            deep / shallow,
             "x",
             "<= 2",
-            "median page ms",
+            "page of 1 key each, ms",
             shallow * 1000,
         ),
     ]

@@ -9,6 +9,7 @@ server; and it checks every answer's status, so that a fast error never counts.
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import subprocess
@@ -90,8 +91,12 @@ class Connection:
         return int(self.received[9:12])
 
 
-def drive(address: tuple[str, int], requests: list[Request], *, connections: int, seconds: float) -> Outcome:
-    """Sends `requests` in turn, again and again, over `connections` connections for `seconds`."""
+def drive(
+    address: tuple[str, int], requests: list[Request], *, connections: int, seconds: float, turns_max: float = math.inf
+) -> Outcome:
+    """Sends `requests` in turn, again and again, over `connections` connections for `seconds`, each at most
+    `turns_max` times."""
+    limit = turns_max * len(requests)
     links = [Connection(address) for _ in range(connections)]
     poller = select.epoll()
     by_fileno = {link.socket.fileno(): link for link in links}
@@ -105,7 +110,7 @@ def drive(address: tuple[str, int], requests: list[Request], *, connections: int
         link.send(requests[position % len(requests)])
         position += 1
     now = started
-    while now < end:
+    while now < end and done < limit:
         for fileno, _ in poller.poll(1.0):
             link = by_fileno[fileno]
             status = link.receive()
@@ -126,7 +131,13 @@ def drive(address: tuple[str, int], requests: list[Request], *, connections: int
 
 
 def drive_elsewhere(
-    address: tuple[str, int], requests: list[Request], folder: Path, *, connections: int = 64, seconds: float = 5.0
+    address: tuple[str, int],
+    requests: list[Request],
+    folder: Path,
+    *,
+    connections: int = 64,
+    seconds: float = 5.0,
+    turns_max: float = math.inf,
 ) -> Outcome:
     """`drive` in a second process, so that the load and a server in this process never share an interpreter."""
     path = folder / "requests.json"
@@ -142,17 +153,24 @@ def drive_elsewhere(
         str(path),
         str(connections),
         str(seconds),
+        str(turns_max),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 120)
     return Outcome(**json.loads(result.stdout))
 
 
 def main() -> None:
-    """`python -m benchmarks.load HOST:PORT REQUESTS.json CONNECTIONS SECONDS`: one JSON document on stdout."""
+    """`python -m benchmarks.load HOST:PORT REQUESTS.json CONNECTIONS SECONDS TURNS`: one JSON document on stdout."""
     host, _, port = sys.argv[1].rpartition(":")
     rows = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     requests = [Request(head.encode("latin-1"), body.encode("latin-1"), expects) for head, body, expects in rows]
-    outcome = drive((host, int(port)), requests, connections=int(sys.argv[3]), seconds=float(sys.argv[4]))
+    outcome = drive(
+        (host, int(port)),
+        requests,
+        connections=int(sys.argv[3]),
+        seconds=float(sys.argv[4]),
+        turns_max=float(sys.argv[5]),
+    )
     step = max(1, len(outcome.latencies_ms) // 10_000)
     kept = outcome.latencies_ms[::step]
     print(

@@ -33,7 +33,10 @@ def _exchange(address: tuple[str, int], request: Request, piece: bytes, pieces: 
             link.sendall(piece)
         received = b""
         while b"\r\n\r\n" not in received:
-            received += link.recv(65_536)
+            more = link.recv(65_536)
+            if not more:
+                raise ConnectionError("the server closed the connection without an answer")
+            received += more
         head, _, rest = received.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(received.decode("latin-1"))

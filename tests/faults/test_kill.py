@@ -7,6 +7,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.faults import ledger
 from tests.faults.process import NodeProcess
 
@@ -14,6 +16,7 @@ ROUNDS = int(os.environ.get("EDGESTORE_KILL_ROUNDS", "50"))
 CLIENTS = 6
 
 
+@pytest.mark.timeout(120 + 10 * ROUNDS)
 def test_acknowledged_operations_survive_kill_9(tmp_path: Path) -> None:
     seed = int(os.environ.get("EDGESTORE_SEED", "0")) or random.randrange(1 << 30)
     rng = random.Random(seed)

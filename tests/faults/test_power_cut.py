@@ -18,7 +18,7 @@ ROUNDS = int(os.environ.get("EDGESTORE_POWER_ROUNDS", "20"))
 IMAGE_BYTES = 3 * 1024**3
 CLIENTS = 6
 
-pytestmark = pytest.mark.needs_root
+pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(120 + 20 * ROUNDS)]
 
 
 def _run(*command: str) -> None:
