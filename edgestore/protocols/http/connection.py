@@ -128,7 +128,7 @@ class Connection(UnlanedConnection):
     def _hold(self, data: bytes) -> None:
         """What comes before the lane can go on, bounded by not reading more."""
         self._held += data
-        if len(self._held) > HELD_MAX_BYTES and not self._paused_by_lane:
+        if len(self._held) > HELD_MAX_BYTES:
             self._paused_by_lane = True
             self._pause_transport_reading()
 
@@ -136,7 +136,8 @@ class Connection(UnlanedConnection):
         """The lane may go on with what was held."""
         if self._paused_by_lane and not self._paused:
             self._paused_by_lane = False
-            self._resume_transport_reading()
+            if not (self._reading_paused or self._buffer_paused):  # else aiohttp has enough of its own
+                self._resume_transport_reading()
         if self._held:
             self._loop.call_soon(self._take_held)
 

@@ -73,7 +73,7 @@ class RenderedResponse(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Sends a streaming body, at the pace of the client."""
+        """Sends a streaming body, at the pace of the client; aiohttp begins the next answer when this one is taken."""
         body = self._response.body
         if isinstance(body, BodyStream):
             try:
@@ -81,6 +81,8 @@ class RenderedResponse(web.StreamResponse):
                     await send_stream(body, self._protocol, self._idle_timeout_s)
             finally:
                 body.close()
+        elif self._protocol.writing_paused:
+            await drained(self._protocol, self._idle_timeout_s)
         if self._is_unasked:
             self._protocol.force_close()  # aiohttp would wait for the rest of a body that nobody asked for
         self._eof_sent = True
@@ -96,7 +98,7 @@ async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) ->
             protocol.transport.write(piece)
             sent += len(piece)
             if protocol.writing_paused:
-                await _drained(protocol, idle_timeout_s)
+                await _taken(protocol, idle_timeout_s)
     except asyncio.CancelledError:
         _cut(protocol)
         raise
@@ -114,7 +116,17 @@ def _cut(protocol: Any) -> None:
         protocol.transport.abort()
 
 
-async def _drained(protocol: Any, idle_timeout_s: float) -> None:
+async def drained(protocol: Any, idle_timeout_s: float) -> None:
+    """Waits until the client has taken most of what is written; one that takes nothing for too long is cut."""
+    try:
+        await _taken(protocol, idle_timeout_s)
+    except TimeoutError as error:
+        log.info("response-not-taken left=%d", protocol.transport.get_write_buffer_size())
+        _cut(protocol)
+        raise ConnectionResetError("the client does not read") from error
+
+
+async def _taken(protocol: Any, idle_timeout_s: float) -> None:
     """Waits for the client to read, as long as it takes something within each timeout."""
     transport = protocol.transport
     while protocol.writing_paused:

@@ -35,6 +35,8 @@ PRIVATE_NAMES = (
     "_drain_waiter",
     "_upgraded",
     "_paused",
+    "_reading_paused",
+    "_buffer_paused",
     "_loop",
     "_pause_transport_reading",
     "_resume_transport_reading",

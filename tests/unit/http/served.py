@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvloop
+
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
 from edgestore.errors import EdgeStoreError
@@ -20,7 +22,13 @@ from edgestore.observe import Metrics
 from edgestore.protocols.http import BodyStream, Front, HotReply, Plan, RequestHead, Response
 from edgestore.records import UNIT_BYTES
 
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+"""What a node runs on without and with the extra `server`: they differ in when they pause, read and hand over."""
 WALL_MS = 1_795_511_700_000
+BIG_PIECE = bytes(1 << 20)
 STREAM_PIECE = memoryview(bytes(range(256)) * 4096)
 
 
@@ -28,7 +36,7 @@ class Echo:
     """Answers with what it was asked. The path says how:
 
     `/slow-lane` is not hot, `/late` is answered when `release` is called, `/not-hot-after-all` goes back to aiohttp,
-    `/stream/N` sends N MiB, `/early` answers a large body without reading it, all else is answered at once.
+    `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too), `/early` answers a large body without reading it, all else is answered at once.
     """
 
     def __init__(self) -> None:
@@ -85,6 +93,8 @@ def echo(head: RequestHead, body: bytes) -> Response:
     """Everything a service can see of a request."""
     if head.path.startswith("/not-modified"):
         return Response(304, [("ETag", '"x"')])
+    if "/big/" in head.path:
+        return Response(200, [], BIG_PIECE[: int(head.path.rsplit("/", 1)[1]) << 10])
     headers = [("Content-Type", "application/json"), ("x-amz-request-id", "0123456789ABCDEF")]
     if "x-echo" in head.headers:
         headers.append(("x-echo", head.headers["x-echo"]))
@@ -131,12 +141,19 @@ class Answer:
 
 
 class Served:
-    """The front and its thread. `lane`: "fast" or "slow" (no handler for the fast lane)."""
+    """The front and its thread. `lane`: "fast" or "slow" (no handler for the fast lane). `loop`: one of `LOOPS`."""
 
-    def __init__(self, lane: str, pool_bytes: int = 16 * UNIT_BYTES, tls: ssl.SSLContext | None = None, **limits: Any):
+    def __init__(
+        self,
+        lane: str,
+        pool_bytes: int = 16 * UNIT_BYTES,
+        tls: ssl.SSLContext | None = None,
+        loop: str = "uvloop",
+        **limits: Any,
+    ):
         self.echo = Echo()
         self.metrics = Metrics()
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = LOOPS[loop]()
         self.pool = UnitPool(pool_bytes)
         self.config = HttpConfig(**limits)
         self._tls = tls
