@@ -330,7 +330,7 @@ class Connection(UnlanedConnection):
             self._wire,
             front.pool,
             head.body_bytes,
-            idle_timeout_s=front.config.body_idle_timeout_s,
+            pace=front.pace(),
             expects_continue=head.expects_continue and not mine,
         )
         self._receiver = receiver

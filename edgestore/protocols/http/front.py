@@ -15,6 +15,7 @@ from edgestore.config import HttpConfig
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http.connection import Connection
 from edgestore.protocols.http.messages import Dates, HotHandler, RequestHead, Response, SlowHandler
+from edgestore.protocols.http.pace import Pace
 from edgestore.protocols.http.receiver import LINGER_S
 from edgestore.protocols.http.slow import SlowLane
 from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_names
@@ -37,6 +38,7 @@ class Listener(web.Server):
             front.pool,
             front.dates,
             idle_timeout_s=front.config.body_idle_timeout_s,
+            pace=front.pace,
             is_local=is_local,
             is_secure=is_secure,
             is_draining=lambda: front.is_draining,
@@ -94,6 +96,10 @@ class Front:
         self._sweeper: asyncio.TimerHandle | None = None
         metrics.set("http_fast_lane_shut", float(self.is_lane_shut))
         metrics.watch("http_connections", lambda: float(len(self.connections)))
+
+    def pace(self) -> Pace:
+        """What is asked of the client of a body that begins."""
+        return Pace(self.config.body_idle_timeout_s, self.config.body_min_bytes_per_s, lambda: self.pool.is_short)
 
     def count(self, status: int) -> None:
         """One answer."""

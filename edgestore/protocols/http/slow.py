@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,9 +13,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 
-from edgestore.chunks import IteratorBody, UnitPool
+from edgestore.chunks import UNIT_WORTH_BYTES, IteratorBody, UnitPool
 from edgestore.errors import IncompleteBody
 from edgestore.protocols.http.messages import BodyStream, Dates, RequestHead, Response, SlowHandler, render_head
+from edgestore.protocols.http.pace import Pace
 
 log = logging.getLogger("edgestore.http")
 
@@ -158,13 +160,14 @@ class SlowLane:
         dates: Dates,
         *,
         idle_timeout_s: float,
+        pace: Callable[[], Pace],
         is_local: bool,
         is_secure: bool,
         is_draining: Callable[[], bool],
     ) -> None:
         self._pool, self._dates = pool, dates
         self._idle_timeout_s, self._is_local, self._is_secure = idle_timeout_s, is_local, is_secure
-        self._is_draining = is_draining
+        self._pace, self._is_draining = pace, is_draining
 
     def refuse(self, text: str) -> RenderedResponse:
         """400, and the connection ends."""
@@ -218,17 +221,22 @@ class SlowLane:
         if not asked.for_body and request.transport is not None:
             request.transport.write(CONTINUE)
         asked.for_body = True
+        pace, seen, loop = self._pace(), 0, asyncio.get_running_loop()
         while True:
+            since_s, piece = loop.time(), None
             try:
-                async with asyncio.timeout(self._idle_timeout_s):
-                    piece = await request.content.read(READ_BYTES)
-            except TimeoutError as error:
-                raise IncompleteBody("the client sent nothing for too long") from error
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pace.left_s):
+                        piece = await request.content.read(READ_BYTES)
             except (web.RequestPayloadError, ConnectionError) as error:
                 raise IncompleteBody("the body was cut short or is malformed") from error
-            if not piece:
+            if piece == b"":
                 return
-            yield piece
+            count = len(piece) if piece else 0
+            seen += count
+            pace.waited(loop.time() - since_s, count, holds_unit=seen >= UNIT_WORTH_BYTES)
+            if piece:
+                yield piece
 
 
 def _origin_form(target: str, headers: dict[str, str]) -> str:

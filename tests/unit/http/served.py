@@ -36,7 +36,8 @@ class Echo:
     """Answers with what it was asked. The path says how:
 
     `/slow-lane` is not hot, `/late` is answered when `release` is called, `/not-hot-after-all` goes back to aiohttp,
-    `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too), `/early` answers a large body without reading it, all else is answered at once.
+    `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too), `/early` answers a large body without
+    reading it, all else is answered at once.
     """
 
     def __init__(self) -> None:
