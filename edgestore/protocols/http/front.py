@@ -13,6 +13,7 @@ from aiohttp import web
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
 from edgestore.observe import NO_METRICS, Metrics
+from edgestore.protocols.http.acceptor import Acceptor, bind
 from edgestore.protocols.http.connection import Connection
 from edgestore.protocols.http.messages import Dates, HotHandler, RequestHead, Response, SlowHandler
 from edgestore.protocols.http.pace import Pace
@@ -23,7 +24,6 @@ from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_
 log = logging.getLogger("edgestore.http")
 
 ROUTES_PREFIX = "/-/"
-BACKLOG = 1024
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
 FIELD_MAX_BYTES = 8190
@@ -83,11 +83,13 @@ class Front:
         self.dates = Dates(wall_ms)
         self.connections: set[UnlanedConnection] = set()
         self.is_draining = False
+        self.arriving = 0
+        """Accepted, but not connected yet: TLS handshakes, mostly."""
         self.collecting_bytes = 0
         self._slow = slow
         self._routes: list[tuple[str, SlowHandler]] = []
         self._listeners: list[Listener] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Acceptor | asyncio.Server] = []
         missing = missing_private_names()
         if missing:
             log.warning("fast-lane-shut missing=%s", ",".join(missing))
@@ -124,25 +126,16 @@ class Front:
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> int:
         """Listens on TCP; returns the port. OSError where the address is taken."""
         listener = Listener(self, is_local=False, is_secure=ssl_context is not None)
-        handshake_s = self.config.head_timeout_s if ssl_context is not None else None
-        server = await asyncio.get_running_loop().create_server(
-            listener,
-            host,
-            port,
-            ssl=ssl_context,
-            ssl_handshake_timeout=handshake_s,
-            backlog=BACKLOG,
-            reuse_address=True,
-        )
-        self._listen(listener, server)
-        return int(server.sockets[0].getsockname()[1])
+        acceptor = Acceptor(listener, await bind(host, port), ssl_context)
+        self._listen(listener, acceptor)
+        return acceptor.port
 
     async def start_local(self, listening: socket.socket) -> None:
         """Serves a bound unix socket, whose peers are trusted by its file mode."""
         listener = Listener(self, is_local=True)
         self._listen(listener, await asyncio.get_running_loop().create_unix_server(listener, sock=listening))
 
-    def _listen(self, listener: Listener, server: asyncio.Server) -> None:
+    def _listen(self, listener: Listener, server: Acceptor | asyncio.Server) -> None:
         self._listeners.append(listener)
         self._servers.append(server)
         if self._sweeper is None:

@@ -65,11 +65,11 @@ class UnlanedConnection(RequestHandler):
         return False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuses what is over the limit of connections; the local socket is not counted."""
+        """Joins the connections of the front, unless it drains."""
         super().connection_made(transport)
         front = self._front
         self._wire = self.transport
-        if front.is_draining or (not self._is_local and len(front.connections) >= front.config.connections_max):
+        if front.is_draining:
             self.force_close()
             return
         if self._wire is not None:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,9 +194,13 @@ class Served:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Drains and stops."""
-        asyncio.run_coroutine_threadsafe(self.front.drain(timeout_s), self.loop).result(10)
+        self.run(self.front.drain(timeout_s))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine on the loop's thread, to its end."""
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
     def call(self, work: Callable[[], None]) -> None:
         """Runs on the loop's thread."""
