@@ -33,7 +33,7 @@ SOCKET_NAME = "node.sock"
 STOP_LIMIT_S = 9.5
 """From the signal to the exit: draining and closing together."""
 DESCRIPTORS_KEPT = 512
-"""For files that will be opened: two stores of up to 128 each, journal and segments, and the sockets of this machine."""
+"""For files that will be opened: two stores of up to 128 each, journal, segments, and sockets of this machine."""
 CONNECTIONS_LEAST = 16
 SWITCH_INTERVAL_S = 0.0005
 """A thread that gives the GIL up gets it back within this: the loop never waits long for a worker."""

@@ -49,7 +49,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                log.error("accept-failed error=%s pause_s=%s", error, PAUSE_S)
+                log.warning("accept-failed error=%s pause_s=%s", error, PAUSE_S)
                 self._loop.remove_reader(listening)
                 self._loop.call_later(PAUSE_S, self._listen, listening)
                 return

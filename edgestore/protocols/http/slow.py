@@ -143,12 +143,12 @@ async def _taken(protocol: Any, idle_timeout_s: float) -> None:
 
 
 class _Asked:
-    """Whether the client was told to send its body (`Expect: 100-continue`)."""
+    """Whether the client was told to send its body (`Expect: 100-continue`), and whether it is still waited for."""
 
-    __slots__ = ("for_body",)
+    __slots__ = ("for_body", "gave_up")
 
     def __init__(self, for_body: bool) -> None:
-        self.for_body = for_body
+        self.for_body, self.gave_up = for_body, False
 
 
 class SlowLane:
@@ -213,7 +213,7 @@ class SlowLane:
             self._dates,
             idle_timeout_s=self._idle_timeout_s,
             # Nothing here is upgraded, and what follows a declined upgrade is not worth telling apart.
-            may_keep_alive=asked.for_body and not self._is_draining() and "upgrade" not in headers,
+            may_keep_alive=asked.for_body and not (asked.gave_up or self._is_draining()) and "upgrade" not in headers,
             is_unasked=not asked.for_body,
         )
 
@@ -234,7 +234,11 @@ class SlowLane:
                 return
             count = len(piece) if piece else 0
             seen += count
-            pace.waited(loop.time() - since_s, count, holds_unit=seen >= UNIT_WORTH_BYTES)
+            try:
+                pace.waited(loop.time() - since_s, count, holds_unit=seen >= UNIT_WORTH_BYTES)
+            except IncompleteBody:
+                asked.gave_up = True
+                raise
             if piece:
                 yield piece
 

@@ -17,7 +17,7 @@ import uvloop
 
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
-from edgestore.errors import EdgeStoreError
+from edgestore.errors import EdgeStoreError, Unavailable
 from edgestore.observe import Metrics
 from edgestore.protocols.http import BodyStream, Front, HotReply, Plan, RequestHead, Response
 from edgestore.records import UNIT_BYTES
@@ -35,9 +35,9 @@ STREAM_PIECE = memoryview(bytes(range(256)) * 4096)
 class Echo:
     """Answers with what it was asked. The path says how:
 
-    `/slow-lane` is not hot, `/late` is answered when `release` is called, `/not-hot-after-all` goes back to aiohttp,
-    `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too), `/early` answers a large body without
-    reading it, all else is answered at once.
+    `/slow-lane` is not hot, `/late` is answered when `release_late` is called (`/slow-lane/late` too),
+    `/not-hot-after-all` goes back to aiohttp, `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too),
+    `/early` answers a large body without reading it, all else is answered at once.
     """
 
     def __init__(self) -> None:
@@ -69,6 +69,12 @@ class Echo:
         task.add_done_callback(lambda done: reply(head, done.result()))
         return True
 
+    def refuse(self, head: RequestHead, error: EdgeStoreError) -> Response:
+        """What both lanes say."""
+        status = 503 if isinstance(error, Unavailable) else 400
+        text = f"{type(error).__name__} {error.fields.get('code', '')}\n"
+        return Response(status, [("Content-Type", "text/plain")], text.encode())
+
     async def handle(self, head: RequestHead, body: Body) -> Response:
         """The slow lane, and what stands behind `stream`."""
         self.seen.append(head.path)
@@ -78,6 +84,10 @@ class Echo:
             raise RuntimeError("a secret of the inside")
         if head.path.startswith("/early"):
             return Response(403, [("Content-Type", "text/plain")], b"early\n")
+        if head.path.startswith("/slow-lane/late"):
+            late = asyncio.Event()
+            self.late.append(late.set)
+            await late.wait()
         if head.path.startswith("/slow-lane/wait"):
             await asyncio.sleep(0.2)
         pieces = []
@@ -86,7 +96,7 @@ class Echo:
                 pieces.append(bytes(unit.view))
                 unit.release()
         except EdgeStoreError as error:
-            return Response(400, [("Content-Type", "text/plain")], f"{type(error).__name__}\n".encode())
+            return self.refuse(head, error)
         return echo(head, b"".join(pieces))
 
 
