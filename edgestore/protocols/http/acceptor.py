@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,11 +62,13 @@ class Acceptor:
             front.arriving += 1
             task = self._loop.create_task(self._connect(accepted))
             self._arriving.add(task)
-            task.add_done_callback(self._arrived)
+            task.add_done_callback(partial(self._arrived, accepted))
 
-    def _arrived(self, task: asyncio.Task[None]) -> None:
+    def _arrived(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
         self._front.arriving -= 1
+        if task.cancelled():
+            accepted.close()  # it may have been cancelled before it began
 
     async def _connect(self, accepted: socket.socket) -> None:
         """Until the connection is made: with TLS, until the handshake is over."""

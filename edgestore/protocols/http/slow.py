@@ -57,12 +57,22 @@ class RenderedResponse(web.StreamResponse):
         self._response, self._dates, self._idle_timeout_s = response, dates, idle_timeout_s
         self._may_keep_alive, self._is_unasked = may_keep_alive, is_unasked
         self._protocol: Any = None
-        self._is_head = False
+        self._is_head = self._keeps_alive = self._is_sent = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether aiohttp waits for another request."""
+        return self._keeps_alive
+
+    @property
+    def prepared(self) -> bool:
+        """Whether aiohttp may not write this answer any more."""
+        return self._is_sent
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Writes the head, and a body that is at hand."""
         keeps_alive = bool(request.keep_alive) and self._may_keep_alive
-        self._keep_alive = keeps_alive
+        self._keeps_alive = keeps_alive
         self._protocol = request.protocol
         self._is_head = request.method == "HEAD"
         transport = request.transport
@@ -87,7 +97,7 @@ class RenderedResponse(web.StreamResponse):
             await drained(self._protocol, self._idle_timeout_s)
         if self._is_unasked:
             self._protocol.force_close()  # aiohttp would wait for the rest of a body that nobody asked for
-        self._eof_sent = True
+        self._is_sent = True
 
 
 async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) -> None:
@@ -102,20 +112,15 @@ async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) ->
             if protocol.writing_paused:
                 await _taken(protocol, idle_timeout_s)
     except asyncio.CancelledError:
-        _cut(protocol)
+        protocol.abort()
         raise
     except Exception as error:
         log.warning("response-broken-off sent=%d of=%d error=%r", sent, body.size_bytes, error)
-        _cut(protocol)
+        protocol.abort()
         raise ConnectionResetError("the answer was broken off") from error
     if sent != body.size_bytes or protocol.transport is None:
-        _cut(protocol)
+        protocol.abort()
         raise ConnectionResetError("the client is gone, or the body has another length than it should")
-
-
-def _cut(protocol: Any) -> None:
-    if protocol.transport is not None:
-        protocol.transport.abort()
 
 
 async def drained(protocol: Any, idle_timeout_s: float) -> None:
@@ -123,8 +128,8 @@ async def drained(protocol: Any, idle_timeout_s: float) -> None:
     try:
         await _taken(protocol, idle_timeout_s)
     except TimeoutError as error:
-        log.info("response-not-taken left=%d", protocol.transport.get_write_buffer_size())
-        _cut(protocol)
+        log.info("response-not-taken")
+        protocol.abort()
         raise ConnectionResetError("the client does not read") from error
 
 
@@ -135,9 +140,8 @@ async def _taken(protocol: Any, idle_timeout_s: float) -> None:
         before = transport.get_write_buffer_size()
         try:
             async with asyncio.timeout(idle_timeout_s):
-                await protocol._drain_helper()
+                await protocol.taken()
         except TimeoutError:
-            protocol._drain_waiter = None  # aiohttp would wait for the one that was cancelled
             if transport.get_write_buffer_size() >= before:
                 raise
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.web import StreamResponse
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -294,14 +296,26 @@ def test_drain_ends_within_its_limit() -> None:
     client.socket.close()
 
 
-def test_lane_stays_shut_where_aiohttp_is_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_lane_stays_shut_where_aiohttp_is_not_as_expected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loop: str
+) -> None:
+    """Another aiohttp, without what the lane needs and without its own way to wait for a slow reader."""
     monkeypatch.setattr(unlaned, "PRIVATE_NAMES", ("_waiter", "_no_such_name"))
+    monkeypatch.delattr(BaseProtocol, "_drain_helper")
+    monkeypatch.delattr(StreamResponse, "_eof_sent")
     assert front_file.missing_private_names() == ["_no_such_name"]
-    served = Served("fast")
+    served = Served("fast", loop=loop, write_buffer_max_bytes=65_536)
+    assert [record.message for record in caplog.records] == ["fast-lane-shut missing=_no_such_name"]
     with served.connect() as client:
-        for data in (request(), request("PUT", body=b"x" * 300_000)):
+        for data in (request(), request("PUT", body=b"x" * 300_000), request(target="/big/1024")):
             client.send(data)
             assert client.answer().status == 200
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.send(request(target="/stream/8") + request(target="/behind"))
+        time.sleep(0.3)
+        assert len(client.answer().body) == 8 << 20
+        assert client.answer().seen["path"] == "/behind"
     assert served.metrics.value("http_fast_lane_shut") == 1
     assert served.metrics.value("http_fast_requests_total") == 0
     served.close()
