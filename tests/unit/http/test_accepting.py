@@ -78,7 +78,6 @@ def is_served(served: Served, folder: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 def test_drain_ends_unfinished_handshakes(tmp_path: Path, loop: str) -> None:
     served = Served("fast", tls=certificate(tmp_path), loop=loop)
     with served.connect() as client:

@@ -21,14 +21,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgestore.chunks import Body
 from edgestore.protocols.http import RequestHead, Response, unlaned
 from edgestore.protocols.http import front as front_file
-from tests.unit.http.served import LOOPS, Client, Served, request, until
+from tests.unit.http.served import Client, Served, request, until
 
 
-@pytest.fixture(params=["fast", "slow"])
+@pytest.fixture(params=[("fast", "uvloop"), ("slow", "asyncio")], ids=lambda pair: "-".join(pair))
 def strict(request: pytest.FixtureRequest) -> Iterator[Served]:
     """A front with little patience."""
+    lane, loop = request.param
     served = Served(
-        request.param,
+        lane,
+        loop=loop,
         head_timeout_s=1.0,
         body_idle_timeout_s=1.0,
         keepalive_timeout_s=1.5,
@@ -88,7 +90,6 @@ def test_waiting_answer_is_not_cut_by_the_idle_timer(strict: Served) -> None:
         assert client.answer().seen["path"] == target
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 def test_answer_that_does_not_come_is_given_up(loop: str) -> None:
     """A sync that hangs: the client must not wait for ever, and a late answer must not follow the refusal."""
     served = Served("fast", loop=loop, answer_timeout_s=1.0)
@@ -296,7 +297,6 @@ def test_drain_ends_within_its_limit() -> None:
     client.socket.close()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 def test_lane_stays_shut_where_aiohttp_is_not_as_expected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loop: str
 ) -> None:

@@ -116,7 +116,6 @@ def test_requests_of_a_client_that_does_not_read_are_bounded_too(patient: Served
             assert answer.status == 200
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 def test_client_that_never_takes_a_slow_answer_is_cut(loop: str) -> None:
     served = Served("fast", loop=loop, write_buffer_max_bytes=WRITE_BUFFER_BYTES, body_idle_timeout_s=0.5)
     with connect(served) as client:

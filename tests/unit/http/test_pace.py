@@ -35,7 +35,6 @@ def begun(served: Served, target: str, sent: int) -> Client:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("sent", [0, 1, 2000])
-@pytest.mark.parametrize("loop", LOOPS)
 def test_announced_bodies_of_which_nothing_comes_hold_no_unit(loop: str, target: str, sent: int) -> None:
     served = Served("fast", 8 * UNIT_BYTES, loop=loop)
     silent = [begun(served, target, sent) for _ in range(40)]
@@ -80,7 +79,6 @@ def test_upload_that_is_slow_but_steady_is_taken(front: Served, target: str) -> 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("loop", LOOPS)
 def test_who_holds_units_and_sends_nothing_loses_them_when_others_wait(
     monkeypatch: pytest.MonkeyPatch, loop: str, target: str
 ) -> None:
