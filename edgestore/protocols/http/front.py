@@ -26,6 +26,7 @@ log = logging.getLogger("edgestore.http")
 ROUTES_PREFIX = "/-/"
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
+ABORT_S = 0.5
 FIELD_MAX_BYTES = 8190
 
 
@@ -150,7 +151,7 @@ class Front:
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self, timeout_s: float) -> None:
-        """Takes no more connections, lets answers end, then cuts what is left."""
+        """Takes no more connections, lets answers end, then cuts what is left: no socket is open when it returns."""
         self.is_draining = True
         for server in self._servers:
             server.close()
@@ -167,6 +168,9 @@ class Front:
             await listener.shutdown(0.5)
         for connection in list(self.connections):
             connection.abort()
+        deadline = loop.time() + ABORT_S
+        while (self.connections or self.arriving) and loop.time() < deadline:
+            await asyncio.sleep(0)  # a cut connection closes its socket in the next turn
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

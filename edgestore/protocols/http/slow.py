@@ -236,6 +236,10 @@ class SlowLane:
                         piece = await request.content.read(READ_BYTES)
             except (web.RequestPayloadError, ConnectionError) as error:
                 raise IncompleteBody("the body was cut short or is malformed") from error
+            except RuntimeError as error:  # what aiohttp says of a read behind the end of the connection
+                if request.transport is not None:
+                    raise
+                raise IncompleteBody("the connection ended before the end of the body") from error
             if piece == b"":
                 return
             count = len(piece) if piece else 0

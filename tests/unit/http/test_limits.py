@@ -285,6 +285,35 @@ def test_drain_lets_answers_end_and_closes_idle_connections() -> None:
     served.close()
 
 
+def test_drain_leaves_no_socket_open(loop: str) -> None:
+    """Also of clients that were only just accepted, that went away, or that do not read."""
+    for round_ in range(12):
+        served = Served("fast" if round_ % 2 else "slow", loop=loop, write_buffer_max_bytes=65_536, connections_max=5)
+        clients = [served.connect() for _ in range(7)]
+        with contextlib.suppress(ConnectionError):
+            clients[0].send(request(target="/stream/64"))
+            clients[1].send(request("PUT", headers=["Content-Length: 3000000"]) + b"x" * 500_000)
+            clients[2].send(request(target="/stream/1") * 50)
+            clients[3].send(request(target="/slow-lane/big/1024") * 20)
+        if round_ % 3 == 0:
+            until(lambda: bool(served.echo.seen))  # noqa: B023
+        for client in clients[::2]:
+            client.socket.close()
+        served.run(served.front.drain(0.05))
+        assert not served.front.connections
+        assert not served.front.arriving
+        assert not sockets_of(served.port)
+        for client in clients:
+            client.socket.close()
+        served.close()
+
+
+def sockets_of(port: int) -> list[str]:
+    """The sockets on a port of this machine that some process has open."""
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[1].endswith(f":{port:04X}") and row[9] != "0"]
+
+
 def test_drain_ends_within_its_limit() -> None:
     served = Served("fast")
     client = served.connect()
