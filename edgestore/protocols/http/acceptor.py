@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgestore.protocols.http.front import Listener
+    from edgestore.protocols.http.unlaned import UnlanedConnection
 
 log = logging.getLogger("edgestore.http")
 
@@ -59,23 +60,24 @@ class Acceptor:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            front.arriving += 1
-            task = self._loop.create_task(self._connect(accepted))
+            connection = self._listener()
+            connection.arrive()
+            task = self._loop.create_task(self._connect(connection, accepted))
             self._arriving.add(task)
-            task.add_done_callback(partial(self._arrived, accepted))
+            task.add_done_callback(partial(self._arrived, connection, accepted))
 
-    def _arrived(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+    def _arrived(self, connection: UnlanedConnection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
-        self._front.arriving -= 1
+        connection.arrived()
         if task.cancelled():
             accepted.close()  # it may have been cancelled before it began
 
-    async def _connect(self, accepted: socket.socket) -> None:
+    async def _connect(self, connection: UnlanedConnection, accepted: socket.socket) -> None:
         """Until the connection is made: with TLS, until the handshake is over."""
         handshake_s = self._front.config.head_timeout_s if self._tls is not None else None
         try:
             await self._loop.connect_accepted_socket(
-                self._listener, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
         except OSError as error:
             log.info("handshake-failed error=%r", error)

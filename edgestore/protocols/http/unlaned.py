@@ -49,12 +49,13 @@ def missing_private_names() -> list[str]:
 class UnlanedConnection(RequestHandler):
     """A connection that is all aiohttp's: what is served with where its inside is not as the lane needs it."""
 
-    __slots__ = ("_front", "_is_local", "_taken", "_wire")
+    __slots__ = ("_front", "_is_arriving", "_is_local", "_taken", "_wire")
 
     def __init__(self, listener: Listener, **options: Any) -> None:
         super().__init__(listener, **options)
         self._front = listener.front
         self._is_local = listener.is_local
+        self._is_arriving = False
         self._wire: asyncio.Transport | None = None
         self._taken: asyncio.Future[None] | None = None
 
@@ -63,9 +64,21 @@ class UnlanedConnection(RequestHandler):
         """Whether an answer is under way, as far as it can be told from outside."""
         return False
 
+    def arrive(self) -> None:
+        """It is accepted: it takes a place before it is made."""
+        self._is_arriving = True
+        self._front.arriving += 1
+
+    def arrived(self) -> None:
+        """It is made, or never will be."""
+        if self._is_arriving:
+            self._is_arriving = False
+            self._front.arriving -= 1
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Joins the connections of the front, unless it drains."""
         super().connection_made(transport)
+        self.arrived()
         front = self._front
         self._wire = self.transport
         if front.is_draining:

@@ -88,6 +88,21 @@ def test_drain_ends_unfinished_handshakes(tmp_path: Path, loop: str) -> None:
         assert time.monotonic() - started < 3
 
 
+def test_every_place_up_to_the_limit_is_given(loop: str) -> None:
+    """A connection that is being made takes one place, not two."""
+    served = Served("fast", loop=loop, connections_max=64)
+    for _ in range(5):
+        clients = [served.connect() for _ in range(64)]
+        for client in clients:
+            client.send(request())
+            assert client.answer().status == 200
+        for client in clients:
+            client.socket.close()
+        until(lambda: not served.front.connections)
+    assert served.metrics.value("http_connections_refused_total") == 0
+    served.close()
+
+
 def test_address_that_is_taken_is_refused_with_its_name(fast: Served) -> None:
     async def again() -> None:
         with pytest.raises(OSError, match=f"127.0.0.1:{fast.port}"):
