@@ -111,6 +111,10 @@ class HttpConfig:
     connections_max: int = 4096
     head_timeout_s: float = 10.0
     body_idle_timeout_s: float = 60.0
+    body_min_bytes_per_s: int = 4096
+    """What a body on its way in must bring over each idle timeout, and over each 10 s while units are short."""
+    answer_timeout_s: float = 35.0
+    """An answer of the fast lane that has not come by then is given up; a little more than objects.commit_timeout_s."""
     keepalive_timeout_s: float = 75.0
     drain_timeout_s: float = 8.0
     write_buffer_max_bytes: int = 256 * 1024

@@ -9,15 +9,16 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgestore.clock import SystemClock, system_entropy
-from edgestore.config import Config
+from edgestore.config import Config, HttpConfig
 from edgestore.core import Core, root_keys_of_environment
 from edgestore.disk import SystemFiles
 from edgestore.observe import Metrics
@@ -31,6 +32,9 @@ log = logging.getLogger("edgestore.node")
 SOCKET_NAME = "node.sock"
 STOP_LIMIT_S = 9.5
 """From the signal to the exit: draining and closing together."""
+DESCRIPTORS_KEPT = 512
+"""For files that will be opened: two stores of up to 128 each, journal, segments, and sockets of this machine."""
+CONNECTIONS_LEAST = 16
 SWITCH_INTERVAL_S = 0.0005
 """A thread that gives the GIL up gets it back within this: the loop never waits long for a worker."""
 
@@ -49,6 +53,7 @@ class Node:
     """A core with an S3 endpoint, an admin socket and signals."""
 
     def __init__(self, folder: str, config: Config, listen: Listen) -> None:
+        _raise_descriptor_limit()
         self._folder, self._config, self._listen = folder, config, listen
         self._stop: asyncio.Event
         self._stopped_at: float | None = None
@@ -79,18 +84,17 @@ class Node:
 
     async def _serve(self, core: Core, tls: ssl.SSLContext | None) -> None:
         """Listens until told to stop, then drains."""
+        limits = _fit_to_descriptors(self._config.http)
         s3 = S3Protocol(
             core.objects,
             core.tenants,
             self._config.s3,
             core.clock,
             system_entropy,
-            limits=self._config.http,
+            limits=limits,
             metrics=self._metrics,
         )
-        front = Front(
-            core.chunks.pool, s3.handle, self._config.http, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics
-        )
+        front = Front(core.chunks.pool, s3.handle, limits, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics)
         front.route("/-/", Admin(core, self._metrics).handle)
         port = await front.start(self._listen.host, self._listen.port, tls)
         path = os.path.join(self._folder, SOCKET_NAME)
@@ -142,6 +146,33 @@ def _bind_local(folder: str) -> socket.socket:
         os.close(descriptor)
     listening.setblocking(False)
     return listening
+
+
+def _raise_descriptor_limit() -> None:
+    """To what the system allows: the usual soft limit of 1,024 is for programs that use `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("descriptors-not-raised soft=%d hard=%d error=%s", soft, hard, error)
+
+
+def _fit_to_descriptors(http: HttpConfig) -> HttpConfig:
+    """Clients never get the descriptors that the disk will need: a journal that cannot open its next file is fatal."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return http
+    most = max(CONNECTIONS_LEAST, limit - len(os.listdir("/proc/self/fd")) - DESCRIPTORS_KEPT)
+    if http.connections_max <= most:
+        return http
+    log.warning(
+        "connections-clamped from=%d to=%d descriptors=%d: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+        http.connections_max,
+        most,
+        limit,
+    )
+    return replace(http, connections_max=most)
 
 
 def _settle_interpreter() -> None:

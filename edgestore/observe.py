@@ -58,6 +58,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("http_fast_requests_total", Kind.COUNTER, "Requests answered by the fast lane."),
     MetricSpec("http_fast_lane_shut", Kind.GAUGE, "1 where the fast lane is shut because aiohttp is not as expected."),
     MetricSpec("http_connections", Kind.GAUGE, "Open client connections."),
+    MetricSpec("http_connections_refused_total", Kind.COUNTER, "Connections closed at once: too many are open."),
     MetricSpec("http_timeouts_total", Kind.COUNTER, "Connections closed for being too slow."),
     MetricSpec("http_errors_total", Kind.COUNTER, "Requests answered with a 5xx status."),
     MetricSpec("s3_refused_total", Kind.COUNTER, "S3 requests answered with an error."),

@@ -1,6 +1,6 @@
 """Bodies cut into chunks and stored as fragments, read back in ranges, reclaimed when nothing names them any more."""
 
-from edgestore.chunks.body import Body, IteratorBody, bytes_body
+from edgestore.chunks.body import UNIT_WORTH_BYTES, Body, IteratorBody, bytes_body
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests, WholeDigests
 from edgestore.chunks.pool import Unit, UnitPool
@@ -9,6 +9,7 @@ from edgestore.chunks.store import ChunkStore
 from edgestore.chunks.upload import StoredBody
 
 __all__ = [
+    "UNIT_WORTH_BYTES",
     "Body",
     "ChunkCatalog",
     "ChunkStore",

@@ -9,6 +9,9 @@ from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.errors import IncompleteBody
 from edgestore.records import UNIT_BYTES, Checksum
 
+UNIT_WORTH_BYTES = 4096
+"""So much must have come of a body before a unit is taken for it: who announces a body and sends nothing holds none."""
+
 
 class Body(Protocol):
     """A body on its way in."""
@@ -42,6 +45,7 @@ class IteratorBody:
                 if not self._rest and not await self._refill():
                     break
                 if unit is None:
+                    await self._gather()
                     unit = await self._pool.acquire()
                 taken = min(len(self._rest), UNIT_BYTES - unit.filled)
                 unit.buffer[unit.filled : unit.filled + taken] = self._rest[:taken]
@@ -52,6 +56,15 @@ class IteratorBody:
                 unit.release()
             raise
         return unit
+
+    async def _gather(self) -> None:
+        """Waits until there is enough for a unit, or the end."""
+        while len(self._rest) < UNIT_WORTH_BYTES:
+            first = bytes(self._rest)
+            if not await self._refill():
+                self._rest = memoryview(first)
+                return
+            self._rest = memoryview(first + self._rest)
 
     async def _refill(self) -> bool:
         """Takes the next piece that is not empty; False at the end."""

@@ -54,6 +54,11 @@ class UnitPool:
         """Bytes of the units in use."""
         return self._buffers.taken_bytes
 
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits for a unit."""
+        return bool(self._waiting)
+
     def try_acquire(self) -> Unit | None:
         """A unit for receiving; None where only the reserve is left or others wait."""
         if self._waiting or len(self._buffers) <= self._reserve:

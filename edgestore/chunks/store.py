@@ -119,6 +119,17 @@ class ChunkStore:
         unit = info.fragment.units[0]
         return data if unit.codec == PLAIN else self._compression.unpack(data, unit.plain_bytes)
 
+    def fetch_small(self, chunk: ChunkRef, done: Callable[[memoryview | None, BaseException | None], None]) -> None:
+        """The plain bytes of a chunk of one unit from the disk, by a reader thread; `done` is called on the loop."""
+        view: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+
+        def ended(read: asyncio.Future[memoryview]) -> None:
+            error = read.exception()
+            done(None if error is not None else read.result(), error)
+
+        view.add_done_callback(ended)
+        self._begin_read(Run(chunk, 0, chunk.size_bytes), view, MOVES_MAX)
+
     async def read(self, chunks: Sequence[ChunkRef], offset: int, length: int) -> AsyncGenerator[memoryview, None]:
         """Plain bytes [offset, offset + length) of the chunks one after another, read ahead where the budget allows.
 

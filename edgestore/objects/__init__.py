@@ -1,7 +1,7 @@
 """The object service: buckets, versions and multipart uploads over catalog and chunks; who may do what."""
 
 from edgestore.chunks import Body, Unit
-from edgestore.objects.reader import ObjectReader, SmallObject
+from edgestore.objects.reader import ColdObject, ObjectReader, SmallObject
 from edgestore.objects.requests import (
     CompleteRequest,
     CopyPartRequest,
@@ -16,6 +16,7 @@ from edgestore.objects.service import ObjectService
 
 __all__ = [
     "Body",
+    "ColdObject",
     "CompleteRequest",
     "CopyPartRequest",
     "CopyRequest",

@@ -19,6 +19,13 @@ class SmallObject(msgspec.Struct, frozen=True, gc=False):
     body: bytes | memoryview
 
 
+class ColdObject(msgspec.Struct, frozen=True, gc=False):
+    """A version whose bytes are one chunk that the page cache has not: a thread must read it."""
+
+    record: VersionRecord
+    chunk: ChunkRef
+
+
 class ObjectReader:
     """One version and its bytes, pinned until `close` (rule 6)."""
 

@@ -24,7 +24,7 @@ from edgestore.meta import Meta
 from edgestore.objects.buckets import version_place
 from edgestore.objects.content import compare, extents_of, inline_content, receive
 from edgestore.objects.names import check_key
-from edgestore.objects.reader import ObjectReader, SmallObject
+from edgestore.objects.reader import ColdObject, ObjectReader, SmallObject
 from edgestore.objects.requests import CopyRequest, Expected, PutRequest
 from edgestore.objects.uploads import Uploads
 from edgestore.observe import NO_METRICS, Metrics
@@ -41,6 +41,7 @@ from edgestore.records import (
 
 SmallDone = Callable[[VersionRecord | None, Any], None]
 """Takes the version, or an EdgeStoreError."""
+FetchDone = Callable[[memoryview | None, EdgeStoreError | None], None]
 
 
 class ObjectService(Uploads):
@@ -220,8 +221,10 @@ class ObjectService(Uploads):
         await self.barrier()
         return self._find(self.bucket(principal, bucket), key, version)
 
-    def get_small(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> SmallObject | None:
-        """A version and its bytes where all is at hand; None: use `open`."""
+    def get_small(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None
+    ) -> SmallObject | ColdObject | None:
+        """A version and its bytes where all is at hand. ColdObject: `fetch` reads them; None: use `open`."""
         if not self._meta.can_read_now():
             return None
         record = self.bucket(principal, bucket)
@@ -236,9 +239,27 @@ class ObjectService(Uploads):
             return None
         body = self._chunks.read_small(extent.chunks[0])
         if body is None:
-            return None
+            return ColdObject(found, extent.chunks[0])
         self._metrics.count("objects_gets_total")
         return SmallObject(found, body)
+
+    def fetch(self, cold: ColdObject, done: FetchDone) -> None:
+        """Has a thread read what `get_small` has just found, without a task; `done` is called on the loop."""
+        pin = self._pins.pin(self._meta.applied_index)
+        self._metrics.count("objects_gets_total")
+
+        def read(view: memoryview | None, error: BaseException | None) -> None:
+            try:
+                pin.check()
+            except EdgeStoreError as lapsed:
+                view, error = None, lapsed
+            pin.release()
+            if view is not None:
+                done(view, None)
+            else:
+                done(None, error if isinstance(error, EdgeStoreError) else Unavailable("the disk failed"))
+
+        self._chunks.fetch_small(cold.chunk, read)
 
     async def open(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> ObjectReader:
         """A pinned reader; close it."""

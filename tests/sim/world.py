@@ -19,7 +19,15 @@ from edgestore.chunks import bytes_body
 from edgestore.config import ChunksConfig, Config, ConsensusConfig, DiskConfig, MetaConfig, ObjectsConfig
 from edgestore.core import Core
 from edgestore.errors import Corrupt, EdgeStoreError, NoSuchKey, NoSuchVersion, StorageFull, Unavailable
-from edgestore.objects import CompleteRequest, NamedPart, PartRequest, PutRequest, UploadRequest
+from edgestore.objects import (
+    ColdObject,
+    CompleteRequest,
+    NamedPart,
+    PartRequest,
+    PutRequest,
+    SmallObject,
+    UploadRequest,
+)
 from edgestore.records import IfAbsent, Principal, Versioning
 from tests.sim.disk import CrashAtSync, Disk, SimFiles, SimIndex
 from tests.sim.loop import Crash, SimClock, SimLoop
@@ -178,8 +186,10 @@ async def read(core: Core, root: Principal, bucket: str, name: str, version: str
     """The digest of an object, read by both paths; None where it is not there."""
     try:
         small = core.objects.get_small(root, bucket, name, version)
-        if small is not None and core.clock.boot_ms() % 2:
+        if isinstance(small, SmallObject) and core.clock.boot_ms() % 2:
             return digest(bytes(small.body))
+        if isinstance(small, ColdObject) and core.clock.boot_ms() % 2:
+            return digest(bytes(await fetched(core, small)))
         reader = await core.objects.open(root, bucket, name, version)
     except (NoSuchKey, NoSuchVersion):
         return None
@@ -187,6 +197,22 @@ async def read(core: Core, root: Principal, bucket: str, name: str, version: str
         return digest(b"".join([bytes(view) async for view in reader.read()]))
     finally:
         reader.close()
+
+
+async def fetched(core: Core, cold: ColdObject) -> memoryview:
+    """What the callback of a reader thread brings."""
+    future: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+
+    def done(view: memoryview | None, error: EdgeStoreError | None) -> None:
+        if future.done():
+            return
+        if view is not None:
+            future.set_result(view)
+        else:
+            future.set_exception(error or EdgeStoreError())
+
+    core.objects.fetch(cold, done)
+    return await future
 
 
 class World:

@@ -6,7 +6,6 @@ whatever a client does not send or does not read is bounded in bytes and in time
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from edgestore.protocols.http.head import framed_bytes, parse_plain_head
 from edgestore.protocols.http.messages import BodyStream, Plan, RequestHead, Response, render_head
 from edgestore.protocols.http.receiver import CONTINUE, Receiver
 from edgestore.protocols.http.slow import send_stream
-from edgestore.protocols.http.unlaned import UnlanedConnection
+from edgestore.protocols.http.timed import TimedConnection
 
 if TYPE_CHECKING:
     from edgestore.protocols.http.front import Listener
@@ -23,19 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgestore.http")
 
 HELD_MAX_BYTES = 256 * 1024
-CLOSING_S = 5.0
-"""A connection that was closed and still has bytes to send is cut after this."""
 FOREVER = -1
 
 
-class Connection(UnlanedConnection):
+class Connection(TimedConnection):
     """See the module's rule. `_owed`: bytes of the current request that aiohttp still has to get; FOREVER: all."""
 
     __slots__ = (
-        "_abort_at",
-        "_answering",
-        "_deadline",
-        "_head",
         "_held",
         "_is_fresh",
         "_is_secure",
@@ -44,10 +37,8 @@ class Connection(UnlanedConnection):
         "_parts",
         "_paused_by_lane",
         "_raw_head",
-        "_receiver",
         "_reserved",
         "_scanned",
-        "_sender",
         "_sent_continue",
         "_unanswered_bytes",
     )
@@ -58,20 +49,11 @@ class Connection(UnlanedConnection):
         self._owed = 0 if self._front.hot is not None else FOREVER
         self._held = b""
         self._scanned = 0
-        self._head: RequestHead | None = None
         self._raw_head = b""
         self._parts: list[bytes] = []
         self._missing = self._reserved = self._unanswered_bytes = 0
         self._is_fresh = True
-        self._answering = self._sent_continue = self._paused_by_lane = False
-        self._receiver: Receiver | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._deadline = self._abort_at = inf
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether an answer is under way."""
-        return self._answering or self._request_in_progress or self._receiver is not None or bool(self._messages)
+        self._sent_continue = self._paused_by_lane = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
@@ -89,7 +71,7 @@ class Connection(UnlanedConnection):
             super().data_received(data)
         elif self._owed == FOREVER:
             self._feed(data)
-        elif self._answering or self._receiver is not None:
+        elif self._answering is not None or self._receiver is not None:
             self._hold(data)
         else:
             if self._held:
@@ -105,9 +87,9 @@ class Connection(UnlanedConnection):
                 part, data = data[: self._owed], data[self._owed :]
                 self._owed -= len(part)
                 super().data_received(part)
-            elif self._head is not None:
-                data = self._collect(self._head, data)
-            elif self._answering or self._paused or self._receiver is not None:
+            elif self._collecting is not None:
+                data = self._collect(self._collecting, data)
+            elif self._answering is not None or self._paused or self._receiver is not None:
                 self._hold(data)
                 return
             else:
@@ -128,7 +110,7 @@ class Connection(UnlanedConnection):
     def _hold(self, data: bytes) -> None:
         """What comes before the lane can go on, bounded by not reading more."""
         self._held += data
-        if len(self._held) > HELD_MAX_BYTES and not self._paused_by_lane:
+        if len(self._held) > HELD_MAX_BYTES:
             self._paused_by_lane = True
             self._pause_transport_reading()
 
@@ -136,29 +118,17 @@ class Connection(UnlanedConnection):
         """The lane may go on with what was held."""
         if self._paused_by_lane and not self._paused:
             self._paused_by_lane = False
-            self._resume_transport_reading()
+            if not (self._reading_paused or self._buffer_paused):  # else aiohttp has enough of its own
+                self._resume_transport_reading()
         if self._held:
             self._loop.call_soon(self._take_held)
 
     def _take_held(self) -> None:
-        if self._held and not self._answering and not self._paused and self._receiver is None:
+        if self._held and self._answering is None and not self._paused and self._receiver is None:
             data, self._held = self._held, b""
             self._advance(data)
 
     # --- the beginning of a request ----------------------------------------------------------------------
-
-    def _is_parked(self) -> bool:
-        """Whether aiohttp has ended its last answer and waits for a request."""
-        waiter = self._waiter
-        return (
-            waiter is not None
-            and not waiter.done()
-            and not self._messages
-            and self._current_request is None
-            and not self._request_in_progress
-            and self._payload_parser is None
-            and not (self._upgraded or self._close or self._force_close)
-        )
 
     def _begin(self, data: bytes) -> bytes:
         """Chooses the lane. Returns what is left for the loop; a head in pieces is held."""
@@ -189,7 +159,7 @@ class Connection(UnlanedConnection):
         if plan is Plan.STREAM or (len(data) - start < size and not self._reserve(size)):
             self._receive(head, data[start:])
             return b""
-        self._raw_head, self._head, self._missing = data[:start], head, size
+        self._raw_head, self._collecting, self._missing = data[:start], head, size
         return self._collect(head, data[start:])
 
     def _plan(self, head: RequestHead | None) -> Plan:
@@ -241,7 +211,7 @@ class Connection(UnlanedConnection):
         if self._reserved:
             self._reserve(0)
         raw, self._raw_head = self._raw_head, b""
-        self._head, self._deadline = None, inf
+        self._collecting, self._deadline = None, inf
         if self._sent_continue:
             self._sent_continue = False
             raw = _without_expect(raw)
@@ -254,7 +224,7 @@ class Connection(UnlanedConnection):
         """`raw`: the head as aiohttp gets it where the request is not hot after all."""
         hot = self._front.hot
         assert hot is not None
-        self._answering = True
+        self._answering = head
         try:
             is_hot = hot.answer(head, body, self._reply)
         except Exception:
@@ -262,7 +232,7 @@ class Connection(UnlanedConnection):
             self._refuse(500, b"the request failed\n")
             return
         if not is_hot:
-            self._answering = False
+            self._answering = None
             super().data_received(raw + body)
 
     def _reply(self, head: RequestHead, response: Response) -> None:
@@ -272,7 +242,7 @@ class Connection(UnlanedConnection):
         front.metrics.count("http_fast_requests_total")
         is_head = head.method == "HEAD"
         if wire is None or wire.is_closing():
-            self._answering = False
+            self._answering = None
         else:
             keeps_alive = not front.is_draining
             rendered = render_head(response, front.dates.now(), is_head=is_head, keeps_alive=keeps_alive)
@@ -292,7 +262,7 @@ class Connection(UnlanedConnection):
         try:
             await send_stream(body, self, self._front.config.body_idle_timeout_s)
         except ConnectionError:
-            self._answering = False
+            self._answering = None
             return
         finally:
             body.close()
@@ -300,21 +270,12 @@ class Connection(UnlanedConnection):
         self._answered(keeps_alive=not self._front.is_draining)
 
     def _answered(self, *, keeps_alive: bool) -> None:
-        self._answering = False
+        self._answering = None
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if not keeps_alive:
             self.force_close()
         elif self._held or self._paused_by_lane:
             self._go_on()
-
-    def _refuse(self, status: int, text: bytes) -> None:
-        """An answer of the front's own, after which the connection ends."""
-        self._deadline = inf
-        self._front.count(status)
-        if self._wire is not None and not self._wire.is_closing():
-            response = Response(status, [("Content-Type", "text/plain")], text)
-            self._wire.write(render_head(response, self._front.dates.now(), is_head=False, keeps_alive=False) + text)
-        self.force_close()
 
     # --- large bodies ------------------------------------------------------------------------------------
 
@@ -329,7 +290,7 @@ class Connection(UnlanedConnection):
             self._wire,
             front.pool,
             head.body_bytes,
-            idle_timeout_s=front.config.body_idle_timeout_s,
+            pace=front.pace(),
             expects_continue=head.expects_continue and not mine,
         )
         self._receiver = receiver
@@ -357,35 +318,12 @@ class Connection(UnlanedConnection):
                 self._paused_by_lane = True  # the receiver has left it paused
             self._answered(keeps_alive=keeps_alive)
 
-    # --- time and slow readers ---------------------------------------------------------------------------
-
-    def check(self, now_s: float) -> None:
-        """Asked once a second: ends what is too slow, idle for too long, or does not end by itself."""
-        wire = self._wire
-        if wire is None:
-            return
-        if wire.is_closing():
-            if now_s >= self._abort_at:
-                wire.abort()
-            self._abort_at = min(self._abort_at, now_s + CLOSING_S)
-        elif now_s >= self._deadline:
-            self._deadline = inf
-            if self._head is not None or self._is_parked():
-                self._front.metrics.count("http_timeouts_total")
-                self._refuse(408, b"the request took too long\n")
-        elif now_s >= self._next_keepalive_close_time and self._is_idle():
-            self.force_close()
-
-    def _is_idle(self) -> bool:
-        return self._deadline == inf and not self.is_busy and self._is_parked()
-
-    def _process_keepalive(self) -> None:
-        """aiohttp's timer must not close the connection under an answer of the lane: `check` does it."""
+    # --- slow readers ------------------------------------------------------------------------------------
 
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
-        if not self._answering and self._receiver is None and (self._held or self._paused_by_lane):
+        if self._answering is None and self._receiver is None and (self._held or self._paused_by_lane):
             self._go_on()
 
 

@@ -13,8 +13,10 @@ from aiohttp import web
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
 from edgestore.observe import NO_METRICS, Metrics
+from edgestore.protocols.http.acceptor import Acceptor, bind
 from edgestore.protocols.http.connection import Connection
 from edgestore.protocols.http.messages import Dates, HotHandler, RequestHead, Response, SlowHandler
+from edgestore.protocols.http.pace import Pace
 from edgestore.protocols.http.receiver import LINGER_S
 from edgestore.protocols.http.slow import SlowLane
 from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_names
@@ -22,9 +24,9 @@ from edgestore.protocols.http.unlaned import UnlanedConnection, missing_private_
 log = logging.getLogger("edgestore.http")
 
 ROUTES_PREFIX = "/-/"
-BACKLOG = 1024
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
+ABORT_S = 0.5
 FIELD_MAX_BYTES = 8190
 
 
@@ -37,6 +39,7 @@ class Listener(web.Server):
             front.pool,
             front.dates,
             idle_timeout_s=front.config.body_idle_timeout_s,
+            pace=front.pace,
             is_local=is_local,
             is_secure=is_secure,
             is_draining=lambda: front.is_draining,
@@ -81,11 +84,13 @@ class Front:
         self.dates = Dates(wall_ms)
         self.connections: set[UnlanedConnection] = set()
         self.is_draining = False
+        self.arriving = 0
+        """Accepted, but not connected yet: TLS handshakes, mostly."""
         self.collecting_bytes = 0
         self._slow = slow
         self._routes: list[tuple[str, SlowHandler]] = []
         self._listeners: list[Listener] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Acceptor | asyncio.Server] = []
         missing = missing_private_names()
         if missing:
             log.warning("fast-lane-shut missing=%s", ",".join(missing))
@@ -94,6 +99,10 @@ class Front:
         self._sweeper: asyncio.TimerHandle | None = None
         metrics.set("http_fast_lane_shut", float(self.is_lane_shut))
         metrics.watch("http_connections", lambda: float(len(self.connections)))
+
+    def pace(self) -> Pace:
+        """What is asked of the client of a body that begins."""
+        return Pace(self.config.body_idle_timeout_s, self.config.body_min_bytes_per_s, lambda: self.pool.is_short)
 
     def count(self, status: int) -> None:
         """One answer."""
@@ -118,25 +127,16 @@ class Front:
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> int:
         """Listens on TCP; returns the port. OSError where the address is taken."""
         listener = Listener(self, is_local=False, is_secure=ssl_context is not None)
-        handshake_s = self.config.head_timeout_s if ssl_context is not None else None
-        server = await asyncio.get_running_loop().create_server(
-            listener,
-            host,
-            port,
-            ssl=ssl_context,
-            ssl_handshake_timeout=handshake_s,
-            backlog=BACKLOG,
-            reuse_address=True,
-        )
-        self._listen(listener, server)
-        return int(server.sockets[0].getsockname()[1])
+        acceptor = Acceptor(listener, await bind(host, port), ssl_context)
+        self._listen(listener, acceptor)
+        return acceptor.port
 
     async def start_local(self, listening: socket.socket) -> None:
         """Serves a bound unix socket, whose peers are trusted by its file mode."""
         listener = Listener(self, is_local=True)
         self._listen(listener, await asyncio.get_running_loop().create_unix_server(listener, sock=listening))
 
-    def _listen(self, listener: Listener, server: asyncio.Server) -> None:
+    def _listen(self, listener: Listener, server: Acceptor | asyncio.Server) -> None:
         self._listeners.append(listener)
         self._servers.append(server)
         if self._sweeper is None:
@@ -151,7 +151,7 @@ class Front:
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self, timeout_s: float) -> None:
-        """Takes no more connections, lets answers end, then cuts what is left."""
+        """Takes no more connections, lets answers end, then cuts what is left: no socket is open when it returns."""
         self.is_draining = True
         for server in self._servers:
             server.close()
@@ -168,6 +168,9 @@ class Front:
             await listener.shutdown(0.5)
         for connection in list(self.connections):
             connection.abort()
+        deadline = loop.time() + ABORT_S
+        while (self.connections or self.arriving) and loop.time() < deadline:
+            await asyncio.sleep(0)  # a cut connection closes its socket in the next turn
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from edgestore.chunks import Body
+from edgestore.errors import EdgeStoreError
 
 SERVER = "edgestore"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -83,6 +84,10 @@ class HotHandler(Protocol):
 
     def stream(self, head: RequestHead, body: Body, reply: HotReply) -> bool:
         """Takes a large body; `reply` once."""
+        ...
+
+    def refuse(self, head: RequestHead, error: EdgeStoreError) -> Response:
+        """The words in which a request is refused that the front gives up: its body stopped, or its answer."""
         ...
 
 

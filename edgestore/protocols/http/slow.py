@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,9 +13,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 
-from edgestore.chunks import IteratorBody, UnitPool
+from edgestore.chunks import UNIT_WORTH_BYTES, IteratorBody, UnitPool
 from edgestore.errors import IncompleteBody
 from edgestore.protocols.http.messages import BodyStream, Dates, RequestHead, Response, SlowHandler, render_head
+from edgestore.protocols.http.pace import Pace
 
 log = logging.getLogger("edgestore.http")
 
@@ -55,12 +57,22 @@ class RenderedResponse(web.StreamResponse):
         self._response, self._dates, self._idle_timeout_s = response, dates, idle_timeout_s
         self._may_keep_alive, self._is_unasked = may_keep_alive, is_unasked
         self._protocol: Any = None
-        self._is_head = False
+        self._is_head = self._keeps_alive = self._is_sent = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether aiohttp waits for another request."""
+        return self._keeps_alive
+
+    @property
+    def prepared(self) -> bool:
+        """Whether aiohttp may not write this answer any more."""
+        return self._is_sent
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Writes the head, and a body that is at hand."""
         keeps_alive = bool(request.keep_alive) and self._may_keep_alive
-        self._keep_alive = keeps_alive
+        self._keeps_alive = keeps_alive
         self._protocol = request.protocol
         self._is_head = request.method == "HEAD"
         transport = request.transport
@@ -73,7 +85,7 @@ class RenderedResponse(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Sends a streaming body, at the pace of the client."""
+        """Sends a streaming body, at the pace of the client; aiohttp begins the next answer when this one is taken."""
         body = self._response.body
         if isinstance(body, BodyStream):
             try:
@@ -81,9 +93,11 @@ class RenderedResponse(web.StreamResponse):
                     await send_stream(body, self._protocol, self._idle_timeout_s)
             finally:
                 body.close()
+        elif self._protocol.writing_paused:
+            await drained(self._protocol, self._idle_timeout_s)
         if self._is_unasked:
             self._protocol.force_close()  # aiohttp would wait for the rest of a body that nobody asked for
-        self._eof_sent = True
+        self._is_sent = True
 
 
 async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) -> None:
@@ -96,45 +110,49 @@ async def send_stream(body: BodyStream, protocol: Any, idle_timeout_s: float) ->
             protocol.transport.write(piece)
             sent += len(piece)
             if protocol.writing_paused:
-                await _drained(protocol, idle_timeout_s)
+                await _taken(protocol, idle_timeout_s)
     except asyncio.CancelledError:
-        _cut(protocol)
+        protocol.abort()
         raise
     except Exception as error:
         log.warning("response-broken-off sent=%d of=%d error=%r", sent, body.size_bytes, error)
-        _cut(protocol)
+        protocol.abort()
         raise ConnectionResetError("the answer was broken off") from error
     if sent != body.size_bytes or protocol.transport is None:
-        _cut(protocol)
+        protocol.abort()
         raise ConnectionResetError("the client is gone, or the body has another length than it should")
 
 
-def _cut(protocol: Any) -> None:
-    if protocol.transport is not None:
-        protocol.transport.abort()
+async def drained(protocol: Any, idle_timeout_s: float) -> None:
+    """Waits until the client has taken most of what is written; one that takes nothing for too long is cut."""
+    try:
+        await _taken(protocol, idle_timeout_s)
+    except TimeoutError as error:
+        log.info("response-not-taken")
+        protocol.abort()
+        raise ConnectionResetError("the client does not read") from error
 
 
-async def _drained(protocol: Any, idle_timeout_s: float) -> None:
+async def _taken(protocol: Any, idle_timeout_s: float) -> None:
     """Waits for the client to read, as long as it takes something within each timeout."""
     transport = protocol.transport
     while protocol.writing_paused:
         before = transport.get_write_buffer_size()
         try:
             async with asyncio.timeout(idle_timeout_s):
-                await protocol._drain_helper()
+                await protocol.taken()
         except TimeoutError:
-            protocol._drain_waiter = None  # aiohttp would wait for the one that was cancelled
             if transport.get_write_buffer_size() >= before:
                 raise
 
 
 class _Asked:
-    """Whether the client was told to send its body (`Expect: 100-continue`)."""
+    """Whether the client was told to send its body (`Expect: 100-continue`), and whether it is still waited for."""
 
-    __slots__ = ("for_body",)
+    __slots__ = ("for_body", "gave_up")
 
     def __init__(self, for_body: bool) -> None:
-        self.for_body = for_body
+        self.for_body, self.gave_up = for_body, False
 
 
 class SlowLane:
@@ -146,17 +164,18 @@ class SlowLane:
         dates: Dates,
         *,
         idle_timeout_s: float,
+        pace: Callable[[], Pace],
         is_local: bool,
         is_secure: bool,
         is_draining: Callable[[], bool],
     ) -> None:
         self._pool, self._dates = pool, dates
         self._idle_timeout_s, self._is_local, self._is_secure = idle_timeout_s, is_local, is_secure
-        self._is_draining = is_draining
+        self._pace, self._is_draining = pace, is_draining
 
-    def refuse(self, text: str) -> RenderedResponse:
-        """400, and the connection ends."""
-        return RenderedResponse(Response(400, [("Content-Type", "text/plain")], f"{text}\n".encode()), self._dates)
+    def refuse(self, text: str, status: int = 400) -> RenderedResponse:
+        """An answer of the front's own, and the connection ends."""
+        return RenderedResponse(Response(status, [("Content-Type", "text/plain")], f"{text}\n".encode()), self._dates)
 
     async def respond(self, request: web.BaseRequest, handler_of: Callable[[str], SlowHandler]) -> RenderedResponse:
         """One request."""
@@ -185,6 +204,8 @@ class SlowLane:
             self._is_local,
             self._is_secure,
         )
+        if "expect" in headers and not head.expects_continue:
+            return self.refuse("no expectation but 100-continue is met", 417)
         chunked = request.content_length is None and request.body_exists
         asked = _Asked(not head.expects_continue)
         if head.expects_continue and not chunked and not head.body_bytes and request.transport is not None:
@@ -198,7 +219,7 @@ class SlowLane:
             self._dates,
             idle_timeout_s=self._idle_timeout_s,
             # Nothing here is upgraded, and what follows a declined upgrade is not worth telling apart.
-            may_keep_alive=asked.for_body and not self._is_draining() and "upgrade" not in headers,
+            may_keep_alive=asked.for_body and not (asked.gave_up or self._is_draining()) and "upgrade" not in headers,
             is_unasked=not asked.for_body,
         )
 
@@ -206,17 +227,30 @@ class SlowLane:
         if not asked.for_body and request.transport is not None:
             request.transport.write(CONTINUE)
         asked.for_body = True
+        pace, seen, loop = self._pace(), 0, asyncio.get_running_loop()
         while True:
+            since_s, piece = loop.time(), None
             try:
-                async with asyncio.timeout(self._idle_timeout_s):
-                    piece = await request.content.read(READ_BYTES)
-            except TimeoutError as error:
-                raise IncompleteBody("the client sent nothing for too long") from error
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pace.left_s):
+                        piece = await request.content.read(READ_BYTES)
             except (web.RequestPayloadError, ConnectionError) as error:
                 raise IncompleteBody("the body was cut short or is malformed") from error
-            if not piece:
+            except RuntimeError as error:  # what aiohttp says of a read behind the end of the connection
+                if request.transport is not None:
+                    raise
+                raise IncompleteBody("the connection ended before the end of the body") from error
+            if piece == b"":
                 return
-            yield piece
+            count = len(piece) if piece else 0
+            seen += count
+            try:
+                pace.waited(loop.time() - since_s, count, holds_unit=seen >= UNIT_WORTH_BYTES)
+            except IncompleteBody:
+                asked.gave_up = True
+                raise
+            if piece:
+                yield piece
 
 
 def _origin_form(target: str, headers: dict[str, str]) -> str:

@@ -31,10 +31,10 @@ PRIVATE_NAMES = (
     "_keepalive_timeout",
     "_next_keepalive_close_time",
     "_process_keepalive",
-    "_drain_helper",
-    "_drain_waiter",
     "_upgraded",
     "_paused",
+    "_reading_paused",
+    "_buffer_paused",
     "_loop",
     "_pause_transport_reading",
     "_resume_transport_reading",
@@ -49,25 +49,39 @@ def missing_private_names() -> list[str]:
 class UnlanedConnection(RequestHandler):
     """A connection that is all aiohttp's: what is served with where its inside is not as the lane needs it."""
 
-    __slots__ = ("_front", "_is_local", "_wire")
+    __slots__ = ("_front", "_is_arriving", "_is_local", "_taken", "_wire")
 
     def __init__(self, listener: Listener, **options: Any) -> None:
         super().__init__(listener, **options)
         self._front = listener.front
         self._is_local = listener.is_local
+        self._is_arriving = False
         self._wire: asyncio.Transport | None = None
+        self._taken: asyncio.Future[None] | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is under way, as far as it can be told from outside."""
         return False
 
+    def arrive(self) -> None:
+        """It is accepted: it takes a place before it is made."""
+        self._is_arriving = True
+        self._front.arriving += 1
+
+    def arrived(self) -> None:
+        """It is made, or never will be."""
+        if self._is_arriving:
+            self._is_arriving = False
+            self._front.arriving -= 1
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuses what is over the limit of connections; the local socket is not counted."""
+        """Joins the connections of the front, unless it drains."""
         super().connection_made(transport)
+        self.arrived()
         front = self._front
         self._wire = self.transport
-        if front.is_draining or (not self._is_local and len(front.connections) >= front.config.connections_max):
+        if front.is_draining:
             self.force_close()
             return
         if self._wire is not None:
@@ -79,6 +93,27 @@ class UnlanedConnection(RequestHandler):
         self._front.connections.discard(self)
         self._wire = None
         super().connection_lost(exc)
+        self._rouse()
+
+    async def taken(self) -> None:
+        """Waits until the client has taken most of what is written. Raises ConnectionResetError where it is gone."""
+        if self._wire is None:
+            raise ConnectionResetError("the client is gone")
+        if self._taken is None:
+            self._taken = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._taken)
+        if self._wire is None:
+            raise ConnectionResetError("the client is gone")
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._taken is not None:
+            self._taken.set_result(None)
+            self._taken = None
 
     def check(self, now_s: float) -> None:
         """Asked once a second whether something takes too long."""

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from edgestore.objects import Body, ObjectReader
+from edgestore.errors import EdgeStoreError
+from edgestore.objects import Body, ObjectReader, SmallObject
 from edgestore.protocols.http import BodyStream, Response
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
 from edgestore.protocols.s3.call import Call, Reply, xml_response
@@ -58,23 +59,35 @@ def select(call: Call, record: VersionRecord) -> Selection:
 def get_now(call: Call) -> Response | None:
     """GetObject where everything is at hand; None: the bytes have to be fetched."""
     small = call.objects.get_small(call.principal, call.bucket, call.key, call.version())
-    if small is None:
+    if not isinstance(small, SmallObject):
         return None
-    selection = select(call, small.record)
-    if selection.length == len(small.body):
-        return Response(selection.status, selection.headers, small.body)
-    return Response(
-        selection.status, selection.headers, small.body[selection.offset : selection.offset + selection.length]
-    )
+    return _small_response(select(call, small.record), small.body)
 
 
 def get_hot(call: Call, body: bytes, reply: Reply) -> bool:
-    """GetObject in the fast lane."""
-    response = get_now(call)
-    if response is None:
+    """GetObject in the fast lane: what the page cache has not is answered by the callback of a reader thread."""
+    small = call.objects.get_small(call.principal, call.bucket, call.key, call.version())
+    if small is None:
         return False
-    reply(response)
+    selection = select(call, small.record)
+    if isinstance(small, SmallObject):
+        reply(_small_response(selection, small.body))
+        return True
+    if not selection.length:
+        reply(Response(selection.status, selection.headers, b""))
+        return True
+
+    def fetched(view: memoryview | None, error: EdgeStoreError | None) -> None:
+        reply(_small_response(selection, view) if view is not None else error or EdgeStoreError())
+
+    call.objects.fetch(small, fetched)
     return True
+
+
+def _small_response(selection: Selection, whole: bytes | memoryview) -> Response:
+    if selection.length != len(whole):
+        whole = whole[selection.offset : selection.offset + selection.length]
+    return Response(selection.status, selection.headers, whole)
 
 
 async def get_object(call: Call, body: Body) -> Response:

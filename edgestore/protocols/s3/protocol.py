@@ -96,6 +96,10 @@ class S3Protocol:
         task.add_done_callback(self._tasks.discard)
         return True
 
+    def refuse(self, head: RequestHead, error: EdgeStoreError) -> Response:
+        """The error document for a request of the fast lane that the front gives up."""
+        return self._sealed(head, None, error)
+
     async def handle(self, head: RequestHead, body: Body) -> Response:
         """The slow lane: every operation."""
         call: Call | None = None

@@ -6,27 +6,33 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.http.served import Served
+from tests.unit.http.served import LOOPS, Served
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> str:
+    """What the node runs on: they differ in when they pause, read and hand a connection over."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def fast() -> Iterator[Served]:
+def fast(loop: str) -> Iterator[Served]:
     """Both lanes."""
-    served = Served("fast")
+    served = Served("fast", loop=loop)
     yield served
     served.close()
 
 
 @pytest.fixture(scope="module")
-def slow() -> Iterator[Served]:
+def slow(loop: str) -> Iterator[Served]:
     """The slow lane for everything."""
-    served = Served("slow")
+    served = Served("slow", loop=loop)
     yield served
     served.close()
 
 
 @pytest.fixture(params=["fast", "slow"])
-def served(request: pytest.FixtureRequest) -> Served:
+def served(request: pytest.FixtureRequest, loop: str) -> Served:
     """Each of the two."""
     found: Served = request.getfixturevalue(request.param)
     return found

@@ -9,26 +9,35 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvloop
+
 from edgestore.chunks import Body, UnitPool
 from edgestore.config import HttpConfig
-from edgestore.errors import EdgeStoreError
+from edgestore.errors import EdgeStoreError, Unavailable
 from edgestore.observe import Metrics
 from edgestore.protocols.http import BodyStream, Front, HotReply, Plan, RequestHead, Response
 from edgestore.records import UNIT_BYTES
 
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+"""What a node runs on without and with the extra `server`: they differ in when they pause, read and hand over."""
 WALL_MS = 1_795_511_700_000
+BIG_PIECE = bytes(1 << 20)
 STREAM_PIECE = memoryview(bytes(range(256)) * 4096)
 
 
 class Echo:
     """Answers with what it was asked. The path says how:
 
-    `/slow-lane` is not hot, `/late` is answered when `release` is called, `/not-hot-after-all` goes back to aiohttp,
-    `/stream/N` sends N MiB, `/early` answers a large body without reading it, all else is answered at once.
+    `/slow-lane` is not hot, `/late` is answered when `release_late` is called (`/slow-lane/late` too),
+    `/not-hot-after-all` goes back to aiohttp, `/stream/N` sends N MiB, `/big/N` N KiB at once (`/slow-lane/big/N` too),
+    `/early` answers a large body without reading it, all else is answered at once.
     """
 
     def __init__(self) -> None:
@@ -60,6 +69,12 @@ class Echo:
         task.add_done_callback(lambda done: reply(head, done.result()))
         return True
 
+    def refuse(self, head: RequestHead, error: EdgeStoreError) -> Response:
+        """What both lanes say."""
+        status = 503 if isinstance(error, Unavailable) else 400
+        text = f"{type(error).__name__} {error.fields.get('code', '')}\n"
+        return Response(status, [("Content-Type", "text/plain")], text.encode())
+
     async def handle(self, head: RequestHead, body: Body) -> Response:
         """The slow lane, and what stands behind `stream`."""
         self.seen.append(head.path)
@@ -69,6 +84,10 @@ class Echo:
             raise RuntimeError("a secret of the inside")
         if head.path.startswith("/early"):
             return Response(403, [("Content-Type", "text/plain")], b"early\n")
+        if head.path.startswith("/slow-lane/late"):
+            late = asyncio.Event()
+            self.late.append(late.set)
+            await late.wait()
         if head.path.startswith("/slow-lane/wait"):
             await asyncio.sleep(0.2)
         pieces = []
@@ -77,7 +96,7 @@ class Echo:
                 pieces.append(bytes(unit.view))
                 unit.release()
         except EdgeStoreError as error:
-            return Response(400, [("Content-Type", "text/plain")], f"{type(error).__name__}\n".encode())
+            return self.refuse(head, error)
         return echo(head, b"".join(pieces))
 
 
@@ -85,6 +104,8 @@ def echo(head: RequestHead, body: bytes) -> Response:
     """Everything a service can see of a request."""
     if head.path.startswith("/not-modified"):
         return Response(304, [("ETag", '"x"')])
+    if "/big/" in head.path:
+        return Response(200, [], BIG_PIECE[: int(head.path.rsplit("/", 1)[1]) << 10])
     headers = [("Content-Type", "application/json"), ("x-amz-request-id", "0123456789ABCDEF")]
     if "x-echo" in head.headers:
         headers.append(("x-echo", head.headers["x-echo"]))
@@ -131,12 +152,19 @@ class Answer:
 
 
 class Served:
-    """The front and its thread. `lane`: "fast" or "slow" (no handler for the fast lane)."""
+    """The front and its thread. `lane`: "fast" or "slow" (no handler for the fast lane). `loop`: one of `LOOPS`."""
 
-    def __init__(self, lane: str, pool_bytes: int = 16 * UNIT_BYTES, tls: ssl.SSLContext | None = None, **limits: Any):
+    def __init__(
+        self,
+        lane: str,
+        pool_bytes: int = 16 * UNIT_BYTES,
+        tls: ssl.SSLContext | None = None,
+        loop: str = "uvloop",
+        **limits: Any,
+    ):
         self.echo = Echo()
         self.metrics = Metrics()
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = LOOPS[loop]()
         self.pool = UnitPool(pool_bytes)
         self.config = HttpConfig(**limits)
         self._tls = tls
@@ -176,9 +204,13 @@ class Served:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Drains and stops."""
-        asyncio.run_coroutine_threadsafe(self.front.drain(timeout_s), self.loop).result(10)
+        self.run(self.front.drain(timeout_s))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine on the loop's thread, to its end."""
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
     def call(self, work: Callable[[], None]) -> None:
         """Runs on the loop's thread."""

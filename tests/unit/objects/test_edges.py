@@ -17,7 +17,15 @@ from edgestore.config import ChunksConfig, Config, DiskConfig, ObjectsConfig
 from edgestore.core import Core
 from edgestore.disk import SystemFiles
 from edgestore.errors import BadRequest, IncompleteBody, NoSuchKey, StorageFull, Unavailable
-from edgestore.objects import CompleteRequest, CopyPartRequest, CopyRequest, PartRequest, PutRequest, UploadRequest
+from edgestore.objects import (
+    CompleteRequest,
+    CopyPartRequest,
+    CopyRequest,
+    PartRequest,
+    PutRequest,
+    SmallObject,
+    UploadRequest,
+)
 from edgestore.records import Principal, Versioning
 
 CONFIG = Config(
@@ -170,7 +178,7 @@ async def test_a_full_disk_refuses_content_and_takes_deletes(tmp_path: Path) -> 
             core.objects.put_small(root, PutRequest("bucket", "key"), b"x", lambda record, error: None)
         assert core.chunks.pool.taken_bytes == 0
         small = core.objects.get_small(root, "bucket", "key")
-        assert small is not None
+        assert isinstance(small, SmallObject)
         assert small.body == b"inline"
         assert (await core.objects.delete(root, "bucket", "key")).delete_marker
         await core.objects.delete(root, "bucket", "key", source.version_id)
