@@ -69,9 +69,12 @@ class Pin:
         self._pins, self.index, self.deadline_ms = pins, index, deadline_ms
 
     def check(self) -> None:
-        """Before each unit: raises Unavailable where the pin has lapsed."""
-        if self._pins.now_ms() > self.deadline_ms:
-            raise Unavailable("the read took too long and its bytes may be gone: read the rest again")
+        """Before each unit: raises Unavailable where the pin has lapsed; else the reader makes progress, and the pin
+        holds as long again."""
+        now_ms = self._pins.now_ms()
+        if now_ms > self.deadline_ms:
+            raise Unavailable("the read stood still too long and its bytes may be gone: read the rest again")
+        self.deadline_ms = now_ms + self._pins.ttl_ms
 
     def release(self) -> None:
         """The reader has ended."""
@@ -82,7 +85,7 @@ class Pins:
     """The pins of all readers of this node."""
 
     def __init__(self, clock: Clock, ttl_ms: int) -> None:
-        self._clock, self._ttl_ms = clock, ttl_ms
+        self._clock, self.ttl_ms = clock, ttl_ms
         self._pins: set[Pin] = set()
 
     def now_ms(self) -> int:
@@ -91,7 +94,7 @@ class Pins:
 
     def pin(self, index: int) -> Pin:
         """A new pin."""
-        pin = Pin(self, index, self.now_ms() + self._ttl_ms)
+        pin = Pin(self, index, self.now_ms() + self.ttl_ms)
         self._pins.add(pin)
         return pin
 

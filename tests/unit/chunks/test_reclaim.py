@@ -129,14 +129,30 @@ async def test_a_lapsed_pin_holds_nothing_and_its_reader_is_told(tmp_path: Path)
         pin = place.pins.pin(5)
         place.catalog.rows = {chunk_id(0): 6}
         place.clock.at_ms = 1000
-        pin.check()
         await place.turns()
         assert place.stored() == [0]
         place.clock.at_ms = 1001
-        with pytest.raises(Unavailable):
-            pin.check()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                pin.check()
         await place.turns()
         assert place.stored() == []
+
+
+async def test_a_pin_whose_reader_makes_progress_never_lapses(tmp_path: Path) -> None:
+    async with opened(tmp_path, 1) as place:
+        pin = place.pins.pin(5)
+        place.catalog.rows = {chunk_id(0): 6}
+        for _ in range(20):
+            place.clock.at_ms += 1000
+            pin.check()
+            await place.turns()
+            assert place.stored() == [0]
+        place.clock.at_ms += 1001
+        await place.turns()
+        assert place.stored() == []
+        with pytest.raises(Unavailable):
+            pin.check()
 
 
 async def test_chunks_that_are_pinned_do_not_hide_the_others(tmp_path: Path) -> None:
