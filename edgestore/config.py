@@ -80,7 +80,7 @@ class ChunksConfig:
     worker_threads: int = 2
     read_ahead_units: int = 4
     pin_ttl_ms: int = 300_000
-    """A read that makes no progress for longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
+    """A read without progress for longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
     reclaim_batch_chunks: int = 256
     reclaim_interval_ms: int = 1000
     sweep_interval_ms: int = 3_600_000

@@ -94,13 +94,15 @@ class NamedPart(msgspec.Struct, frozen=True, gc=False):
 
 
 class CompleteRequest(msgspec.Struct, frozen=True, gc=False):
-    """The completion of an upload. `checksums`, `checksum_type`, `size_bytes`: what the caller expects of the whole."""
+    """The completion of an upload. `checksum`, `checksum_type`, `size_bytes`: what the caller expects of the whole.
+    `checksum_parts`: of how many parts a composite `checksum` was made."""
 
     bucket: str
     key: str
     upload_id: str
     parts: tuple[NamedPart, ...]
     condition: Condition = None
-    checksums: tuple[Checksum, ...] = ()
+    checksum: Checksum | None = None
     checksum_type: ChecksumType | None = None
+    checksum_parts: int | None = None
     size_bytes: int | None = None

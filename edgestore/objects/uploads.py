@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, Digests, IteratorBody, Pin, Pins
+from edgestore.chunks import Body, ChunkStore, IteratorBody, Pin, Pins
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ObjectsConfig
 from edgestore.errors import (
-    BadDigest,
     BadRequest,
     EdgeStoreError,
     InvalidPart,
@@ -23,30 +22,22 @@ from edgestore.errors import (
     TooSmall,
     Unavailable,
 )
-from edgestore.kernels import crc32_combine, crc32c_combine, crc64nvme_combine
 from edgestore.meta import Meta
 from edgestore.objects.buckets import Buckets
 from edgestore.objects.content import receive
 from edgestore.objects.names import check_key
 from edgestore.objects.reader import ObjectReader
 from edgestore.objects.requests import CompleteRequest, CopyPartRequest, Expected, NamedPart, PartRequest, UploadRequest
+from edgestore.objects.whole import whole_checksums
 from edgestore.observe import Metrics
 from edgestore.records import (
     BucketRecord,
-    Checksum,
-    ChecksumType,
     ChunkRef,
     PartRecord,
     Principal,
     UploadRecord,
     VersionRecord,
 )
-
-_COMBINE: dict[str, tuple[Callable[[int, int, int], int], int]] = {
-    "CRC32": (crc32_combine, 4),
-    "CRC32C": (crc32c_combine, 4),
-    "CRC64NVME": (crc64nvme_combine, 8),
-}
 
 
 class Uploads(Buckets):
@@ -194,12 +185,8 @@ class Uploads(Buckets):
         if size > self._config.object_max_bytes:
             raise TooLarge("the object is over the maximum size", limit_bytes=self._config.object_max_bytes)
         if request.size_bytes is not None and request.size_bytes != size:
-            raise BadRequest(f"the parts have {size} bytes, the request names {request.size_bytes}", size_bytes=size)
-        if request.checksum_type is not None and upload.checksum_algorithm:
-            _check_type(request.checksum_type, upload.checksum_type)
-        checksums = _checksum_of(upload, parts)
-        for expected in request.checksums:
-            _check_whole(expected, checksums)
+            raise BadRequest(f"the parts have {size} bytes, the request names {request.size_bytes}")
+        checksums = whole_checksums(upload, parts, request)
         digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
         command = commands.CompleteUpload(
             bucket.bucket_id,
@@ -260,31 +247,3 @@ def _match_parts(named: tuple[NamedPart, ...], stored: dict[int, PartRecord], pa
                 etag=record.etag,
             )
     return found
-
-
-def _check_type(asked: ChecksumType, kept: ChecksumType) -> None:
-    if asked is not kept:
-        raise BadRequest("the upload was begun with another checksum type", checksum_type=kept.name)
-
-
-def _checksum_of(upload: UploadRecord, parts: list[PartRecord]) -> tuple[Checksum, ...]:
-    """Of the whole object: combined from the parts' CRCs, or the digest of their digests."""
-    name = upload.checksum_algorithm
-    values = [next((c.value for c in part.checksums if c.algorithm == name), None) for part in parts]
-    if not name or any(value is None for value in values):
-        return ()
-    if upload.checksum_type is ChecksumType.FULL_OBJECT and name in _COMBINE:
-        combine, size = _COMBINE[name]
-        total = 0
-        for value, part in zip(values, parts, strict=True):
-            total = combine(total, int.from_bytes(value or b"", "big"), part.size_bytes)
-        return (Checksum(name, total.to_bytes(size, "big"), ChecksumType.FULL_OBJECT),)
-    digests = Digests((name,))
-    digests.update(b"".join(value or b"" for value in values))
-    return (Checksum(name, digests.value(name), ChecksumType.COMPOSITE),)
-
-
-def _check_whole(expected: Checksum, found: tuple[Checksum, ...]) -> None:
-    for checksum in found:
-        if checksum.algorithm == expected.algorithm and checksum.value != expected.value:
-            raise BadDigest(f"the object does not have the {expected.algorithm} that the request names")

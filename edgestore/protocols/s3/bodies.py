@@ -38,6 +38,11 @@ def expectation(call: Call, trailing: tuple[Checksum, ...] = ()) -> Expected:
     )
 
 
+def _digests_beside(call: Call, trailing: tuple[Checksum, ...]) -> Expected:
+    """What a document must be where the checksum in the headers is not its own."""
+    return Expected(md5=checksums.content_md5(call.headers), sha256=call.verified.payload_sha256, checksums=trailing)
+
+
 def decoded_bytes(call: Call, body: bytes) -> Content:
     """A small body without its framing. Raises IncompleteBody, InvalidCredentials, BadRequest, as the decoder does."""
     if not call.verified.is_chunked:
@@ -59,8 +64,11 @@ def decoded_body(call: Call, body: Body) -> Body:
     return body
 
 
-async def read_document(call: Call, body: Body) -> bytes:
-    """A request document, whole, bounded, and compared with every digest that the request gives."""
+async def read_document(call: Call, body: Body, *, names_object: bool = False) -> bytes:
+    """A request document, whole, bounded, and compared with every digest that the request gives of it.
+
+    `names_object`: the checksum in the headers is one of the object, not of the document.
+    """
     limit = call.services.document_max_bytes
     body = decoded_body(call, body)
     if body.size_bytes is not None and body.size_bytes > limit:
@@ -74,7 +82,9 @@ async def read_document(call: Call, body: Body) -> bytes:
         if size > limit:
             raise Fault("MaxMessageLengthExceeded", MaxMessageLengthBytes=limit)
     data = b"".join(pieces)
-    require_digests(data, expectation(call, getattr(body, "trailer_checksums", ())))
+    trailing = getattr(body, "trailer_checksums", ())
+    expected = _digests_beside(call, trailing) if names_object else expectation(call, trailing)
+    require_digests(data, expected)
     return data
 
 

@@ -135,21 +135,35 @@ def parse_type(text: str) -> ChecksumType:
         raise Fault("InvalidRequest", "Value for x-amz-checksum-type header is invalid.") from None
 
 
-def completed_checksum(headers: Mapping[str, str]) -> tuple[Checksum, ...]:
-    """The checksum of the whole object that a completion names; a composite one ends in `-N`, which the service knows
-    too.
+class Completed(NamedTuple):
+    """What a completion says of the checksum of the whole object. `parts`: the `-N` of a composite one."""
+
+    checksum: Checksum | None = None
+    type: ChecksumType | None = None
+    parts: int | None = None
+
+
+def completed(headers: Mapping[str, str]) -> Completed:
+    """The checksum of the whole object that a completion names, and its type: one of a composite value ends in `-N`,
+    or `x-amz-checksum-type` says so. Raises Fault(InvalidRequest) where the two contradict each other.
     """
     given = [name for name in headers if name.startswith(PREFIX) and name not in _OTHERS]
     if len(given) > 1:
         raise Fault(
             "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
         )
+    kind = parse_type(headers[PREFIX + "type"]) if PREFIX + "type" in headers else None
     if not given:
-        return ()
-    algorithm = algorithm_of(given[0])
-    value, dash, _ = headers[given[0]].partition("-")
-    kind = ChecksumType.COMPOSITE if dash else ChecksumType.FULL_OBJECT
-    return (Checksum(algorithm, decode_digest(algorithm, value, given[0]), kind),)
+        return Completed(type=kind)
+    name = given[0]
+    algorithm = algorithm_of(name)
+    value, dash, parts = headers[name].partition("-")
+    if dash and (kind is ChecksumType.FULL_OBJECT or not (parts.isascii() and parts.isdigit() and len(parts) < 6)):
+        raise Fault("InvalidRequest", f"Value for {name} header is invalid.", Header=name)
+    kind = kind or (ChecksumType.COMPOSITE if dash else ChecksumType.FULL_OBJECT)
+    return Completed(
+        Checksum(algorithm, decode_digest(algorithm, value, name), kind), kind, int(parts) if dash else None
+    )
 
 
 def encode_digest(checksum: Checksum, parts: int = 0) -> str:

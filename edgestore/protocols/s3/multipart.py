@@ -75,12 +75,9 @@ async def put_part(call: Call, body: Body) -> Response:
 
 async def complete_upload(call: Call, body: Body) -> Response:
     """CompleteMultipartUpload."""
-    name, kind, size = (
-        upload_id(call),
-        call.headers.get("x-amz-checksum-type"),
-        call.headers.get("x-amz-mp-object-size"),
-    )
-    document = await read_document(call, body)
+    name, size = upload_id(call), call.headers.get("x-amz-mp-object-size")
+    named = checksums.completed(call.headers)
+    document = await read_document(call, body, names_object=True)
     if size is not None and not (size.isascii() and size.isdigit() and len(size) < 20):
         raise Fault("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
     record = await call.objects.complete_upload(
@@ -91,8 +88,9 @@ async def complete_upload(call: Call, body: Body) -> Response:
             upload_id=name,
             parts=parse_parts(document),
             condition=conditions.write_condition(call.headers),
-            checksums=checksums.completed_checksum(call.headers),
-            checksum_type=None if kind is None else checksums.parse_type(kind),
+            checksum=named.checksum,
+            checksum_type=named.type,
+            checksum_parts=named.parts,
             size_bytes=None if size is None else int(size),
         ),
     )

@@ -82,8 +82,9 @@ def test_composite_checksum_carries_its_number_of_parts() -> None:
         ("x-amz-checksum-type", "COMPOSITE"),
     ]
     assert checksums.checksum_headers((Checksum("CRC32", CRC32),), 3)[0][1] == TEXT
-    assert checksums.completed_checksum({"x-amz-checksum-crc32": TEXT + "-3"}) == (composite,)
-    assert checksums.completed_checksum({"x-amz-checksum-crc32": TEXT}) == (Checksum("CRC32", CRC32),)
+    assert checksums.completed({"x-amz-checksum-crc32": TEXT + "-3"}) == (composite, ChecksumType.COMPOSITE, 3)
+    whole = (Checksum("CRC32", CRC32), ChecksumType.FULL_OBJECT, None)
+    assert checksums.completed({"x-amz-checksum-crc32": TEXT}) == whole
     assert (
         checksums.checksum_elements((composite,), 3)
         == f"<ChecksumCRC32>{TEXT}-3</ChecksumCRC32><ChecksumType>COMPOSITE</ChecksumType>"
