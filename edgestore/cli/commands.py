@@ -65,6 +65,8 @@ def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_k
     """Runs a node in the foreground."""
     from edgestore.node import Listen, serve
 
+    if s3_key and not s3_cert:
+        raise click.UsageError("--s3-key needs --s3-cert: without a certificate S3 would be served in the clear")
     start_logging(log_level)
     host, port = _address(address)
     config = load_config(folder, file)

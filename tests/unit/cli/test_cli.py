@@ -140,3 +140,9 @@ def test_salvage_saves_what_checks_out(tmp_path: Path, damage: str) -> None:
         assert report["chunks"] + report["objects"] == 2
         found = {path.read_bytes() for path in saved.rglob("*") if path.is_file()}  # the journal names some
         assert found == {bodies["large"], bodies["packed"]}
+
+
+def test_a_key_without_a_certificate_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("")
+    failed = edgestore("serve", "--data", str(tmp_path), "--s3-key", str(tmp_path / "key.pem"), expect=2)
+    assert "--s3-cert" in failed.stderr
