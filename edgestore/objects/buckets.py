@@ -13,7 +13,7 @@ from edgestore.catalog import (
 )
 from edgestore.clock import Clock
 from edgestore.config import ObjectsConfig
-from edgestore.errors import Denied, NoSuchVersion
+from edgestore.errors import Denied, InvalidName
 from edgestore.meta import Meta
 from edgestore.objects.names import check_bucket_name
 from edgestore.records import (
@@ -27,14 +27,14 @@ from edgestore.records import (
 
 
 def version_place(version: str | None) -> tuple[int, ...] | None:
-    """A public version id as the catalog names it; None for none. Raises NoSuchVersion for what cannot be one."""
+    """A public version id as the catalog names it; None for none. Raises InvalidName for what cannot be one."""
     if version is None:
         return None
     if version == "null":
         return ()
     place = parse_version_id(version)
     if place is None:
-        raise NoSuchVersion("there is no such version", version_id=version)
+        raise InvalidName("Invalid version id specified", argument="versionId", argument_value=version)
     return place
 
 

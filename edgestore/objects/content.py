@@ -78,6 +78,11 @@ async def receive(
     return commands.Content(stored.size_bytes, md5.hex(), kept, b"", extents_of(stored.extents())), stored
 
 
+def too_large(limit_bytes: int) -> TooLarge:
+    """The refusal of a body that is over the limit."""
+    return TooLarge(f"the body is over {limit_bytes} bytes, which is the most allowed", limit_bytes=limit_bytes)
+
+
 def _trailer(body: Body) -> tuple[Checksum, ...]:
     return getattr(body, "trailer_checksums", ())
 
@@ -92,10 +97,7 @@ class _Checked:
         self.size_bytes = body.size_bytes
         self.trailer_checksums: tuple[Checksum, ...] = ()
         if self.size_bytes is not None and self.size_bytes > limit_bytes:
-            raise self._too_large()
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is over {self._limit} bytes, which is the most allowed", limit_bytes=self._limit)
+            raise too_large(limit_bytes)
 
     async def small(self, most_bytes: int) -> bytes | None:
         """The whole body where it has at most so many bytes; else None, and nothing of it is lost."""
@@ -128,7 +130,7 @@ class _Checked:
             if unit is not None:
                 unit.release()
             if self.size_bytes is None:
-                raise self._too_large()
+                raise too_large(self._limit)
             raise IncompleteBody(f"the body goes on after the {self.size_bytes} bytes that were announced")
         if unit is None and self.size_bytes is not None and self._seen != self.size_bytes:
             raise IncompleteBody(f"the body has {self._seen} bytes, {self.size_bytes} were announced")

@@ -22,7 +22,7 @@ from edgestore.errors import (
 )
 from edgestore.meta import Meta
 from edgestore.objects.buckets import version_place
-from edgestore.objects.content import compare, extents_of, inline_content, receive
+from edgestore.objects.content import compare, extents_of, inline_content, receive, too_large
 from edgestore.objects.names import check_key
 from edgestore.objects.reader import ColdObject, ObjectReader, SmallObject
 from edgestore.objects.requests import CopyRequest, Expected, PutRequest
@@ -90,16 +90,25 @@ class ObjectService(Uploads):
             request.condition,
         )
 
+    def check_put(self, principal: Principal, request: PutRequest, size_bytes: int) -> None:
+        """Raises what `put` would refuse before it reads a body of that size."""
+        check_key(request.key)
+        self.bucket(principal, request.bucket)
+        if size_bytes > self._config.put_max_bytes:
+            raise too_large(self._config.put_max_bytes)
+
     def put_small(self, principal: Principal, request: PutRequest, data: bytes, done: SmallDone) -> None:
         """A body that is in memory, without a task: `done` comes from the journal. Raises what is known at once."""
         check_key(request.key)
         bucket = self.bucket(principal, request.bucket)
         self._metrics.count("objects_puts_total")
+        self._chunks.check_room(len(data))
         if len(data) <= INLINE_MAX_BYTES:
             content = inline_content(data, request.expected)
-            self._chunks.check_room(len(data))
             self._meta.submit(bucket.owner, self._put_command(principal, bucket, request, content), done)
             return
+        if len(data) > self._config.put_max_bytes:
+            raise too_large(self._config.put_max_bytes)
         if len(data) > UNIT_BYTES:
             raise BadRequest(f"put_small takes at most {UNIT_BYTES} bytes")
         digests = WholeDigests(data)
@@ -170,12 +179,8 @@ class ObjectService(Uploads):
         check_key(key)
         await self.barrier()
         record = self.bucket(principal, bucket)
-        try:
-            place = version_place(version)
-        except NoSuchVersion:
-            return commands.Deleted()
         command = commands.DeleteObject(
-            record.bucket_id, key, principal.tenant_id, self._clock.wall_ms(), place, condition
+            record.bucket_id, key, principal.tenant_id, self._clock.wall_ms(), version_place(version), condition
         )
         deleted: commands.Deleted = await self._meta.propose(record.owner, command)
         return deleted

@@ -7,7 +7,6 @@ off needs no unit of the pool and holds none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from edgestore.chunks import Digests
 from edgestore.errors import BadDigest
@@ -17,13 +16,6 @@ from edgestore.protocols.s3.call import Call
 from edgestore.protocols.s3.faults import Fault
 from edgestore.records import Checksum
 from edgestore.security import ChunkedDecoder
-
-
-class Content(NamedTuple):
-    """A small body that is there whole. `trailing`: checksums that its trailer gave."""
-
-    data: bytes
-    trailing: tuple[Checksum, ...] = ()
 
 
 def expectation(call: Call, trailing: tuple[Checksum, ...] = ()) -> Expected:
@@ -43,24 +35,27 @@ def _digests_beside(call: Call, trailing: tuple[Checksum, ...]) -> Expected:
     return Expected(md5=checksums.content_md5(call.headers), sha256=call.verified.payload_sha256, checksums=trailing)
 
 
-def decoded_bytes(call: Call, body: bytes) -> Content:
-    """A small body without its framing. Raises IncompleteBody, InvalidCredentials, BadRequest, as the decoder does."""
-    if not call.verified.is_chunked:
-        _require_no_trailer(call)
-        return Content(body)
-    decoder = ChunkedDecoder(call.verified, call.headers)
+def chunked_decoder(call: Call) -> ChunkedDecoder:
+    """Takes the framing off an `aws-chunked` body. Raises BadRequest(MissingContentLength)."""
+    return ChunkedDecoder(call.verified, call.headers)
+
+
+def decoded_bytes(call: Call, decoder: ChunkedDecoder, body: bytes) -> tuple[bytes, tuple[Checksum, ...]]:
+    """A small body without its framing, and the checksums of its trailer. Raises IncompleteBody, InvalidCredentials,
+    BadRequest, as the decoder does.
+    """
     data = b"".join(decoder.feed(body))
     decoder.finish()
-    return Content(data, trailer_checksums(decoder.trailers, promised(call)))
+    return data, trailer_checksums(decoder.trailers, promised(call))
 
 
 def decoded_body(call: Call, body: Body) -> Body:
     """A large body without its framing. Raises Fault(MissingContentLength) where its length is not announced."""
     if call.verified.is_chunked:
-        return ChunkedBody(body, ChunkedDecoder(call.verified, call.headers), promised(call))
+        return ChunkedBody(body, chunked_decoder(call), promised(call))
     if body.size_bytes is None:
         raise Fault("MissingContentLength")
-    _require_no_trailer(call)
+    require_no_trailer(call)
     return body
 
 
@@ -193,6 +188,7 @@ def _decode_in_place(decoder: ChunkedDecoder, unit: Unit) -> int:
     return end
 
 
-def _require_no_trailer(call: Call) -> None:
+def require_no_trailer(call: Call) -> None:
+    """Raises Fault where a trailer is announced of a body that can have none."""
     if "x-amz-trailer" in call.headers:
         raise Fault("InvalidRequest", "x-amz-trailer needs a STREAMING-...-TRAILER payload.", Header="x-amz-trailer")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from edgestore.errors import EdgeStoreError
 from edgestore.objects import Body, PutRequest
 from edgestore.protocols.http import Response
 from edgestore.protocols.s3 import checksums, conditions, headers
-from edgestore.protocols.s3.bodies import decoded_body, decoded_bytes, expectation
+from edgestore.protocols.s3.bodies import (
+    chunked_decoder,
+    decoded_body,
+    decoded_bytes,
+    expectation,
+    require_no_trailer,
+)
 from edgestore.protocols.s3.call import Call, Reply, empty_response
-from edgestore.records import Checksum, VersionRecord
+from edgestore.records import VersionRecord
 
 
-def put_request(call: Call, trailing: tuple[Checksum, ...] = ()) -> PutRequest:
+def put_request(call: Call) -> PutRequest:
     """The request for the object service, from headers alone."""
     given = call.headers
     return PutRequest(
@@ -20,7 +28,7 @@ def put_request(call: Call, trailing: tuple[Checksum, ...] = ()) -> PutRequest:
         headers=headers.system_headers(given),
         metadata=headers.user_metadata(given),
         condition=conditions.write_condition(given),
-        expected=expectation(call, trailing),
+        expected=expectation(call),
     )
 
 
@@ -32,13 +40,24 @@ async def put_object(call: Call, body: Body) -> Response:
 
 
 def put_hot(call: Call, body: bytes, reply: Reply) -> bool:
-    """PutObject in the fast lane: answered by the callback of the commit."""
+    """PutObject in the fast lane: answered by the callback of the commit.
+
+    Headers, then key and bucket, then the body: in the order of the slow lane, so that both refuse for the same cause.
+    """
 
     def done(record: VersionRecord | None, error: EdgeStoreError | None) -> None:
         reply(_put_response(record) if record is not None else error or EdgeStoreError())
 
-    content = decoded_bytes(call, body)
-    call.objects.put_small(call.principal, put_request(call, content.trailing), content.data, done)
+    request = put_request(call)
+    if call.verified.is_chunked:
+        decoder = chunked_decoder(call)
+        call.objects.check_put(call.principal, request, decoder.decoded_bytes)
+        body, trailing = decoded_bytes(call, decoder, body)
+        if trailing:
+            request = structs.replace(request, expected=expectation(call, trailing))
+    else:
+        require_no_trailer(call)
+    call.objects.put_small(call.principal, request, body, done)
     return True
 
 

@@ -21,11 +21,17 @@ HotHandler = Callable[[Call, bytes, Reply], bool]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row. `hot`: the same operation for the fast lane, where it has one."""
+    """One row. `hot`: the same operation for the fast lane, if it has one; `takes`: which of `NARROWING` it takes."""
 
     name: str
     run: Handler
     hot: HotHandler | None = None
+    takes: tuple[str, ...] = ()
+
+
+NARROWING = ("versionId", "partNumber")
+"""Parameters that say which version or part is meant: where one means nothing, the request asks for something else than
+it would get, and is refused."""
 
 
 OPERATIONS: Mapping[tuple[str, str, str | None], Operation] = {
@@ -43,17 +49,19 @@ OPERATIONS: Mapping[tuple[str, str, str | None], Operation] = {
     ("GET", "bucket", "versions"): Operation("ListObjectVersions", listing.list_versions),
     ("GET", "bucket", "uploads"): Operation("ListMultipartUploads", multipart.list_uploads),
     ("POST", "bucket", "delete"): Operation("DeleteObjects", delete.delete_objects),
-    ("GET", "object", None): Operation("GetObject", objects_read.get_object, objects_read.get_hot),
-    ("HEAD", "object", None): Operation("HeadObject", objects_read.head_object, objects_read.head_hot),
+    ("GET", "object", None): Operation("GetObject", objects_read.get_object, objects_read.get_hot, NARROWING),
+    ("HEAD", "object", None): Operation("HeadObject", objects_read.head_object, objects_read.head_hot, NARROWING),
     ("PUT", "object", None): Operation("PutObject", objects_write.put_object, objects_write.put_hot),
     ("PUT", "object", "copy"): Operation("CopyObject", copy.copy_object),
-    ("DELETE", "object", None): Operation("DeleteObject", objects_write.delete_object),
-    ("GET", "object", "acl"): Operation("GetObjectAcl", owners.get_object_acl),
-    ("PUT", "object", "acl"): Operation("PutObjectAcl", owners.put_object_acl),
-    ("GET", "object", "attributes"): Operation("GetObjectAttributes", objects_read.get_attributes),
+    ("DELETE", "object", None): Operation("DeleteObject", objects_write.delete_object, takes=("versionId",)),
+    ("GET", "object", "acl"): Operation("GetObjectAcl", owners.get_object_acl, takes=("versionId",)),
+    ("PUT", "object", "acl"): Operation("PutObjectAcl", owners.put_object_acl, takes=("versionId",)),
+    ("GET", "object", "attributes"): Operation(
+        "GetObjectAttributes", objects_read.get_attributes, takes=("versionId",)
+    ),
     ("POST", "object", "uploads"): Operation("CreateMultipartUpload", multipart.create_upload),
-    ("PUT", "object", "uploadId"): Operation("UploadPart", multipart.put_part),
-    ("PUT", "object", "uploadId copy"): Operation("UploadPartCopy", copy.copy_part),
+    ("PUT", "object", "uploadId"): Operation("UploadPart", multipart.put_part, takes=("partNumber",)),
+    ("PUT", "object", "uploadId copy"): Operation("UploadPartCopy", copy.copy_part, takes=("partNumber",)),
     ("POST", "object", "uploadId"): Operation("CompleteMultipartUpload", multipart.complete_upload),
     ("DELETE", "object", "uploadId"): Operation("AbortMultipartUpload", multipart.abort_upload),
     ("GET", "object", "uploadId"): Operation("ListParts", multipart.list_parts),
@@ -83,4 +91,13 @@ def find_operation(method: str, level: str, query: Mapping[str, str], headers: M
     operation = OPERATIONS.get((method, level, sub_resource))
     if operation is None:
         raise Fault("MethodNotAllowed", Method=method, ResourceType=(sub_resource or level).upper())
+    if query:
+        for name in NARROWING:
+            if name in query and name not in operation.takes:
+                raise Fault(
+                    "InvalidArgument",
+                    f"This operation does not accept {name}.",
+                    ArgumentName=name,
+                    ArgumentValue=query[name],
+                )
     return operation

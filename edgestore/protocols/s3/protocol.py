@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edgestore.s3")
 
 _NO_QUERY: Mapping[str, str] = {}
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_NOT_IN_VALUES = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class S3Protocol:
@@ -224,11 +227,19 @@ def _unsigned(head: RequestHead, query: Mapping[str, str]) -> EdgeStoreError:
 
 
 def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:
-    """Pre-signed requests may carry x-amz-* headers as signed parameters: they count as headers."""
-    hoisted = {name.lower(): value for name, value in query.items() if name[:6].lower() == "x-amz-"}
-    for name, value in hoisted.items():
-        if headers.get(name, value) != value:
+    """Pre-signed requests may carry x-amz-* headers as signed parameters: they count as headers, and must be such."""
+    hoisted: dict[str, str] = {}
+    for parameter, text in query.items():
+        if parameter[:6].lower() != "x-amz-":
+            continue
+        name, value = parameter.lower(), text.encode().decode("latin-1")
+        if not _HEADER_NAME.fullmatch(parameter) or _NOT_IN_VALUES.search(value):
+            raise faults.Fault(
+                "InvalidArgument", "A query parameter that stands for a header is none.", ArgumentName=parameter
+            )
+        if hoisted.get(name, value) != value or headers.get(name, value) != value:
             raise faults.Fault(
                 "InvalidArgument", "A header and a query parameter contradict each other.", ArgumentName=name
             )
+        hoisted[name] = value
     return {**headers, **hoisted} if hoisted else headers

@@ -129,11 +129,6 @@ def refuse_unsupported_query(level: str, query: Mapping[str, str]) -> None:
             raise _refusal(name)
 
 
-def refuse_hoisted_headers(query: Mapping[str, str]) -> None:
-    """Pre-signed requests may carry x-amz-* headers as parameters: the same rules, and no silent ones."""
-    refuse_unsupported_headers({name.lower(): value for name, value in query.items()})
-
-
 def _refusal(name: str) -> NotSupported:
     return NotSupported(
         "A header you provided implies functionality that is not implemented", Header=name, additionalMessage=name

@@ -49,6 +49,14 @@ def test_request_finds_its_row(
         ("PUT", "object", {"tagging": ""}, {}, "NotImplemented"),
         ("DELETE", "bucket", {"policy": ""}, {}, "NotImplemented"),
         ("POST", "object", {"select": "", "select-type": "2"}, {}, "NotImplemented"),
+        ("PUT", "object", {"partNumber": "1"}, {}, "InvalidArgument"),
+        ("PUT", "object", {"partNumber": "1"}, {"x-amz-copy-source": "/b/k"}, "InvalidArgument"),
+        ("PUT", "object", {"versionId": "null"}, {}, "InvalidArgument"),
+        ("DELETE", "object", {"partNumber": "1"}, {}, "InvalidArgument"),
+        ("DELETE", "object", {"uploadId": "u", "versionId": "null"}, {}, "InvalidArgument"),
+        ("POST", "object", {"uploads": "", "partNumber": "1"}, {}, "InvalidArgument"),
+        ("POST", "object", {"uploadId": "u", "partNumber": "1"}, {}, "InvalidArgument"),
+        ("DELETE", "bucket", {"versionId": "null"}, {}, "InvalidArgument"),
     ],
 )
 def test_request_without_a_row_is_refused_by_name(
