@@ -21,7 +21,7 @@ from edgestore.security import ChunkedDecoder
 def expectation(call: Call, trailing: tuple[Checksum, ...] = ()) -> Expected:
     """What the object service must find in the body: MD5, SHA-256 and checksums that the client names or promises."""
     headers = call.headers
-    announced = checksums.announced(headers)
+    announced = checksums.announced(headers, call.names)
     return Expected(
         md5=checksums.content_md5(headers) if "content-md5" in headers else None,
         sha256=call.verified.payload_sha256,
@@ -98,7 +98,7 @@ def require_digests(data: bytes, expected: Expected) -> None:
 
 def promised(call: Call) -> tuple[str, ...]:
     """The algorithms whose checksums the trailer must give."""
-    return checksums.announced(call.headers).trailing if "x-amz-trailer" in call.headers else ()
+    return checksums.announced(call.headers, call.names).trailing if "x-amz-trailer" in call.headers else ()
 
 
 def trailer_checksums(trailers: Mapping[str, str], algorithms: tuple[str, ...]) -> tuple[Checksum, ...]:

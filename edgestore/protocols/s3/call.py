@@ -12,6 +12,7 @@ from edgestore.clock import Clock
 from edgestore.errors import EdgeStoreError
 from edgestore.protocols.http import RequestHead, Response
 from edgestore.protocols.s3.faults import Fault
+from edgestore.protocols.s3.names import HeaderNames
 from edgestore.protocols.s3.xml import XML_TYPE, document
 from edgestore.records import Principal, Versioning
 from edgestore.security import Verified
@@ -36,11 +37,13 @@ class Services:
 
 
 class Call(msgspec.Struct, gc=False):
-    """One request after its signature was checked. `headers` and `query` are lower-case and decoded once."""
+    """One request after its signature was checked. `headers` and `query` are lower-case and decoded once; `names`:
+    what the headers are for."""
 
     services: Services
     head: RequestHead
     headers: Mapping[str, str]
+    names: HeaderNames
     query: Mapping[str, str]
     bucket: str
     key: str

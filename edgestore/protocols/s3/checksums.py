@@ -11,16 +11,14 @@ from typing import NamedTuple
 
 from edgestore.errors import NotSupported
 from edgestore.protocols.s3.faults import Fault
+from edgestore.protocols.s3.names import CHECKSUM_PREFIX, HeaderNames
 from edgestore.protocols.s3.xml import element
 from edgestore.records import Checksum, ChecksumType
 
-PREFIX = "x-amz-checksum-"
+PREFIX = CHECKSUM_PREFIX
 DIGEST_BYTES: Mapping[str, int] = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
 HEADER_NAMES: Mapping[str, str] = {PREFIX + name.lower(): name for name in DIGEST_BYTES}
 ELEMENT_NAMES: Mapping[str, str] = {name: "Checksum" + name for name in DIGEST_BYTES}
-
-# Headers that share the prefix and carry no digest.
-_OTHERS = frozenset((PREFIX + "algorithm", PREFIX + "type", PREFIX + "mode"))
 
 
 class Announced(NamedTuple):
@@ -33,9 +31,11 @@ class Announced(NamedTuple):
 NOTHING = Announced((), ())
 
 
-def announced(headers: Mapping[str, str]) -> Announced:
+def announced(headers: Mapping[str, str], names: HeaderNames) -> Announced:
     """The checksum that the headers give or promise; at most one. Raises Fault(InvalidRequest)."""
-    given = [name for name in headers if name.startswith(PREFIX) and name not in _OTHERS]
+    if not names.announces:
+        return NOTHING
+    given = names.digests
     trailer = headers.get("x-amz-trailer")
     promised = [] if trailer is None else _trailing(trailer)
     asked = headers.get("x-amz-sdk-checksum-algorithm")
@@ -143,11 +143,11 @@ class Completed(NamedTuple):
     parts: int | None = None
 
 
-def completed(headers: Mapping[str, str]) -> Completed:
+def completed(headers: Mapping[str, str], names: HeaderNames) -> Completed:
     """The checksum of the whole object that a completion names, and its type: one of a composite value ends in `-N`,
     or `x-amz-checksum-type` says so. Raises Fault(InvalidRequest) where the two contradict each other.
     """
-    given = [name for name in headers if name.startswith(PREFIX) and name not in _OTHERS]
+    given = names.digests
     if len(given) > 1:
         raise Fault(
             "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."

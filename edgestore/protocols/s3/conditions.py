@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from edgestore.errors import NotSupported, PreconditionFailed
 from edgestore.protocols.s3.faults import Fault
+from edgestore.protocols.s3.names import HeaderNames
 from edgestore.records import Condition, IfAbsent, IfMatch
 
-READ_CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 COPY_PREFIX = "x-amz-copy-source-"
 
 
@@ -56,8 +56,10 @@ def judge_copy_source(headers: Mapping[str, str], etag: str, modified_ms: int) -
         raise PreconditionFailed(condition=f"{COPY_PREFIX}if-{failed}")
 
 
-def write_condition(headers: Mapping[str, str]) -> Condition:
+def write_condition(headers: Mapping[str, str], names: HeaderNames) -> Condition:
     """What a PUT, copy or completion is bound to. A condition that cannot be kept is refused, never ignored."""
+    if not names.is_conditional:
+        return None
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if "if-modified-since" in headers or "if-unmodified-since" in headers:
         raise NotSupported(

@@ -44,10 +44,10 @@ async def copy_object(call: Call, body: Body) -> Response:
             source=source.record,
             bucket=call.bucket,
             key=call.key,
-            headers=headers.system_headers(call.headers) if replaces else None,
-            metadata=headers.user_metadata(call.headers) if replaces else None,
+            headers=headers.system_headers(call.headers, call.names) if replaces else None,
+            metadata=headers.user_metadata(call.headers, call.names) if replaces else None,
             algorithm=checksums.named_algorithm(algorithm) if algorithm else "",
-            condition=conditions.write_condition(call.headers),
+            condition=conditions.write_condition(call.headers, call.names),
         ),
     )
     shown = _source_headers(source)

@@ -35,7 +35,7 @@ class Target:
 async def delete_objects(call: Call, body: Body) -> Response:
     """DeleteObjects. Content-MD5 or a checksum is required, as in S3."""
     given = call.headers
-    if "content-md5" not in given and checksums.announced(given) == checksums.NOTHING:
+    if "content-md5" not in given and checksums.announced(given, call.names) == checksums.NOTHING:
         raise Fault("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
     document = await read_document(call, body)
     if not document:

@@ -13,30 +13,24 @@ from collections.abc import Mapping
 
 from edgestore.protocols.s3.checksums import checksum_headers
 from edgestore.protocols.s3.faults import Fault
+from edgestore.protocols.s3.names import METADATA_PREFIX, STORED, HeaderNames
 from edgestore.protocols.s3.xml import http_time
 from edgestore.records import VersionKind, VersionRecord
 
 METADATA_MAX_BYTES = 2048
-METADATA_PREFIX = "x-amz-meta-"
 DEFAULT_TYPE = "binary/octet-stream"
 
-STORED: Mapping[str, str] = {
-    "content-type": "Content-Type",
-    "cache-control": "Cache-Control",
-    "content-disposition": "Content-Disposition",
-    "content-encoding": "Content-Encoding",
-    "content-language": "Content-Language",
-    "expires": "Expires",
-}
 OVERRIDES: Mapping[str, str] = {f"response-{name}": shown for name, shown in STORED.items()}
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def system_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def system_headers(headers: Mapping[str, str], names: HeaderNames) -> dict[str, str]:
     """What is stored with the object of the standard headers, by usual name; `aws-chunked` is framing and goes."""
-    stored = {shown: headers[name] for name, shown in STORED.items() if name in headers}
-    encoding = headers.get("content-encoding")
+    if not names.stored:
+        return {}
+    stored = {shown: headers[name] for name, shown in names.stored}
+    encoding = stored.get("Content-Encoding")
     if encoding is not None and "aws-chunked" in encoding.lower():
         kept = [word.strip() for word in encoding.split(",") if word.strip().lower() not in ("", "aws-chunked")]
         if kept:
@@ -46,13 +40,14 @@ def system_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return stored
 
 
-def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+def user_metadata(headers: Mapping[str, str], names: HeaderNames) -> dict[str, str]:
     """`x-amz-meta-*`, names without the prefix. Raises Fault(MetadataTooLarge) over 2 KB of names and values."""
-    metadata = {name[11:]: value for name, value in headers.items() if name.startswith(METADATA_PREFIX)}
-    if metadata:
-        size = sum(len(name) + len(value) for name, value in metadata.items())
-        if size > METADATA_MAX_BYTES:
-            raise Fault("MetadataTooLarge", Size=size, MaxSizeAllowed=METADATA_MAX_BYTES)
+    if not names.metadata:
+        return {}
+    metadata = {bare: headers[name] for name, bare in names.metadata}
+    size = sum(len(name) + len(value) for name, value in metadata.items())
+    if size > METADATA_MAX_BYTES:
+        raise Fault("MetadataTooLarge", Size=size, MaxSizeAllowed=METADATA_MAX_BYTES)
     return metadata
 
 

@@ -38,8 +38,8 @@ async def create_upload(call: Call, body: Body) -> Response:
         UploadRequest(
             bucket=call.bucket,
             key=call.key,
-            headers=headers.system_headers(given),
-            metadata=headers.user_metadata(given),
+            headers=headers.system_headers(given, call.names),
+            metadata=headers.user_metadata(given, call.names),
             checksum_algorithm=algorithm,
             checksum_type=checksums.upload_type(given, algorithm),
         ),
@@ -76,7 +76,7 @@ async def put_part(call: Call, body: Body) -> Response:
 async def complete_upload(call: Call, body: Body) -> Response:
     """CompleteMultipartUpload."""
     name, size = upload_id(call), call.headers.get("x-amz-mp-object-size")
-    named = checksums.completed(call.headers)
+    named = checksums.completed(call.headers, call.names)
     document = await read_document(call, body, names_object=True)
     if size is not None and not (size.isascii() and size.isdigit() and len(size) < 20):
         raise Fault("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
@@ -87,7 +87,7 @@ async def complete_upload(call: Call, body: Body) -> Response:
             key=call.key,
             upload_id=name,
             parts=parse_parts(document),
-            condition=conditions.write_condition(call.headers),
+            condition=conditions.write_condition(call.headers, call.names),
             checksum=named.checksum,
             checksum_type=named.type,
             checksum_parts=named.parts,

@@ -35,11 +35,12 @@ def select(call: Call, record: VersionRecord) -> Selection:
     """Judges the conditions of a GET or HEAD and picks the bytes. Raises PreconditionFailed, InvalidRange."""
     given, query = call.headers, call.query
     version_id = headers.shown_version_id(record, versioned=record.is_null and call.is_versioned())
-    for name in conditions.READ_CONDITIONS:
-        if name in given:
-            if conditions.judge_read(given, record.etag, record.modified_ms) is Verdict.NOT_MODIFIED:
-                return Selection(304, headers.not_modified_headers(record, version_id), 0, 0)
-            break
+    unchanged = (
+        call.names.is_conditional
+        and conditions.judge_read(given, record.etag, record.modified_ms) is Verdict.NOT_MODIFIED
+    )
+    if unchanged:
+        return Selection(304, headers.not_modified_headers(record, version_id), 0, 0)
     asked = given.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     overridden = headers.overrides(query) if query else {}
     picked: ranges.ByteRange | None = None

@@ -21,13 +21,13 @@ from edgestore.records import VersionRecord
 
 def put_request(call: Call) -> PutRequest:
     """The request for the object service, from headers alone."""
-    given = call.headers
+    given, names = call.headers, call.names
     return PutRequest(
         bucket=call.bucket,
         key=call.key,
-        headers=headers.system_headers(given),
-        metadata=headers.user_metadata(given),
-        condition=conditions.write_condition(given),
+        headers=headers.system_headers(given, names),
+        metadata=headers.user_metadata(given, names),
+        condition=conditions.write_condition(given, names),
         expected=expectation(call),
     )
 

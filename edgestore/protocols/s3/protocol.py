@@ -20,6 +20,7 @@ from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http import HotReply, Plan, RequestHead, Response
 from edgestore.protocols.s3 import addressing, faults
 from edgestore.protocols.s3.call import Call, Services
+from edgestore.protocols.s3.names import header_names
 from edgestore.protocols.s3.operations import Operation, find_operation
 from edgestore.protocols.s3.owners import require_expected_owner
 from edgestore.protocols.s3.unsupported import refuse_unsupported_headers
@@ -165,9 +166,11 @@ class S3Protocol:
         if query and not has_header:
             query = {name: query[name] for name in query if name not in addressing.SIGNATURE_PARAMETERS}
             headers = _with_hoisted(headers, query) if query else headers
-        refuse_unsupported_headers(headers)
+        names = header_names(headers)
+        if names.others:
+            refuse_unsupported_headers(headers, names)
         operation = find_operation(head.method, address.level, query, headers)
-        call = Call(self._services, head, headers, query, address.bucket, address.key, found[0], verified)
+        call = Call(self._services, head, headers, names, query, address.bucket, address.key, found[0], verified)
         if "x-amz-expected-bucket-owner" in headers:
             require_expected_owner(call, call.bucket, "x-amz-expected-bucket-owner")
         return call, operation

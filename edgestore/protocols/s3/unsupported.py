@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from edgestore.errors import NotSupported
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.headers import require_storage_class
+from edgestore.protocols.s3.names import HeaderNames
 
 BUCKET_SUBRESOURCES = frozenset(
     [
@@ -78,17 +79,6 @@ _REFUSED_PREFIXES = (
     "x-amz-annotation",
 )
 
-# On nearly every request: passed over before anything else is looked at.
-_EVERYWHERE = frozenset(
-    [
-        "x-amz-content-sha256",
-        "x-amz-date",
-        "x-amz-checksum-crc32",
-        "x-amz-checksum-mode",
-        "x-amz-sdk-checksum-algorithm",
-    ]
-)
-
 # Header -> the values that ask for nothing. Any other value is refused.
 _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
     "x-amz-acl": frozenset(("private", "bucket-owner-full-control")),
@@ -102,11 +92,9 @@ _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
 }
 
 
-def refuse_unsupported_headers(headers: Mapping[str, str]) -> None:
+def refuse_unsupported_headers(headers: Mapping[str, str], names: HeaderNames) -> None:
     """Raises NotSupported (501) for a header that asks for what is not there."""
-    for name in headers:
-        if name[:6] != "x-amz-" or name in _EVERYWHERE:
-            continue
+    for name in names.others:
         harmless = _HARMLESS_VALUES.get(name)
         if harmless is not None:
             if headers[name].strip() not in harmless:

@@ -10,12 +10,21 @@ import pytest
 
 from edgestore.errors import NotSupported
 from edgestore.protocols.s3 import checksums
-from edgestore.protocols.s3.checksums import NOTHING, Announced, announced
+from edgestore.protocols.s3.checksums import NOTHING, Announced, Completed
 from edgestore.protocols.s3.faults import Fault, code_of
+from edgestore.protocols.s3.names import header_names
 from edgestore.records import Checksum, ChecksumType
 
 CRC32 = zlib.crc32(b"hello").to_bytes(4, "big")
 TEXT = b64encode(CRC32).decode()
+
+
+def announced(headers: dict[str, str]) -> Announced:
+    return checksums.announced(headers, header_names(headers))
+
+
+def completed(headers: dict[str, str]) -> Completed:
+    return checksums.completed(headers, header_names(headers))
 
 
 def test_header_checksum_is_announced() -> None:
@@ -82,9 +91,9 @@ def test_composite_checksum_carries_its_number_of_parts() -> None:
         ("x-amz-checksum-type", "COMPOSITE"),
     ]
     assert checksums.checksum_headers((Checksum("CRC32", CRC32),), 3)[0][1] == TEXT
-    assert checksums.completed({"x-amz-checksum-crc32": TEXT + "-3"}) == (composite, ChecksumType.COMPOSITE, 3)
+    assert completed({"x-amz-checksum-crc32": TEXT + "-3"}) == (composite, ChecksumType.COMPOSITE, 3)
     whole = (Checksum("CRC32", CRC32), ChecksumType.FULL_OBJECT, None)
-    assert checksums.completed({"x-amz-checksum-crc32": TEXT}) == whole
+    assert completed({"x-amz-checksum-crc32": TEXT}) == whole
     assert (
         checksums.checksum_elements((composite,), 3)
         == f"<ChecksumCRC32>{TEXT}-3</ChecksumCRC32><ChecksumType>COMPOSITE</ChecksumType>"

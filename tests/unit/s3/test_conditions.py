@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgestore.errors import NotSupported, PreconditionFailed
+from edgestore.protocols.s3 import conditions
 from edgestore.protocols.s3.conditions import (
     Verdict,
     delete_condition,
@@ -13,11 +14,11 @@ from edgestore.protocols.s3.conditions import (
     judge_read,
     named_condition,
     parse_date_ms,
-    write_condition,
 )
 from edgestore.protocols.s3.faults import Fault
+from edgestore.protocols.s3.names import header_names
 from edgestore.protocols.s3.xml import http_time
-from edgestore.records import IfAbsent, IfMatch
+from edgestore.records import Condition, IfAbsent, IfMatch
 
 MODIFIED_MS = 1_764_000_000_700
 BEFORE, SAME, AFTER = (http_time(MODIFIED_MS + seconds * 1000) for seconds in (-60, 0, 60))
@@ -90,6 +91,10 @@ def test_all_date_forms_are_the_same_moment() -> None:
         assert parse_date_ms(text) == 1_764_000_000_000, text
     for text in ("", "never", "99999999999999", "2025-13-41T00:00:00Z", None):
         assert parse_date_ms(text) is None
+
+
+def write_condition(headers: dict[str, str]) -> Condition:
+    return conditions.write_condition(headers, header_names(headers))
 
 
 def test_write_conditions() -> None:
