@@ -42,4 +42,6 @@ def check_key(key: str) -> None:
     except UnicodeEncodeError as error:
         raise InvalidName("the key is not valid UTF-8") from error
     if size > KEY_MAX_BYTES:
-        raise TooLarge(f"the key has {size} bytes, {KEY_MAX_BYTES} are allowed", limit_bytes=KEY_MAX_BYTES, kind="key")
+        raise TooLarge(
+            f"the key has {size} bytes, {KEY_MAX_BYTES} are allowed", limit_bytes=KEY_MAX_BYTES, code="KeyTooLongError"
+        )

@@ -158,6 +158,7 @@ class ObjectService(Uploads):
 
     async def _copy_bytes(self, principal: Principal, request: CopyRequest) -> VersionRecord:
         body, reader = await self._body_of(principal, request.source_bucket, request.source_key, request.source)
+        kept = tuple(checksum.algorithm for checksum in request.source.checksums)
         put = PutRequest(
             request.bucket,
             request.key,
@@ -165,7 +166,7 @@ class ObjectService(Uploads):
             request.source.metadata if request.metadata is None else request.metadata,
             request.storage_class,
             request.condition,
-            Expected(algorithms=(request.algorithm,) if request.algorithm else ()),
+            Expected(algorithms=(request.algorithm,) if request.algorithm else kept),
         )
         try:
             return await self.put(principal, put, body)

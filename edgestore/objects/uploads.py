@@ -185,7 +185,10 @@ class Uploads(Buckets):
         if size > self._config.object_max_bytes:
             raise TooLarge("the object is over the maximum size", limit_bytes=self._config.object_max_bytes)
         if request.size_bytes is not None and request.size_bytes != size:
-            raise BadRequest(f"the parts have {size} bytes, the request names {request.size_bytes}")
+            raise BadRequest(
+                f"The provided 'x-amz-mp-object-size' header value {request.size_bytes} does not match what was "
+                f"computed: {size}"
+            )
         checksums = whole_checksums(upload, parts, request)
         digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
         command = commands.CompleteUpload(

@@ -83,6 +83,21 @@ class Call(msgspec.Struct, gc=False):
         return int(value)
 
 
+PARTS_MAX = 10_000
+
+
+def part_number(call: Call) -> int:
+    """`partNumber`, which the request gives. Raises Fault(InvalidArgument)."""
+    number = call.number("partNumber", 0, least=1, most=PARTS_MAX)
+    if not number:
+        raise Fault(
+            "InvalidArgument",
+            f"Part number must be an integer between 1 and {PARTS_MAX}, inclusive",
+            ArgumentName="partNumber",
+        )
+    return number
+
+
 def xml_response(name: str, *parts: str, headers: list[tuple[str, str]] | None = None, status: int = 200) -> Response:
     """An answer that is one document in S3's namespace."""
     return Response(status, [("Content-Type", XML_TYPE), *(headers or [])], document(name, *parts))

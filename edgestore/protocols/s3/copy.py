@@ -11,7 +11,7 @@ from edgestore.objects import Body, CopyPartRequest, CopyRequest
 from edgestore.protocols.http import Response
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
 from edgestore.protocols.s3.addressing import resolve_copy_source
-from edgestore.protocols.s3.call import Call, xml_response
+from edgestore.protocols.s3.call import Call, part_number, xml_response
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.owners import require_expected_owner
 from edgestore.protocols.s3.xml import element, iso_time
@@ -64,13 +64,7 @@ async def copy_object(call: Call, body: Body) -> Response:
 
 async def copy_part(call: Call, body: Body) -> Response:
     """UploadPartCopy: a range of a version becomes a part."""
-    number = call.number("partNumber", 0, least=1, most=10_000)
-    if not number:
-        raise Fault(
-            "InvalidArgument",
-            "Part number must be an integer between 1 and 10000, inclusive",
-            ArgumentName="partNumber",
-        )
+    number = part_number(call)
     source = await _source(call)
     header = call.headers.get("x-amz-copy-source-range")
     size = source.record.size_bytes

@@ -14,15 +14,13 @@ from edgestore.objects import Body, CompleteRequest, NamedPart, PartRequest, Upl
 from edgestore.protocols.http import Response
 from edgestore.protocols.s3 import checksums, conditions, headers, xml
 from edgestore.protocols.s3.bodies import decoded_body, expectation, read_document
-from edgestore.protocols.s3.call import Call, empty_response, xml_response
+from edgestore.protocols.s3.call import PARTS_MAX, Call, empty_response, part_number, xml_response
 from edgestore.protocols.s3.checksums import ELEMENT_NAMES
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.listing import PAGE_MAX, prefix_rows, question
 from edgestore.protocols.s3.owners import Owners, owner_fields
 from edgestore.protocols.s3.xml import element, escape, iso_time
 from edgestore.records import Checksum, ChecksumType, PartRecord, UploadRecord
-
-PARTS_MAX = 10_000
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _PART_FIELDS = frozenset(("PartNumber", "ETag", *ELEMENT_NAMES.values()))
@@ -61,7 +59,7 @@ async def put_part(call: Call, body: Body) -> Response:
             bucket=call.bucket,
             key=call.key,
             upload_id=upload_id(call),
-            number=_part_number(call),
+            number=part_number(call),
             expected=expectation(call),
         ),
         decoded_body(call, body),
@@ -212,17 +210,6 @@ def _named_part(part: Element) -> NamedPart:
         if fields.get(name)
     )
     return NamedPart(number=int(number), etag=etag.strip('"'), checksums=digests)
-
-
-def _part_number(call: Call) -> int:
-    number = call.number("partNumber", 0, least=1, most=PARTS_MAX)
-    if not number:
-        raise Fault(
-            "InvalidArgument",
-            "Part number must be an integer between 1 and 10000, inclusive",
-            ArgumentName="partNumber",
-        )
-    return number
 
 
 def _part_row(part: PartRecord) -> str:

@@ -13,7 +13,7 @@ from edgestore.errors import EdgeStoreError
 from edgestore.objects import Body, ObjectReader, SmallObject
 from edgestore.protocols.http import BodyStream, Response
 from edgestore.protocols.s3 import checksums, conditions, headers, ranges
-from edgestore.protocols.s3.call import Call, Reply, xml_response
+from edgestore.protocols.s3.call import Call, Reply, part_number, xml_response
 from edgestore.protocols.s3.conditions import Verdict
 from edgestore.protocols.s3.faults import Fault
 from edgestore.protocols.s3.xml import element, http_time
@@ -161,7 +161,7 @@ def _head_response(call: Call, record: VersionRecord) -> Response:
 def _select_part(call: Call, record: VersionRecord, version_id: str | None, *, asked: bool) -> Selection:
     if "range" in call.headers:
         raise Fault("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
-    number = call.number("partNumber", 1, least=1, most=10_000)
+    number = part_number(call)
     picked = ranges.part_range(record, number)
     shown = headers.version_headers(
         record, version_id=version_id, checksums=asked and not record.parts, overridden=headers.overrides(call.query)

@@ -21,6 +21,7 @@ from edgestore.objects import (
     CompleteRequest,
     CopyPartRequest,
     CopyRequest,
+    Expected,
     PartRequest,
     PutRequest,
     SmallObject,
@@ -221,3 +222,17 @@ async def test_a_read_that_stood_still_too_long_breaks_off(tmp_path: Path) -> No
         with pytest.raises(Unavailable, match="stood still too long"):
             await anext(views)
         reader.close()
+
+
+async def test_a_copy_for_another_owner_keeps_the_checksums_of_its_source(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (core, root):
+        await core.tenants.create_key(name="bob", access_key="BOBSACCESSKEY1234567", secret_key="s" * 40)
+        found = core.tenants.principal_for("BOBSACCESSKEY1234567")
+        assert found is not None
+        await core.objects.create_bucket(found[0], "bucket")
+        await core.objects.create_bucket(root, "mine")
+        request = PutRequest("bucket", "source", expected=Expected(algorithms=("CRC32C",)))
+        source = await core.objects.put(root, request, bytes_body(core.chunks.pool, os.urandom(30_000)))
+        assert source.checksums
+        copied = await core.objects.copy(root, CopyRequest("bucket", "source", source, "mine", "copy"))
+        assert copied.checksums == source.checksums
