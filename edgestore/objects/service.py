@@ -102,8 +102,8 @@ class ObjectService(Uploads):
         check_key(request.key)
         bucket = self.bucket(principal, request.bucket)
         self._metrics.count("objects_puts_total")
-        self._chunks.check_room(len(data))
         if len(data) <= INLINE_MAX_BYTES:
+            self._chunks.check_room(len(data))
             content = inline_content(data, request.expected)
             self._meta.submit(bucket.owner, self._put_command(principal, bucket, request, content), done)
             return
@@ -111,6 +111,7 @@ class ObjectService(Uploads):
             raise too_large(self._config.put_max_bytes)
         if len(data) > UNIT_BYTES:
             raise BadRequest(f"put_small takes at most {UNIT_BYTES} bytes")
+        self._chunks.check_room(len(data))
         digests = WholeDigests(data)
         md5 = digests.md5
         kept, etag = compare(digests, md5, request.expected), md5.hex()

@@ -46,13 +46,9 @@ class HeaderNames(msgspec.Struct, frozen=True, gc=False):
     others: tuple[str, ...]
 
 
-def header_names(headers: Mapping[str, str]) -> HeaderNames:
-    """The names of a request, sorted by what they are for."""
-    return _sorted(tuple(headers))
-
-
-@lru_cache(maxsize=256)
-def _sorted(names: tuple[str, ...]) -> HeaderNames:
+@lru_cache(maxsize=128)
+def header_names(names: tuple[str, ...]) -> HeaderNames:
+    """The names of a request's headers, sorted by what they are for."""
     amazon = [name for name in names if name.startswith("x-amz-")]
     metadata = [name for name in amazon if name.startswith(METADATA_PREFIX)]
     checksums = [name for name in amazon if name.startswith(CHECKSUM_PREFIX)]

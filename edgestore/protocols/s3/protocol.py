@@ -166,7 +166,7 @@ class S3Protocol:
         if query and not has_header:
             query = {name: query[name] for name in query if name not in addressing.SIGNATURE_PARAMETERS}
             headers = _with_hoisted(headers, query) if query else headers
-        names = header_names(headers)
+        names = header_names(tuple(headers))
         if names.others:
             refuse_unsupported_headers(headers, names)
         operation = find_operation(head.method, address.level, query, headers)

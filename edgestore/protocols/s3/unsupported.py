@@ -101,6 +101,8 @@ def refuse_unsupported_headers(headers: Mapping[str, str], names: HeaderNames) -
                 raise _refusal(name)
         elif name.startswith(_REFUSED_PREFIXES):
             raise _refusal(name)
+        elif name.startswith("x-amz-copy-source-") and "x-amz-copy-source" not in headers:
+            raise Fault("InvalidArgument", f"{name} needs x-amz-copy-source.", ArgumentName=name)
         elif name == "x-amz-storage-class":
             require_storage_class(headers)
         elif name == "x-amz-security-token":

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -117,9 +117,10 @@ async def _read(response: Response) -> Answer:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Door]:
+async def opened(folder: Path, *, reserve_bytes: int = 0) -> AsyncIterator[Door]:
     """A core with the bucket `bucket`."""
-    core = await Core.open(SystemFiles(str(folder)), CONFIG)
+    config = replace(CONFIG, disk=replace(CONFIG.disk, reserve_bytes=reserve_bytes))
+    core = await Core.open(SystemFiles(str(folder)), config)
     try:
         door = Door(core)
         assert (await door.send("PUT", "/bucket")).status == 200

@@ -20,11 +20,11 @@ TEXT = b64encode(CRC32).decode()
 
 
 def announced(headers: dict[str, str]) -> Announced:
-    return checksums.announced(headers, header_names(headers))
+    return checksums.announced(headers, header_names(tuple(headers)))
 
 
 def completed(headers: dict[str, str]) -> Completed:
-    return checksums.completed(headers, header_names(headers))
+    return checksums.completed(headers, header_names(tuple(headers)))
 
 
 def test_header_checksum_is_announced() -> None:

@@ -94,7 +94,7 @@ def test_all_date_forms_are_the_same_moment() -> None:
 
 
 def write_condition(headers: dict[str, str]) -> Condition:
-    return conditions.write_condition(headers, header_names(headers))
+    return conditions.write_condition(headers, header_names(tuple(headers)))
 
 
 def test_write_conditions() -> None:

@@ -18,15 +18,15 @@ from edgestore.records import Checksum, VersionKind, VersionRecord
 
 
 def system_headers(given: dict[str, str]) -> dict[str, str]:
-    return headers.system_headers(given, header_names(given))
+    return headers.system_headers(given, header_names(tuple(given)))
 
 
 def user_metadata(given: dict[str, str]) -> dict[str, str]:
-    return headers.user_metadata(given, header_names(given))
+    return headers.user_metadata(given, header_names(tuple(given)))
 
 
 def refuse_headers(given: dict[str, str]) -> None:
-    refuse_unsupported_headers(given, header_names(given))
+    refuse_unsupported_headers(given, header_names(tuple(given)))
 
 
 def version(**fields: object) -> VersionRecord:

@@ -74,6 +74,23 @@ async def test_half_given_sub_resources_leave_the_object_alone(tmp_path: Path, l
         assert (await door.send("GET", "/bucket/key")).body == b"kept"
 
 
+@pytest.mark.parametrize("header", ["x-amz-copy-source-range", "x-amz-copy-source-if-match"])
+async def test_half_given_copies_store_nothing(tmp_path: Path, header: str) -> None:
+    async with opened(tmp_path) as door:
+        for lane in ("slow", "fast"):
+            answer = await door.send("PUT", "/bucket/key", {header: "bytes=0-1"}, lane=lane)
+            assert (answer.status, answer.code) == (400, "InvalidArgument")
+        assert (await door.send("GET", "/bucket/key")).status == 404
+
+
+async def test_a_full_disk_is_said_before_the_bytes_are_judged(tmp_path: Path) -> None:
+    async with opened(tmp_path, reserve_bytes=1 << 60) as door:
+        for size in (10, 9000):
+            for lane in ("slow", "fast"):
+                answer = await door.send("PUT", "/bucket/key", {}, b"x" * size, payload="0" * 64, lane=lane)
+                assert (answer.status, answer.code) == (507, "InsufficientStorage")
+
+
 @pytest.mark.parametrize("version", ["bogus", "NULL", "0" * 31, "A" * 32, "0" * 33])
 async def test_version_ids_that_cannot_be_one_are_refused(tmp_path: Path, version: str) -> None:
     async with opened(tmp_path) as door:
