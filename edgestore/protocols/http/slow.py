@@ -173,9 +173,9 @@ class SlowLane:
         self._idle_timeout_s, self._is_local, self._is_secure = idle_timeout_s, is_local, is_secure
         self._pace, self._is_draining = pace, is_draining
 
-    def refuse(self, text: str, status: int = 400) -> RenderedResponse:
+    def refuse(self, text: str) -> RenderedResponse:
         """An answer of the front's own, and the connection ends."""
-        return RenderedResponse(Response(status, [("Content-Type", "text/plain")], f"{text}\n".encode()), self._dates)
+        return RenderedResponse(Response(400, [("Content-Type", "text/plain")], f"{text}\n".encode()), self._dates)
 
     async def respond(self, request: web.BaseRequest, handler_of: Callable[[str], SlowHandler]) -> RenderedResponse:
         """One request."""
@@ -204,8 +204,6 @@ class SlowLane:
             self._is_local,
             self._is_secure,
         )
-        if "expect" in headers and not head.expects_continue:
-            return self.refuse("no expectation but 100-continue is met", 417)
         chunked = request.content_length is None and request.body_exists
         asked = _Asked(not head.expects_continue)
         if head.expects_continue and not chunked and not head.body_bytes and request.transport is not None:
