@@ -1,17 +1,42 @@
-"""The store for asyncio: `await open("data")` in this process, `connect(url, ...)` over the network; one interface."""
+"""The store for asyncio: `await open("data")` in this process, `connect(url, ...)` over the network; one interface.
+
+Rule: names and conditions are checked here, before either backend sees them: to one they are text in a URL.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from types import TracebackType
 
 from edgestore.client import RemoteBackend
 from edgestore.embedded import EmbeddedBackend
-from edgestore.errors import BadRequest
+from edgestore.errors import BadRequest, EdgeStoreError
+from edgestore.objects import check_bucket_name, check_key
 from edgestore.records import Condition
-from edgestore.store_types import Backend, BodyInput, Version, checked_headers, checked_metadata, pieces_of
+from edgestore.store_types import (
+    Backend,
+    BodyInput,
+    Version,
+    check_prefix,
+    check_version,
+    checked_headers,
+    checked_metadata,
+    delete_condition,
+    pieces_of,
+    put_condition,
+)
+
+
+@contextmanager
+def _about(bucket: str, key: str) -> Iterator[None]:
+    """An error that leaves says which object it is about."""
+    try:
+        yield
+    except EdgeStoreError as error:
+        error.args = (f"{bucket}/{key}: {error}",)
+        raise
 
 
 class Object:
@@ -36,6 +61,7 @@ class Bucket:
     """One bucket."""
 
     def __init__(self, backend: Backend, name: str) -> None:
+        check_bucket_name(name)
         self._backend, self.name = backend, name
 
     async def put(
@@ -48,12 +74,15 @@ class Bucket:
         condition: Condition = None,
     ) -> Version:
         """Stores an object; it is on the disk when this returns. Raises PreconditionFailed, StorageFull, ..."""
+        check_key(key)
+        checked = put_condition(condition)
         named, described = checked_metadata(metadata or {}), checked_headers(headers or {})
         pieces, size = pieces_of(body)
-        async with aclosing(pieces):
-            return await self._backend.put(
-                self.name, key, pieces, size, metadata=named, headers=described, condition=condition
-            )
+        with _about(self.name, key):
+            async with aclosing(pieces):
+                return await self._backend.put(
+                    self.name, key, pieces, size, metadata=named, headers=described, condition=checked
+                )
 
     async def get(self, key: str, version_id: str | None = None) -> Object:
         """The current version, or a named one. Raises NoSuchKey, NoSuchVersion."""
@@ -61,14 +90,20 @@ class Bucket:
 
     async def head(self, key: str, version_id: str | None = None) -> Version:
         """What is known of a version, without its bytes."""
-        return await self._backend.head(self.name, key, version_id)
+        check_version(key, version_id)
+        with _about(self.name, key):
+            return await self._backend.head(self.name, key, version_id)
 
     async def delete(self, key: str, version_id: str | None = None, *, condition: Condition = None) -> str:
         """Deletes the current version or a named one; deleting what is not there succeeds."""
-        return await self._backend.delete(self.name, key, version_id, condition)
+        check_version(key, version_id)
+        checked = delete_condition(condition)
+        with _about(self.name, key):
+            return await self._backend.delete(self.name, key, version_id, checked)
 
     async def list(self, prefix: str = "") -> AsyncIterator[Version]:
         """Current versions in the order of their keys."""
+        check_prefix(prefix)
         token = ""
         while True:
             page = await self._backend.list_page(self.name, prefix, token)
@@ -80,6 +115,7 @@ class Bucket:
 
     async def versions(self, prefix: str = "") -> AsyncIterator[Version]:
         """All versions and delete markers, the newest of each key first."""
+        check_prefix(prefix)
         token = ""
         while True:
             page = await self._backend.versions_page(self.name, prefix, token)
@@ -98,11 +134,12 @@ class Store:
 
     async def create_bucket(self, name: str) -> Bucket:
         """Raises BucketExists, InvalidName."""
+        bucket = self.bucket(name)
         await self._backend.create_bucket(name)
-        return Bucket(self._backend, name)
+        return bucket
 
     def bucket(self, name: str) -> Bucket:
-        """A bucket that exists; operations on it raise NoSuchBucket where it does not."""
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName."""
         return Bucket(self._backend, name)
 
     async def buckets(self) -> list[str]:
@@ -110,7 +147,8 @@ class Store:
         return await self._backend.list_buckets()
 
     async def delete_bucket(self, name: str) -> None:
-        """Raises BucketNotEmpty."""
+        """Raises BucketNotEmpty, InvalidName."""
+        check_bucket_name(name)
         await self._backend.delete_bucket(name)
 
     async def close(self) -> None:

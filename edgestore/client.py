@@ -49,7 +49,6 @@ CODES: dict[str, type[errors.EdgeStoreError]] = {
 STATUSES: dict[int, type[errors.EdgeStoreError]] = {
     403: errors.Denied,
     404: errors.NoSuchKey,
-    405: errors.DeleteMarkerMethod,
     409: errors.Conflict,
     412: errors.PreconditionFailed,
     416: errors.InvalidRange,
@@ -149,7 +148,7 @@ class RemoteBackend:
             return response
         document = await response.read()
         response.release()
-        raise _error(response.status, document)
+        raise _error(method, response.status, document)
 
     async def create_bucket(self, name: str) -> None:
         """See Backend."""
@@ -219,7 +218,7 @@ class RemoteBackend:
             await self._require_bucket(bucket)
             if version_id:
                 raise errors.NoSuchVersion(f"{key!r} has no version {version_id!r}", key=key) from error
-            raise
+            raise errors.NoSuchKey("the key has no current version", key=key) from error
         response.release()
         given = {name.lower(): shown_text(wire_text(value)) for name, value in response.headers.items()}
         modified = parsedate_to_datetime(given["last-modified"])
@@ -315,11 +314,13 @@ def _condition(condition: Condition) -> dict[str, str]:
     return {"if-match": condition.etag if condition.etag == "*" else f'"{condition.etag}"'}
 
 
-def _error(status: int, document: bytes) -> errors.EdgeStoreError:
+def _error(method: str, status: int, document: bytes) -> errors.EdgeStoreError:
     code = message = ""
     with suppress(ElementTree.ParseError, ValueError):  # a proxy may answer in HTML
         root = ElementTree.fromstring(document)
         code, message = root.findtext("Code", ""), root.findtext("Message", "")
+    if status == 405 and method in ("GET", "HEAD"):  # of a version: it exists and has nothing to read
+        return errors.DeleteMarkerMethod("the version is a delete marker", code=code, status=status)
     kind = CODES.get(code) or STATUSES.get(status) or (errors.Unavailable if status >= 500 else errors.BadRequest)
     return kind(message or f"the node answered {status}", code=code, status=status)
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
-from edgestore.errors import BadRequest
-from edgestore.records import Condition
+from edgestore.errors import BadRequest, InvalidName, NoSuchVersion, TooLarge
+from edgestore.objects import check_key
+from edgestore.records import Condition, IfAbsent, IfMatch
 
 PIECE_BYTES = 1024 * 1024
 _NO_BODIES: tuple[type, ...] = (str, int, float, dict, type(None))
@@ -26,6 +27,9 @@ SYSTEM_HEADERS = (
 """What is stored with an object and given back with it, as S3 has it."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+METADATA_MAX_BYTES = 2048
+"""Of names and values together, as S3 has it."""
 
 BodyInput = bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 
@@ -113,7 +117,46 @@ def checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
         if not _TOKEN.fullmatch(name):
             raise BadRequest(f"metadata name {name!r}: letters, digits and !#$%&'*+.^_`|~- only")
         _require_line(f"metadata {name!r}", value)
+    size = sum(len(name) + len(wire_text(value)) for name, value in metadata.items())
+    if size > METADATA_MAX_BYTES:
+        raise TooLarge(
+            f"the metadata has {size} bytes, {METADATA_MAX_BYTES} are allowed: store it as an object of its own",
+            limit_bytes=METADATA_MAX_BYTES,
+        )
     return {name.lower(): value for name, value in metadata.items()}
+
+
+def check_version(key: str, version_id: str | None = None) -> None:
+    """What names a version. Raises InvalidName, TooLarge, NoSuchVersion for an id that no version has."""
+    check_key(key)
+    if version_id is not None and not (version_id.isascii() and version_id.isalnum()):
+        raise NoSuchVersion(f"{key!r} has no version {version_id!r}", key=key)
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises InvalidName for one that no key can begin with."""
+    try:
+        prefix.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidName("the prefix is not valid UTF-8") from error
+
+
+def put_condition(condition: Condition) -> Condition:
+    """An ETag may stand in quotes, as the wire has it. Raises BadRequest for what only deletes compare."""
+    if not isinstance(condition, IfMatch):
+        return condition
+    if condition.size_bytes is not None or condition.modified_ms is not None:
+        raise BadRequest("only deletes compare size_bytes and modified_ms: name the ETag")
+    return IfMatch(condition.etag.strip('"'))
+
+
+def delete_condition(condition: Condition) -> Condition:
+    """The same for a delete, which needs something to delete. Raises BadRequest for IfAbsent."""
+    if isinstance(condition, IfAbsent):
+        raise BadRequest("a delete takes IfMatch: there is nothing to delete where the key is absent")
+    if condition is None:
+        return None
+    return IfMatch(condition.etag.strip('"'), condition.size_bytes, condition.modified_ms)
 
 
 def checked_headers(headers: dict[str, str]) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Store:
         return Bucket(self._loop, self._loop.run(self._inner.create_bucket(name)))
 
     def bucket(self, name: str) -> Bucket:
-        """A bucket that exists; operations on it raise NoSuchBucket where it does not."""
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName."""
         return Bucket(self._loop, self._inner.bucket(name))
 
     def buckets(self) -> list[str]:
@@ -152,7 +152,7 @@ class Store:
         return self._loop.run(self._inner.buckets())
 
     def delete_bucket(self, name: str) -> None:
-        """Raises BucketNotEmpty."""
+        """Raises BucketNotEmpty, InvalidName."""
         self._loop.run(self._inner.delete_bucket(name))
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The object service: buckets, versions and multipart uploads over catalog and chunks; who may do what."""
 
 from edgestore.chunks import Body, Unit
+from edgestore.objects.names import check_bucket_name, check_key
 from edgestore.objects.reader import ColdObject, ObjectReader, SmallObject
 from edgestore.objects.requests import (
     CompleteRequest,
@@ -29,4 +30,6 @@ __all__ = [
     "SmallObject",
     "Unit",
     "UploadRequest",
+    "check_bucket_name",
+    "check_key",
 ]
