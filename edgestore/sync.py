@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,20 +24,35 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing, self._is_ending = threading.RLock(), False  # the garbage collector may come back in
+        self._running: set[asyncio.Task[Any]] = set()
+        self._freeing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgestore-loop", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine there and waits for it."""
-        if self._loop.is_closed():
-            work.close()
-            raise Closing("the store is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._closing:  # nothing is handed over behind the cancelling of what is under way
+            if self._is_ending:
+                work.close()
+                raise Closing("the store is closed")
+            future = asyncio.run_coroutine_threadsafe(self._noted(work), self._loop)
         try:
             return future.result()
-        except BaseException:
+        except BaseException as error:
             future.cancel()
+            if isinstance(error, CancelledError):
+                raise Closing("the store was closed meanwhile") from error
             raise
+
+    async def _noted(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            return await work
+        finally:
+            self._running.discard(task)
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """An asynchronous iterator as a plain one."""
@@ -53,20 +70,44 @@ class _Loop:
                     return
                 yield value
         finally:  # also when the reader stops early: what the source holds is freed now
-            if isinstance(source, AsyncGenerator) and not self.is_closed:
-                self.run(source.aclose())
+            if isinstance(source, AsyncGenerator):
+                self._free(source)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._loop.is_closed()
+    def _free(self, source: AsyncGenerator[T, None]) -> None:
+        """Where the garbage collector runs this in the loop's own thread, waiting for the loop would never end."""
+        if threading.current_thread() is self._thread:
+            if not self._is_ending:
+                self._freeing.add(task := self._loop.create_task(source.aclose()))
+                task.add_done_callback(self._freeing.discard)
+            return
+        with suppress(Closing):  # what it held went with the store
+            self.run(source.aclose())
 
-    def close(self) -> None:
-        """Ends the thread."""
-        if not self._loop.is_closed():
+    def end(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        """Breaks off what other threads wait for, runs `last`, ends the thread. Again: nothing."""
+        with self._closing:
+            if self._is_ending:
+                if last is not None:
+                    last.close()
+                return
+            self._is_ending = True
+            future = asyncio.run_coroutine_threadsafe(self._end(last), self._loop)
+        try:
+            future.result()
+        finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    async def _end(self, last: Coroutine[Any, Any, None] | None) -> None:
+        """What `last` ends has tasks of its own on this loop: only those of `run` and `iterate` are cancelled."""
+        waiting = self._running | self._freeing
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
+        if last is not None:
+            await last
 
 
 class Object:
@@ -156,13 +197,9 @@ class Store:
         self._loop.run(self._inner.delete_bucket(name))
 
     def close(self) -> None:
-        """Makes everything durable and frees the folder or the connections. Again: nothing."""
-        if self._loop.is_closed:
-            return
-        try:
-            self._loop.run(self._inner.close())
-        finally:
-            self._loop.close()
+        """Makes everything durable and frees the folder or the connections. Again: nothing. What other threads wait
+        for is broken off with Closing: whether it was done is not known."""
+        self._loop.end(self._inner.close())
 
     def __enter__(self) -> Store:
         return self
@@ -179,7 +216,7 @@ def open(folder: str | os.PathLike[str]) -> Store:
     try:
         return Store(loop, loop.run(aio.open(folder)))
     except BaseException:
-        loop.close()
+        loop.end()
         raise
 
 
@@ -190,4 +227,8 @@ def connect(url: str, *, access_key: str, secret_key: str, region: str = "us-eas
         return aio.connect(url, access_key=access_key, secret_key=secret_key, region=region)
 
     loop = _Loop()
-    return Store(loop, loop.run(make()))
+    try:
+        return Store(loop, loop.run(make()))
+    except BaseException:
+        loop.end()
+        raise
