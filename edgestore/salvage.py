@@ -19,8 +19,8 @@ from edgestore.catalog import Applier, GapApplier, State, list_objects, list_ver
 from edgestore.chunks import Compression
 from edgestore.config import Config
 from edgestore.consensus import salvage_entries
-from edgestore.disk import FragmentInfo, OrderedStore, RocksIndex, SegmentFile, SystemFiles, open_segments
-from edgestore.errors import Corrupt, EdgeStoreError
+from edgestore.disk import FragmentInfo, OrderedStore, RocksIndex, SegmentFile, SystemFiles, open_segments, recover
+from edgestore.errors import ConfigError, Corrupt, EdgeStoreError
 from edgestore.records import BucketRecord, ListedVersion, VersionKind, VersionRecord
 
 log = logging.getLogger("edgestore.node")
@@ -28,18 +28,21 @@ log = logging.getLogger("edgestore.node")
 NAME_MAX = 200
 PARTIAL = "~partial"
 VERSIONS = "~versions"
+CHUNKS = "~chunks"
 """No bucket has such a name."""
 
 
 @dataclass
 class Report:
-    """What was saved and what was not. `versions`: older ones, beside the objects."""
+    """What was saved and what was not. `versions`: older ones, beside the objects; `damaged`: places that did not check
+    out, anything may have been lost in each; `missing_entries`: log entries that are nowhere."""
 
     objects: int = 0
     versions: int = 0
     chunks: int = 0
     bytes: int = 0
     damaged: int = 0
+    missing_entries: int = 0
 
     def row(self) -> dict[str, int]:
         """For JSON."""
@@ -57,7 +60,11 @@ class Salvage:
         self.report = Report()
 
     def run(self) -> Report:
-        """Saves what can be saved. The folder must not be open in a node (its lock is taken)."""
+        """Saves what can be saved. The folder must not be open in a node (its lock is taken). Raises ConfigError where
+        the target and the folder are not apart."""
+        folder, target = Path(self._files.real_path(".")).resolve(), self._target.resolve()
+        if target.is_relative_to(folder) or folder.is_relative_to(target):
+            raise ConfigError(f"{self._target} and the data folder must lie apart: name a folder beside it")
         lock = self._files.lock("lock")
         try:
             for segment in open_segments(self._files, "segments"):
@@ -104,14 +111,28 @@ class Salvage:
         """Whatever checks out of the journal, before damage and behind it. An operation that fails there failed
         before, or hangs on what is lost."""
         try:
-            applier = GapApplier(Applier(store), store)
-            for index, term, payload in salvage_entries(self._files, "journal"):
+            catalog = Applier(store)
+            applier, applied = GapApplier(catalog, store), catalog.applied_index
+            for index, term, payload in salvage_entries(self._files, "journal", applied, self._missing):
                 try:
                     applier.apply(index, term, payload)
                 except EdgeStoreError as error:
                     self._damaged(f"journal entry {index}", error)
         except EdgeStoreError as error:
             self._damaged("journal", error)
+        self._check_journal()
+
+    def _check_journal(self) -> None:
+        """What a start would refuse: the indices do not tell of damage behind the last entry that is left."""
+        try:
+            if not recover(self._files, "journal").files:
+                raise Corrupt("the journal has no files")
+        except (EdgeStoreError, OSError) as error:
+            self._damaged("journal", error)
+
+    def _missing(self, first: int, last: int) -> None:
+        self.report.missing_entries += last - first + 1
+        self._damaged("journal", Corrupt(f"entries {first} to {last} are missing"))
 
     def _save_objects(self, state: State) -> None:
         for bucket in state.buckets():
@@ -204,7 +225,7 @@ class Salvage:
             except EdgeStoreError as error:
                 self._damaged(chunk_id.hex(), error)
                 continue
-            self._write(self._target / "chunks" / chunk_id.hex(), iter((data,)), len(data))
+            self._write(self._target / CHUNKS / chunk_id.hex(), iter((data,)), len(data))
             self.report.chunks += 1
 
     def _damaged(self, name: str, error: Exception) -> None:

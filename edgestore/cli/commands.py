@@ -277,7 +277,7 @@ def doctor(folder: str, target: str | None, as_json: bool) -> None:
 
         report = Salvage(folder, Path(target), load_config(folder)).run().row()
         _show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)
-        return
+        sys.exit(1 if report["damaged"] else 0)
     checks = examine(folder)
     lines = [f"{'ok ' if c.ok else 'BAD'} {c.name}: {c.found}{'; ' + c.advice if c.advice else ''}" for c in checks]
     _show([check.row() for check in checks], lines, as_json=as_json)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgestore.consensus.core import REGULAR
 from edgestore.disk import Files, JournalRecord, RecordKind, salvage_records
 
+FIRST_INDEX = 2
+"""PySyncObj's own first entry is never written."""
 
-def salvage_entries(files: Files, folder: str, group: int = 0) -> Iterator[tuple[int, int, bytes]]:
+
+def salvage_entries(
+    files: Files, folder: str, applied_index: int, on_gap: Callable[[int, int], None], group: int = 0
+) -> Iterator[tuple[int, int, bytes]]:
     """(index, term, entry of the catalog) in the order of the indices, which may leave gaps.
 
     A later record of an index makes the earlier ones from that index on void, as in the log; so does a truncation.
+    `on_gap(first, last)` hears of every range of indices that is missing behind what the catalog holds; the last one
+    may be missing at its end too, which no index tells.
     """
     kept: list[tuple[int, int]] = []
     for place, record in enumerate(salvage_records(files, folder, group)):
@@ -21,6 +28,11 @@ def salvage_entries(files: Files, folder: str, group: int = 0) -> Iterator[tuple
         if record.kind is RecordKind.ENTRY:
             kept.append((record.index, place))
     wanted = {place for _, place in kept}
+    expected = max(FIRST_INDEX, applied_index + 1)
+    for index, _ in kept:
+        if index > expected:
+            on_gap(expected, index - 1)
+        expected = max(expected, index + 1)
     for place, record in enumerate(salvage_records(files, folder, group)):
         if place in wanted and _has_operations(record):
             yield record.index, record.term, record.payload[len(REGULAR) :]

@@ -8,7 +8,7 @@ from edgestore.disk.identity import Identity, open_identity
 from edgestore.disk.index import OrderedStore, RocksIndex
 from edgestore.disk.journal import Journal
 from edgestore.disk.journal_frames import JournalRecord, RecordKind
-from edgestore.disk.journal_recovery import salvage_records
+from edgestore.disk.journal_recovery import recover, salvage_records
 from edgestore.disk.scrubber import Scrubber, ScrubReport, scrub
 from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segment_writer import FragmentWriter
@@ -37,6 +37,7 @@ __all__ = [
     "compact",
     "open_identity",
     "open_segments",
+    "recover",
     "salvage_records",
     "scrub",
 ]

@@ -132,7 +132,8 @@ def test_salvage_saves_what_checks_out(tmp_path: Path, damage: str) -> None:
         edgestore("cp", str(tmp_path / name), f"s3://photos/{name}", "--data", str(folder))
     for path in (folder / damage).iterdir():
         path.write_bytes(b"garbage")
-    report = json.loads(edgestore("doctor", "--data", str(folder), "--salvage", str(saved), "--json").stdout)
+    report = json.loads(edgestore("doctor", "--data", str(folder), "--salvage", str(saved), "--json", expect=1).stdout)
+    assert report["damaged"] > 0
     if damage == "journal":
         assert report["objects"] == 3
         assert {name: (saved / "photos" / name).read_bytes() for name in bodies} == bodies

@@ -16,7 +16,7 @@ from edgestore.core import Core
 from edgestore.disk import FragmentUnit, Segments, SystemFiles
 from edgestore.disk.index import RocksIndex
 from edgestore.disk.journal_recovery import FrameReader, recover
-from edgestore.errors import Corrupt
+from edgestore.errors import ConfigError, Corrupt
 from edgestore.objects import PutRequest
 from edgestore.records import Versioning
 from edgestore.salvage import Salvage
@@ -82,7 +82,32 @@ async def test_what_lies_before_and_behind_damage_in_the_journal_is_saved(tmp_pa
     assert saved == bodies
     assert report.objects == len(bodies)
     assert report.chunks == 0
+    assert (report.missing_entries, report.damaged) == (1, 2)
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"bbb"}
+
+
+async def test_damage_in_the_last_entry_that_was_synced_is_told(tmp_path: Path) -> None:
+    bodies = {f"key-{number:02d}": os.urandom(1000) for number in range(20)}
+    folder = await killed(tmp_path, bodies)
+    damage_frame_of(folder, bodies["key-19"])
+    report = Salvage(str(folder), tmp_path / "saved", CONFIG).run()
+    assert report.objects == 19
+    assert report.damaged > 0
+
+
+async def test_of_a_folder_that_is_whole_nothing_is_damaged(tmp_path: Path) -> None:
+    folder = await killed(tmp_path, {"key": b"body"})
+    report = Salvage(str(folder), tmp_path / "saved", CONFIG).run()
+    assert (report.objects, report.damaged, report.missing_entries) == (1, 0, 0)
+
+
+async def test_the_target_lies_apart_from_the_data_folder(tmp_path: Path) -> None:
+    folder = await killed(tmp_path, {"key": b"body"})
+    for target in (folder, folder / "saved", folder / "journal", folder.parent):
+        before = contents(folder)
+        with pytest.raises(ConfigError, match="apart"):
+            Salvage(str(folder), target, CONFIG).run()
+        assert contents(folder) == before
 
 
 async def test_a_bucket_and_a_writer_that_were_made_in_the_damage_are_stood_in_for(tmp_path: Path) -> None:
@@ -138,4 +163,4 @@ async def test_of_two_copies_the_one_that_checks_out_is_taken(tmp_path: Path) ->
         content[places[damaged] + 100] ^= 1
         path.write_bytes(content)
         report = Salvage(str(folder), tmp_path / f"saved-{damaged}", CONFIG).run()
-        assert (report.chunks, report.damaged) == (1, 0)
+        assert (report.chunks, report.damaged) == (1, 1)  # there is no journal
