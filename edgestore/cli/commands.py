@@ -60,7 +60,12 @@ def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
 @click.option("--config", "file", type=click.Path(exists=True, dir_okay=False), help="A TOML file.")
 @click.option("--s3-cert", type=click.Path(exists=True, dir_okay=False), help="TLS certificate (PEM).")
 @click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key (PEM).")
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+)
 def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str) -> None:
     """Runs a node in the foreground."""
     from edgestore.node import Listen, serve
@@ -83,7 +88,7 @@ def bucket() -> None:
 @targeted
 def bucket_create(name: str, folder: str | None, url: str | None, as_json: bool) -> None:
     """Creates a bucket."""
-    found = run(folder, url, lambda target: target.ask("PUT", "buckets", {"name": name}))
+    found = run(folder, url, lambda target: target.ask("PUT", "buckets", {"name": name}), founds=True)
     _show(found, [found["name"]], as_json=as_json)
 
 
@@ -120,7 +125,7 @@ def key_create(
 ) -> None:
     """Creates a key pair and prints it."""
     question = {"name": name, "access_key": access_key, "secret_key": secret_key, "email": email}
-    found = run(folder, url, lambda target: target.ask("PUT", "keys", question))
+    found = run(folder, url, lambda target: target.ask("PUT", "keys", question), founds=True)
     _show(found, [f"access_key = {found['access_key']}", f"secret_key = {found['secret_key']}"], as_json=as_json)
 
 
@@ -160,6 +165,8 @@ def cp(source: str, destination: str, folder: str | None, url: str | None, as_js
     there, here = _object(destination), _object(source)
     if (there is None) == (here is None):
         raise click.UsageError("one side is a file, the other s3://bucket/key")
+    if here is not None and not here[1]:
+        raise click.BadParameter(f"{source!r} names no key")
 
     async def work(target: Target) -> dict[str, Any]:
         if there is not None:
@@ -265,12 +272,13 @@ def step_log_time(folder: str | None, url: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--data", "folder", required=True, type=click.Path(file_okay=False), help="The data folder.")
 @click.option("--salvage", "target", type=click.Path(file_okay=False), help="Copies out what still checks out.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def doctor(folder: str, target: str | None, as_json: bool) -> None:
-    """Examines a data folder and says what to do; exit code 1 where something is wrong."""
+@targeted
+def doctor(folder: str | None, url: str | None, target: str | None, as_json: bool) -> None:
+    """Examines a data folder or a node and says what to do; exit code 1 where something is wrong."""
     if target:
+        if url or not folder:
+            raise click.UsageError("--salvage reads the data folder of this machine: --data DIR")
         if not os.path.isdir(folder):
             raise ConfigError(f"{folder} is no folder: there is nothing to save")
         from edgestore.salvage import Salvage
@@ -278,7 +286,7 @@ def doctor(folder: str, target: str | None, as_json: bool) -> None:
         report = Salvage(folder, Path(target), load_config(folder)).run().row()
         _show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)
         sys.exit(1 if report["damaged"] else 0)
-    checks = examine(folder)
+    checks = examine(folder, url)
     lines = [f"{'ok ' if c.ok else 'BAD'} {c.name}: {c.found}{'; ' + c.advice if c.advice else ''}" for c in checks]
     _show([check.row() for check in checks], lines, as_json=as_json)
     sys.exit(0 if all(check.ok for check in checks) else 1)

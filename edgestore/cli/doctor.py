@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from edgestore.cli.target import read_keys, run
+from edgestore.clock import system_entropy
 from edgestore.config import Config, load_config
-from edgestore.errors import EdgeStoreError
+from edgestore.disk import SystemFiles, open_identity, recover
+from edgestore.errors import EdgeStoreError, InUse
 from edgestore.kernels import active_kernel
 
 EPOCH_OF_THE_RELEASE_S = 1_760_000_000
@@ -30,10 +33,66 @@ class Check:
         return asdict(self)
 
 
-def examine(folder: str) -> list[Check]:
-    """Looks without changing anything."""
+def examine(folder: str | None, url: str | None) -> list[Check]:
+    """Looks without changing anything. A node that runs is asked; one elsewhere knows its own machine only."""
+    if url or not folder:
+        return list(_node(folder, url))
     config, settings = _settings(folder)
-    return [*_folder(folder), _space(folder, config), _clock(), _kernels(), settings]
+    return [*_folder(folder), *_store(folder), _space(folder, config), _clock(), _kernels(), settings]
+
+
+def _node(folder: str | None, url: str | None) -> Iterator[Check]:
+    """What a running node knows of its disk."""
+    status = run(folder, url, lambda target: target.ask("GET", "status", {}))
+    yield Check("node", bool(status["leader"]), "serves" if status["leader"] else "does not lead: writes wait")
+    damaged, quarantined = status["damaged_fragments"], status["quarantined_segments"]
+    scrubbed = status["scrubbed_ms"]
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scrubbed // 1000)) if scrubbed else "not yet"
+    advice = "restore the objects that fail to read from a copy, and replace the disk" if damaged or quarantined else ""
+    found = f"{damaged} damaged fragments, {quarantined} quarantined segments; read through: {when}"
+    yield Check("disk", not advice, found, advice)
+
+
+def _store(folder: str) -> Iterator[Check]:
+    """What a start would refuse. The lock tells whether a node runs, and keeps one from starting meanwhile."""
+    if not os.path.isfile(os.path.join(folder, "identity")):
+        return
+    files = SystemFiles(folder)
+    try:
+        lock = files.lock("lock")
+    except InUse:
+        yield from _running(folder)
+        return
+    try:
+        for name, check in (
+            ("identity", lambda: open_identity(files, system_entropy)),
+            ("journal", lambda: recover(files, "journal")),
+        ):
+            try:
+                check()
+                yield Check(name, True, "checks out")
+            except (EdgeStoreError, OSError) as error:
+                yield Check(name, False, str(error), "restore it from a copy, or save what is left with --salvage")
+    finally:
+        lock.release()
+
+
+def _running(folder: str) -> Iterator[Check]:
+    try:
+        yield from _node(folder, None)
+    except (EdgeStoreError, OSError) as error:
+        yield Check("node", False, str(error), "stop the process that has the folder open, or wait until it serves")
+
+
+def _credentials(folder: str, path: str) -> Check:
+    mode = os.stat(path).st_mode & 0o777
+    if mode & 0o077:
+        return Check("credentials", False, f"mode {mode:o}", f"chmod 600 {path}")
+    try:
+        read_keys(folder)
+    except EdgeStoreError as error:
+        return Check("credentials", False, str(error), "restore it, or write access_key and secret_key again")
+    return Check("credentials", True, f"mode {mode:o}")
 
 
 def _folder(folder: str) -> Iterator[Check]:
@@ -56,10 +115,7 @@ def _folder(folder: str) -> Iterator[Check]:
     )
     path = os.path.join(folder, "credentials.toml")
     if os.path.exists(path):
-        mode = os.stat(path).st_mode & 0o777
-        yield Check(
-            "credentials", mode & 0o077 == 0, f"mode {mode:o}", "" if mode & 0o077 == 0 else f"chmod 600 {path}"
-        )
+        yield _credentials(folder, path)
 
 
 def _space(folder: str, config: Config) -> Check:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import click
 from yarl import URL
 
 from edgestore.aio import Store
@@ -116,9 +117,12 @@ def read_keys(folder: str) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_target(folder: str | None, url: str | None):  # type: ignore[no-untyped-def]
-    """The target that the options name. Raises ConfigError, InUse."""
+async def open_target(folder: str | None, url: str | None, *, founds: bool = False):  # type: ignore[no-untyped-def]
+    """The target that the options name. Raises UsageError, ConfigError, InUse."""
+    if bool(url) == bool(folder):
+        raise click.UsageError("say what to act on, once: --data DIR or --node URL")
     if url:
+        _check_url(url)
         keys = os.environ.get("EDGESTORE_ACCESS_KEY", ""), os.environ.get("EDGESTORE_SECRET_KEY", "")
         if not all(keys):
             raise ConfigError("--node needs the root keys in EDGESTORE_ACCESS_KEY and EDGESTORE_SECRET_KEY")
@@ -128,10 +132,13 @@ async def open_target(folder: str | None, url: str | None):  # type: ignore[no-u
         finally:
             await node.store.close()
         return
-    if not folder:
-        raise ConfigError("say what to act on: --data DIR or --node URL")
+    assert folder
     if not os.path.isdir(folder):
         raise ConfigError(f"{folder} is no folder: start a node on it first, or give another --data")
+    if not founds and not _holds_store(folder):
+        raise ConfigError(
+            f"{folder} holds no store: is it the right folder? `serve`, `bucket create` and `key create` begin one"
+        )
     running = await _running(folder)
     if running is not None:
         try:
@@ -147,6 +154,21 @@ async def open_target(folder: str | None, url: str | None):  # type: ignore[no-u
         yield FolderTarget(backend)
     finally:
         await backend.close()
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = URL(url)
+        good = parsed.scheme in ("http", "https") and bool(parsed.host) and parsed.path in ("", "/")
+    except ValueError:
+        good = False
+    if not good:
+        raise click.UsageError(f"--node {url!r} is not the URL of a node, such as http://127.0.0.1:9000")
+
+
+def _holds_store(folder: str) -> bool:
+    """Or the rest of one, which is refused with what to do when it is opened."""
+    return os.path.exists(os.path.join(folder, "identity")) or os.path.exists(os.path.join(folder, "journal"))
 
 
 async def _running(folder: str) -> NodeTarget | None:
@@ -168,11 +190,11 @@ async def _running(folder: str) -> NodeTarget | None:
     return node if region == DEFAULT_REGION else NodeTarget("http://localhost", keys, region, connector)
 
 
-def run(folder: str | None, url: str | None, work: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Opens the target, does the work, closes it."""
+def run(folder: str | None, url: str | None, work: Callable[[Any], Awaitable[Any]], *, founds: bool = False) -> Any:
+    """Opens the target, does the work, closes it. `founds`: an empty folder becomes a store."""
 
     async def main() -> Any:
-        async with open_target(folder, url) as target:
+        async with open_target(folder, url, founds=founds) as target:
             return await work(target)
 
     return asyncio.run(main())

@@ -74,7 +74,21 @@ def test_a_day_with_the_command_line(target: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nothing",), ("cp", "a", "b"), ("ls", "photos"), ("rm", "s3://photos"), ("serve",), ("key", "create")],
+    [
+        ("nothing",),
+        ("cp", "a", "b"),
+        ("cp", "s3://photos/", "b"),
+        ("ls", "photos"),
+        ("rm", "s3://photos"),
+        ("serve",),
+        ("serve", "--log-level", "FOO"),
+        ("key", "create"),
+        ("status", "--node", "foo"),
+        ("status", "--node", "http://127.0.0.1:99999"),
+        ("status", "--node", "http://127.0.0.1:9", "--data", "."),
+        ("doctor",),
+        ("doctor", "--salvage", "saved"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     result = edgestore(*arguments, *(["--data", str(tmp_path)] if arguments[0] in ("cp", "ls", "rm") else []), expect=2)
@@ -83,8 +97,27 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) 
 
 def test_a_missing_folder_and_a_missing_node_are_said_plainly(tmp_path: Path) -> None:
     assert "is no folder" in edgestore("ls", "--data", str(tmp_path / "nothing"), expect=1).stderr
-    assert "--data DIR" in edgestore("ls", expect=1).stderr
+    assert "--data DIR" in edgestore("ls", expect=2).stderr
     assert "does not answer" in edgestore("status", "--node", "http://127.0.0.1:9", expect=1).stderr
+
+
+def test_only_what_begins_a_store_begins_one(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("a folder of something else")
+    target = ("--data", str(tmp_path))
+    for words in (("ls",), ("status",), ("bucket", "list"), ("bucket", "delete", "photos"), ("key", "list")):
+        assert "holds no store" in edgestore(*words, *target, expect=1).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    edgestore("bucket", "create", "photos", *target)
+    assert edgestore("ls", *target).stdout == "photos\n"
+
+
+def test_an_error_names_the_object_and_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    edgestore("bucket", "create", "photos", "--data", str(tmp_path))
+    failed = edgestore("cp", "s3://photos/none", str(tmp_path / "x"), "--data", str(tmp_path), expect=1)
+    assert "photos/none" in failed.stderr
+    failed = edgestore("ls", "s3://photos/\udcff", "--data", str(tmp_path), expect=1)
+    assert "UTF-8" in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 def test_other_root_keys_at_a_later_start_are_refused(tmp_path: Path) -> None:
@@ -119,6 +152,33 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     result = edgestore("doctor", "--data", str(folder), expect=1)
     assert "chmod 600" in result.stdout
     assert "missing" in edgestore("doctor", "--data", str(tmp_path / "no"), expect=1).stdout
+
+
+def test_doctor_finds_what_a_node_would_refuse(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    target = ("--data", str(folder))
+    edgestore("bucket", "create", "photos", *target)
+    for name in ("identity", "journal", "credentials.toml"):
+        path = next((folder / "journal").glob("*.journal")) if name == "journal" else folder / name
+        before = path.read_bytes()
+        content = bytearray(before)
+        content[200 if name == "journal" else 0] ^= 1
+        path.write_bytes(b"garbage" if name == "credentials.toml" else content)
+        checks = json.loads(edgestore("doctor", "--json", *target, expect=1).stdout)
+        assert [check["name"] for check in checks if not check["ok"]] == [name.partition(".")[0]]
+        path.write_bytes(before)
+    edgestore("doctor", *target)
+
+
+def test_doctor_asks_the_node_that_runs(tmp_path: Path) -> None:
+    node = NodeProcess(tmp_path / "data")
+    node.start()
+    for target in (("--data", str(node.data)), ("--node", node.endpoint)):
+        checks = {check["name"]: check for check in json.loads(edgestore("doctor", "--json", *target).stdout)}
+        assert checks["node"]["ok"]
+        assert "0 damaged fragments" in checks["disk"]["found"]
+    assert node.stop() == 0
 
 
 @pytest.mark.parametrize("damage", ["journal", "catalog"])
