@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote_plus, urlencode
 
@@ -16,45 +14,32 @@ import aiohttp
 from defusedxml import ElementTree
 
 from edgestore import errors
+from edgestore.answers import date_ms, error_of, row_of, text_of
 from edgestore.clock import Clock, SystemClock
 from edgestore.records import Condition, IfAbsent
 from edgestore.security import sign_headers
 from edgestore.store_types import SYSTEM_HEADERS, Page, Version, shown_text, wire_text
 
-PART_BYTES = 8 * 1024 * 1024
+MIB = 1024 * 1024
+PART_BYTES = 8 * MIB
+PARTS_MAX = 10_000
 ATTEMPTS = 4
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
-CODES: dict[str, type[errors.EdgeStoreError]] = {
-    "AccessDenied": errors.Denied,
-    "BadDigest": errors.BadDigest,
-    "BucketAlreadyExists": errors.BucketExists,
-    "BucketAlreadyOwnedByYou": errors.BucketExists,
-    "BucketNotEmpty": errors.BucketNotEmpty,
-    "EntityTooLarge": errors.TooLarge,
-    "InsufficientStorage": errors.StorageFull,
-    "InvalidAccessKeyId": errors.InvalidCredentials,
-    "InvalidBucketName": errors.InvalidName,
-    "InvalidPart": errors.InvalidPart,
-    "InvalidRange": errors.InvalidRange,
-    "KeyTooLongError": errors.TooLarge,
-    "NoSuchBucket": errors.NoSuchBucket,
-    "NoSuchKey": errors.NoSuchKey,
-    "NoSuchUpload": errors.NoSuchUpload,
-    "NoSuchVersion": errors.NoSuchVersion,
-    "NotImplemented": errors.NotSupported,
-    "PreconditionFailed": errors.PreconditionFailed,
-    "SignatureDoesNotMatch": errors.InvalidCredentials,
-    "SlowDown": errors.TooBusy,
-}
-STATUSES: dict[int, type[errors.EdgeStoreError]] = {
-    403: errors.Denied,
-    404: errors.NoSuchKey,
-    409: errors.Conflict,
-    412: errors.PreconditionFailed,
-    416: errors.InvalidRange,
-    503: errors.Unavailable,
-    507: errors.StorageFull,
-}
+
+
+class _Counted:
+    """Passes pieces on and counts their bytes."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces, self.size_bytes = pieces, 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self.size_bytes += len(piece)
+        return piece
 
 
 class RemoteBackend:
@@ -71,7 +56,7 @@ class RemoteBackend:
         connector: aiohttp.BaseConnector | None = None,
     ) -> None:
         self._url, self._access_key, self._secret_key = url.rstrip("/"), access_key, secret_key
-        self._region, self._clock, self._connector = region, clock or SystemClock(), connector
+        self.region, self._clock, self._connector = region, clock or SystemClock(), connector
         self._session: aiohttp.ClientSession | None = None
 
     async def _request(
@@ -92,12 +77,33 @@ class RemoteBackend:
             except (aiohttp.ClientError, TimeoutError) as error:
                 if not again or attempt == ATTEMPTS - 1:
                     raise errors.Unavailable(f"{self._url} does not answer ({error}): try again") from error
+            except errors.InvalidCredentials as error:
+                if attempt == ATTEMPTS - 1 or not self._learn_region(error):
+                    raise
+                continue
+            except errors.BadRequest:
+                if method != "HEAD" or attempt or not await self._ask_for_region():
+                    raise
+                continue
             except errors.Unavailable as error:
                 refused = isinstance(error, errors.TooBusy)  # before anything was done
                 if isinstance(error, errors.StorageFull) or not (again or refused) or attempt == ATTEMPTS - 1:
                     raise
             await asyncio.sleep(0.1 * 2**attempt)
         raise AssertionError("every attempt returns or raises")
+
+    def _learn_region(self, error: errors.EdgeStoreError) -> bool:
+        """Whether the node named another region than the one signed for; it is used from now on."""
+        region, before = str(error.fields.get("region") or ""), self.region
+        self.region = region or before
+        return self.region != before
+
+    async def _ask_for_region(self) -> bool:
+        """The refusal of a HEAD says nothing: that of another request does."""
+        before = self.region
+        with suppress(errors.EdgeStoreError):
+            await self.list_buckets()
+        return self.region != before
 
     async def _document(
         self,
@@ -109,15 +115,21 @@ class RemoteBackend:
         body: bytes = b"",
     ) -> Any:
         """The XML that answers a request. Raises errors of the tree."""
-        response = await self._request(method, path, query, headers=headers, body=body)
+        return await self._parsed(await self._request(method, path, query, headers=headers, body=body))
+
+    async def _parsed(self, response: aiohttp.ClientResponse) -> Any:
         try:
-            return ElementTree.fromstring(await response.read())
+            document = await response.read()
+            root = ElementTree.fromstring(document)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise errors.Unavailable(f"the answer was cut short ({error}): try again") from error
         except ElementTree.ParseError as error:
             raise errors.EdgeStoreError(f"{self._url} answers what is no S3 document ({error})") from error
         finally:
             response.release()
+        if root.tag == "Error":  # completing an upload may fail behind the 200
+            raise error_of(response.method, 500, document)
+        return root
 
     async def _send(
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
@@ -137,7 +149,7 @@ class RemoteBackend:
             headers,
             access_key=self._access_key,
             secret_key=self._secret_key,
-            region=self._region,
+            region=self.region,
             now_ms=self._clock.wall_ms(),
             payload=hashlib.sha256(body).hexdigest(),
         )
@@ -148,7 +160,7 @@ class RemoteBackend:
             return response
         document = await response.read()
         response.release()
-        raise _error(method, response.status, document)
+        raise error_of(method, response.status, document)
 
     async def create_bucket(self, name: str) -> None:
         """See Backend."""
@@ -161,7 +173,7 @@ class RemoteBackend:
     async def list_buckets(self) -> list[str]:
         """See Backend."""
         root = await self._document("GET", "/")
-        return sorted(_text(row, "Name") for row in root.findall(".//{*}Bucket"))
+        return sorted(text_of(row, "Name") for row in root.findall(".//{*}Bucket"))
 
     async def put(
         self,
@@ -177,21 +189,32 @@ class RemoteBackend:
         """See Backend. A body over 8 MiB goes as a multipart upload."""
         sent = {name.lower(): value for name, value in headers.items()}
         sent |= {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        path, parts = f"/{bucket}/{key}", _parts(pieces)
+        path, counted = f"/{bucket}/{key}", _Counted(pieces)
+        parts = _parts(counted, size_bytes)
         first = await anext(parts, b"")
         second = await anext(parts, None)
         if second is None:
             response = await self._request("PUT", path, headers={**sent, **_condition(condition)}, body=first)
             response.release()
-            version_id = response.headers.get("x-amz-version-id")
+            answer: Mapping[str, str] = response.headers
+            etag = answer["ETag"]
         else:
-            version_id = await self._put_parts(path, sent, _condition(condition), _chain(first, second, parts))
-        return await self.head(bucket, key, version_id)
+            etag, answer = await self._put_parts(path, sent, _condition(condition), _chain(first, second, parts))
+        return Version(  # out of this answer: by now another version may be the current one
+            key,
+            answer.get("x-amz-version-id", "null"),
+            etag.strip('"'),
+            counted.size_bytes,
+            date_ms(answer["Date"]),
+            metadata=metadata,
+            headers=headers,
+        )
 
     async def _put_parts(
         self, path: str, sent: dict[str, str], condition: dict[str, str], parts: AsyncIterator[bytes]
-    ) -> str | None:
-        upload = _text(await self._document("POST", path, {"uploads": ""}, headers=sent), "UploadId")
+    ) -> tuple[str, Mapping[str, str]]:
+        """(ETag, headers of the answer)."""
+        upload = text_of(await self._document("POST", path, {"uploads": ""}, headers=sent), "UploadId")
         try:
             rows, number = [], 0
             async for part in parts:
@@ -202,8 +225,7 @@ class RemoteBackend:
                 rows.append(f"<Part><PartNumber>{number}</PartNumber><ETag>{done.headers['ETag']}</ETag></Part>")
             document = f"<CompleteMultipartUpload>{''.join(rows)}</CompleteMultipartUpload>".encode()
             finished = await self._request("POST", path, {"uploadId": upload}, headers=condition, body=document)
-            finished.release()
-            return finished.headers.get("x-amz-version-id")
+            return text_of(await self._parsed(finished), "ETag"), finished.headers
         except BaseException:
             with suppress(errors.EdgeStoreError):  # what went wrong first is what the caller must hear
                 (await self._request("DELETE", path, {"uploadId": upload})).release()
@@ -221,13 +243,12 @@ class RemoteBackend:
             raise errors.NoSuchKey("the key has no current version", key=key) from error
         response.release()
         given = {name.lower(): shown_text(wire_text(value)) for name, value in response.headers.items()}
-        modified = parsedate_to_datetime(given["last-modified"])
         return Version(
             key,
             given.get("x-amz-version-id", "null"),
             given["etag"].strip('"'),
             int(given["content-length"]),
-            int(modified.timestamp() * 1000),
+            date_ms(given["last-modified"]),
             metadata={name[11:]: value for name, value in given.items() if name.startswith("x-amz-meta-")},
             headers={name: given[name.lower()] for name in SYSTEM_HEADERS if name.lower() in given},
         )
@@ -267,8 +288,8 @@ class RemoteBackend:
         if token:
             query["continuation-token"] = token
         root = await self._document("GET", f"/{bucket}", query)
-        found = [_row(row) for row in root if row.tag.endswith("}Contents")]
-        return Page(found, _text(root, "NextContinuationToken"))
+        found = [row_of(row) for row in root if row.tag.endswith("}Contents")]
+        return Page(found, text_of(root, "NextContinuationToken"))
 
     async def versions_page(self, bucket: str, prefix: str, token: str) -> Page:
         """See Backend."""
@@ -277,10 +298,10 @@ class RemoteBackend:
         if token:
             query |= {"key-marker": key, "version-id-marker": version}
         root = await self._document("GET", f"/{bucket}", query)
-        found = [_row(row) for row in root if row.tag.endswith(("}Version", "}DeleteMarker"))]
-        if _text(root, "IsTruncated") != "true":
+        found = [row_of(row) for row in root if row.tag.endswith(("}Version", "}DeleteMarker"))]
+        if text_of(root, "IsTruncated") != "true":
             return Page(found)
-        return Page(found, f"{unquote_plus(_text(root, 'NextKeyMarker'))}\n{_text(root, 'NextVersionIdMarker')}")
+        return Page(found, f"{unquote_plus(text_of(root, 'NextKeyMarker'))}\n{text_of(root, 'NextVersionIdMarker')}")
 
     async def close(self) -> None:
         """See Backend."""
@@ -314,45 +335,25 @@ def _condition(condition: Condition) -> dict[str, str]:
     return {"if-match": condition.etag if condition.etag == "*" else f'"{condition.etag}"'}
 
 
-def _error(method: str, status: int, document: bytes) -> errors.EdgeStoreError:
-    code = message = ""
-    with suppress(ElementTree.ParseError, ValueError):  # a proxy may answer in HTML
-        root = ElementTree.fromstring(document)
-        code, message = root.findtext("Code", ""), root.findtext("Message", "")
-    if status == 405 and method in ("GET", "HEAD"):  # of a version: it exists and has nothing to read
-        return errors.DeleteMarkerMethod("the version is a delete marker", code=code, status=status)
-    kind = CODES.get(code) or STATUSES.get(status) or (errors.Unavailable if status >= 500 else errors.BadRequest)
-    return kind(message or f"the node answered {status}", code=code, status=status)
-
-
-def _text(root: Any, name: str) -> str:
-    found = root.find(f"{{*}}{name}")
-    return (found.text or "") if found is not None else ""
-
-
-def _row(row: Any) -> Version:
-    modified = datetime.fromisoformat(_text(row, "LastModified").replace("Z", "+00:00"))
-    return Version(
-        unquote_plus(_text(row, "Key")),
-        _text(row, "VersionId") or "null",
-        _text(row, "ETag").strip('"'),
-        int(_text(row, "Size") or 0),
-        int(modified.timestamp() * 1000),
-        _text(row, "IsLatest") != "false",
-        row.tag.endswith("}DeleteMarker"),
-    )
-
-
-async def _parts(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pieces in runs of 8 MiB, the last one shorter."""
-    buffer = bytearray()
+async def _parts(pieces: AsyncIterator[bytes], size_bytes: int | None) -> AsyncIterator[bytes]:
+    """Pieces in runs of the size of their part, the last one shorter."""
+    buffer, number = bytearray(), 1
     async for piece in pieces:
         buffer += piece
-        while len(buffer) >= PART_BYTES:
-            yield bytes(buffer[:PART_BYTES])
-            del buffer[:PART_BYTES]
+        while len(buffer) >= (part := part_bytes(size_bytes, number)):
+            yield bytes(buffer[:part])
+            del buffer[:part]
+            number += 1
     if buffer:
         yield bytes(buffer)
+
+
+def part_bytes(size_bytes: int | None, number: int) -> int:
+    """How long a part is, so that 10,000 of them hold the largest object: all the same where the size is known, and
+    doubled every 800 parts, up to 1 GiB, where it is not."""
+    if size_bytes is not None:
+        return max(PART_BYTES, -(-size_bytes // (PARTS_MAX * MIB)) * MIB)
+    return PART_BYTES << min(7, (number - 1) // 800)
 
 
 async def _chain(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ import json
 import os
 import tomllib
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -20,7 +20,7 @@ from edgestore.aio import Store
 from edgestore.client import RemoteBackend
 from edgestore.clock import SystemClock
 from edgestore.embedded import EmbeddedBackend
-from edgestore.errors import ConfigError, EdgeStoreError, InUse, Unavailable
+from edgestore.errors import ConfigError, Denied, EdgeStoreError, InUse, Unavailable
 from edgestore.security import sign_headers
 
 SOCKET_NAME = "node.sock"
@@ -47,12 +47,23 @@ class NodeTarget:
     def __init__(
         self, url: str, keys: tuple[str, str], region: str, connector: aiohttp.UnixConnector | None = None
     ) -> None:
-        self._url, self._keys, self._region, self._connector = url.rstrip("/"), keys, region, connector
-        backend = RemoteBackend(self._url, *keys, region=region, connector=connector)
-        self.store = Store(backend)
+        self._url, self._keys, self._connector = url.rstrip("/"), keys, connector
+        self._backend = RemoteBackend(self._url, *keys, region=region, connector=connector)
+        self.store = Store(self._backend)
 
     async def ask(self, method: str, name: str, question: dict[str, str]) -> Any:
-        """See Target."""
+        """See Target. Where it is refused the backend may learn that the node has another region."""
+        before = self._backend.region
+        try:
+            return await self._ask(method, name, question)
+        except Denied:
+            with suppress(EdgeStoreError):
+                await self.store.buckets()
+            if self._backend.region == before:
+                raise
+        return await self._ask(method, name, question)
+
+    async def _ask(self, method: str, name: str, question: dict[str, str]) -> Any:
         body = json.dumps(question).encode() if method == "PUT" else b""
         query = f"?{urlencode(question, quote_via=quote)}" if question and method != "PUT" else ""
         url = f"{self._url}/-/admin/v1/{name}{query}"
@@ -62,7 +73,7 @@ class NodeTarget:
             {},
             access_key=self._keys[0],
             secret_key=self._keys[1],
-            region=self._region,
+            region=self._backend.region,
             now_ms=SystemClock().wall_ms(),
             payload=hashlib.sha256(body).hexdigest(),
         )
@@ -87,7 +98,8 @@ def _answer(url: str, status: int, data: bytes) -> Any:
     if status == 200:
         return document
     message = document.get("message") if isinstance(document, dict) else None
-    raise EdgeStoreError(message or f"{url} answered {status}")
+    kind = Denied if status == 403 else EdgeStoreError
+    raise kind(message or f"{url} answered {status}")
 
 
 class FolderTarget:
