@@ -16,6 +16,21 @@ from typing import Any
 
 from edgestore.errors import ConfigError
 
+VARIABLES = frozenset(
+    f"EDGESTORE_{name}"
+    for name in (
+        "ACCESS_KEY",
+        "SECRET_KEY",
+        "KERNEL",
+        "FAIL_SYNC",
+        "KILL_ROUNDS",
+        "POWER_ROUNDS",
+        "REQUIRE_ALL",
+        "SEED",
+    )
+)
+"""What is no setting: the root keys, the kernel, and what the tests understand."""
+
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
@@ -104,6 +119,12 @@ class ObjectsConfig:
 class HttpConfig:
     """`[http]`: the front."""
 
+    listen: str = "127.0.0.1:9000"
+    """Where S3 listens, HOST:PORT; `serve --s3` wins."""
+    certificate: str = ""
+    """A TLS certificate, a PEM file; `serve --s3-cert` wins. Empty: plain HTTP."""
+    key: str = ""
+    """Its private key, a PEM file; `serve --s3-key` wins. Empty: it is in the file of the certificate."""
     head_max_bytes: int = 32 * 1024
     fast_body_max_bytes: int = 128 * 1024
     fast_bodies_max_bytes: int = 16 * 1024 * 1024
@@ -171,7 +192,21 @@ def parse_config(tables: Mapping[str, Any], environment: Mapping[str, str], path
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: [{name}] must be a table")
         sections[name] = _section(name, defaults, table, environment, path)
+    _check_environment(environment, rooms)
     return _consistent(Config(**sections))
+
+
+def _check_environment(environment: Mapping[str, str], rooms: Iterable[str]) -> None:
+    """A variable of a table that there is not would be passed over in silence. Raises ConfigError."""
+    tables = tuple(f"EDGESTORE_{name.upper()}_" for name in rooms)
+    for variable in environment:
+        if variable.startswith("EDGESTORE_") and variable not in VARIABLES and not variable.startswith(tables):
+            known = [
+                f"EDGESTORE_{room.name}_{setting.name}".upper()
+                for room in fields(Config)
+                for setting in fields(getattr(Config(), room.name))
+            ]
+            raise ConfigError(f"environment: there is no setting {variable}{_nearest(variable, [*known, *VARIABLES])}")
 
 
 def _section(name: str, defaults: Any, table: Mapping[str, Any], environment: Mapping[str, str], path: str) -> Any:
@@ -220,6 +255,9 @@ def _consistent(config: Config) -> Config:
         raise ConfigError(
             "chunks.pool_read_reserve_bytes must be smaller than chunks.pool_bytes: uploads need the rest"
         )
+    host_and_port(config.http.listen)
+    if config.http.key and not config.http.certificate:
+        raise ConfigError("http.key needs http.certificate: the node would serve without TLS")
     if config.http.fast_body_max_bytes > config.http.fast_bodies_max_bytes:
         raise ConfigError("http.fast_body_max_bytes must not be larger than http.fast_bodies_max_bytes")
     journal_needs = 2 * config.disk.journal_file_bytes + config.meta.catalog_write_buffer_bytes
@@ -234,6 +272,14 @@ def _consistent(config: Config) -> Config:
     if config.objects.put_max_bytes > config.objects.object_max_bytes:
         raise ConfigError("objects.put_max_bytes must not be larger than objects.object_max_bytes")
     return config
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}

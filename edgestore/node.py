@@ -21,6 +21,7 @@ from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig
 from edgestore.core import Core, root_keys_of_environment
 from edgestore.disk import SystemFiles
+from edgestore.errors import ConfigError
 from edgestore.observe import Metrics
 from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
@@ -30,6 +31,14 @@ from edgestore.tenants import CREDENTIALS
 log = logging.getLogger("edgestore.node")
 
 SOCKET_NAME = "node.sock"
+SETTINGS = """\
+# The settings of this node: one table a room, read at the start, all of them optional. docs/reference/config.md lists
+# them with their defaults. For example:
+#
+# [http]
+# listen = "127.0.0.1:9000"
+"""
+"""What a new data folder gets as config.toml."""
 STOP_LIMIT_S = 9.5
 """From the signal to the exit: draining and closing together."""
 DESCRIPTORS_KEPT = 512
@@ -73,6 +82,8 @@ class Node:
         core.on_failure = lambda error: self._stop.set()
         if is_first:
             sys.stderr.write(f"edgestore: the root keys are in {credentials}\n")
+            if not core.files.exists("config.toml"):
+                core.files.replace("config.toml", SETTINGS.encode())
         try:
             await self._serve(core, tls)
         finally:
@@ -123,12 +134,32 @@ class Node:
             log.warning("close-cut-short limit_s=%s", STOP_LIMIT_S)
 
     def _tls(self) -> ssl.SSLContext | None:
-        if not self._listen.certificate:
+        certificate, key = self._listen.certificate, self._listen.key or self._listen.certificate
+        if not certificate:
             return None
+        _require_pem(certificate, b"CERTIFICATE-----")
+        _require_pem(key, b"PRIVATE KEY-----")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._listen.certificate, self._listen.key or None)
+        try:
+            context.load_cert_chain(certificate, key, password=lambda: b"")  # never asks a terminal
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"the certificate {certificate} and the key {key} do not load ({error.reason or error}): the key must "
+                "be the one of the certificate, and have no pass phrase"
+            ) from error
         return context
+
+
+def _require_pem(path: str, label: bytes) -> None:
+    """OpenSSL does not say which of the files it cannot read. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            found = label in file.read()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if not found:
+        raise ConfigError(f"{path} holds no PEM block {label.decode().rstrip('-')}: name the right file")
 
 
 def _bind_local(folder: str) -> socket.socket:

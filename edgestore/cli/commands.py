@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from edgestore.cli.doctor import examine
 from edgestore.cli.target import Target, run
-from edgestore.config import load_config
+from edgestore.config import host_and_port, load_config
 from edgestore.errors import ConfigError, EdgeStoreError
 from edgestore.observe import start_logging
 
@@ -26,13 +26,6 @@ PIECE_BYTES = 1024 * 1024
 @click.version_option(package_name="edgestore")
 def cli() -> None:
     """One dependable store from a few cheap machines."""
-
-
-def _address(value: str) -> tuple[str, int]:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def targeted(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,26 +49,35 @@ def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--data", "folder", required=True, type=click.Path(file_okay=False), help="The data folder.")
-@click.option("--s3", "address", default="127.0.0.1:9000", show_default=True, help="Where S3 listens, HOST:PORT.")
+@click.option("--s3", "address", help="Where S3 listens, HOST:PORT (http.listen, 127.0.0.1:9000).")
 @click.option("--config", "file", type=click.Path(exists=True, dir_okay=False), help="A TOML file.")
-@click.option("--s3-cert", type=click.Path(exists=True, dir_okay=False), help="TLS certificate (PEM).")
-@click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key (PEM).")
+@click.option(
+    "--s3-cert", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM (http.certificate)."
+)
+@click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key, PEM (http.key).")
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default="INFO",
     show_default=True,
 )
-def serve(folder: str, address: str, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str) -> None:
+def serve(
+    folder: str, address: str | None, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str
+) -> None:
     """Runs a node in the foreground."""
     from edgestore.node import Listen, serve
 
     if s3_key and not s3_cert:
         raise click.UsageError("--s3-key needs --s3-cert: without a certificate S3 would be served in the clear")
     start_logging(log_level)
-    host, port = _address(address)
+    try:
+        flag = host_and_port(address) if address is not None else None
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
     config = load_config(folder, file)
-    sys.exit(serve(folder, config, Listen(host, port, s3_cert or "", s3_key or "")))
+    host, port = flag or host_and_port(config.http.listen)
+    pair = (s3_cert, s3_key or "") if s3_cert else (config.http.certificate, config.http.key)
+    sys.exit(serve(folder, config, Listen(host, port, *pair)))
 
 
 @cli.group()

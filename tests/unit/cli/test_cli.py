@@ -137,6 +137,45 @@ def test_other_root_keys_at_a_later_start_are_refused(tmp_path: Path) -> None:
     assert "not the root keys" in result.stderr
 
 
+def served(folder: Path, *flags: str, **environment: str) -> str:
+    """The first line of a node that is stopped then."""
+    command = [sys.executable, "-m", "edgestore", "serve", "--data", str(folder), *flags]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **KEYS, **environment}
+    ) as node:
+        assert node.stdout is not None
+        line = node.stdout.readline()
+        node.terminate()
+    assert node.returncode == 0
+    return line
+
+
+def test_where_a_node_listens_is_flag_over_environment_over_file(tmp_path: Path) -> None:
+    assert "s3=http://127.0.0.4:" in served(tmp_path, "--s3", "127.0.0.4:0")
+    written = (tmp_path / "config.toml").read_text()
+    assert all(line.startswith("#") for line in written.splitlines())
+    (tmp_path / "config.toml").write_text(written + '[http]\nlisten = "127.0.0.2:0"\n')
+    assert "s3=http://127.0.0.2:" in served(tmp_path)
+    assert "s3=http://127.0.0.3:" in served(tmp_path, EDGESTORE_HTTP_LISTEN="127.0.0.3:0")
+    assert "s3=http://127.0.0.4:" in served(tmp_path, "--s3", "127.0.0.4:0", EDGESTORE_HTTP_LISTEN="127.0.0.3:0")
+    assert "[http]" in (tmp_path / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["certificate", "key", "both"])
+def test_a_wrong_pem_file_is_named(tmp_path: Path, wrong: str) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    for path in (certificate, key):
+        if path.stem == wrong:
+            path.write_text("something else")
+    flags = ("--s3-cert", str(certificate), "--s3-key", str(key), "--s3", "127.0.0.1:0")
+    failed = edgestore("serve", "--data", str(tmp_path / "data"), *flags, expect=1)
+    assert "Traceback" not in failed.stderr
+    for path in (certificate, key):
+        assert (str(path) in failed.stderr) == (wrong in (path.stem, "both"))
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[disk]\nreserve_byte = 5\n")
     failed = edgestore("serve", "--data", str(tmp_path), expect=1)

@@ -32,12 +32,25 @@ def test_environment_over_file_over_defaults() -> None:
         ({"disk": 5}, "must be a table"),
         ({"disk": {"reserve_bytes": 1_000_000}}, "could not even take deletes"),
         ({"disk": {"journal_file_bytes": 256 << 20}}, "must be at least 553648128"),
+        ({"http": {"listen": "9000"}}, "HOST:PORT"),
+        ({"http": {"key": "key.pem"}}, "needs http.certificate"),
         ({"consensus": {"entry_bytes_max": 32 << 20}}, "a quarter of disk.journal_file_bytes"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(tables: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         parse_config(tables, {})
+
+
+@pytest.mark.parametrize("variable", ["EDGESTORE_DISC_RESERVE_BYTES", "EDGESTORE_REGION", "EDGESTORE_ACCESSKEY"])
+def test_an_unknown_variable_is_refused_whatever_its_table(variable: str) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'EDGESTORE_"):
+        parse_config({}, {variable: "1"})
+
+
+def test_what_is_no_setting_is_let_by() -> None:
+    environment = {"EDGESTORE_ACCESS_KEY": "a", "EDGESTORE_SECRET_KEY": "b", "EDGESTORE_KERNEL": "avx2"}
+    assert parse_config({}, environment | {"EDGESTORE_SEED": "7", "PATH": "/bin"}) == Config()
 
 
 def test_a_wrong_value_in_the_environment_is_refused() -> None:
