@@ -28,5 +28,10 @@ command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || {
     echo "For the fast ones, on Debian or Ubuntu: apt-get install gcc python3-dev, then make again." >&2
 }
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[server]' -c requirements/development.txt
-"$venv/bin/python" -c 'from edgestore.kernels import active_kernel; print("kernels:", active_kernel)' >&2
+kernel=$("$venv/bin/python" -c 'from edgestore.kernels import active_kernel; print(active_kernel)')
+echo "kernels: $kernel" >&2
+if [ "$kernel" = reference ] && { command -v cc || command -v gcc; } >/dev/null 2>&1; then
+    echo "There is a C compiler, and the fast kernels did not build: Python.h or the C library's headers are missing." >&2
+    echo "On Debian or Ubuntu: apt-get install python3-dev libc6-dev, then make clean and the same again." >&2
+fi
 touch "$venv/.library"
