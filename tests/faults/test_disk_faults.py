@@ -101,6 +101,7 @@ def test_a_flipped_bit_in_a_segment_is_never_served(node: NodeProcess) -> None:
     assert read_all(s3, bodies) == []
 
 
+@pytest.mark.needs_program("cc")
 def test_a_failed_sync_stops_the_node_and_loses_nothing_acknowledged(node: NodeProcess, tmp_path: Path) -> None:
     library, switch = tmp_path / "fail_sync.so", tmp_path / "failing"
     source = Path(__file__).with_name("fail_sync.c")
