@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
-from edgestore.errors import BadRequest, InvalidName, NoSuchVersion, TooLarge
+from edgestore.errors import BadRequest, InvalidName, TooLarge
 from edgestore.objects import check_key
-from edgestore.records import Condition, IfAbsent, IfMatch
+from edgestore.records import Condition, IfAbsent, IfMatch, parse_version_id
 
 PIECE_BYTES = 1024 * 1024
 _NO_BODIES: tuple[type, ...] = (str, int, float, dict, type(None))
@@ -127,10 +127,10 @@ def checked_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def check_version(key: str, version_id: str | None = None) -> None:
-    """What names a version. Raises InvalidName, TooLarge, NoSuchVersion for an id that no version has."""
+    """What names a version. Raises InvalidName, TooLarge."""
     check_key(key)
-    if version_id is not None and not (version_id.isascii() and version_id.isalnum()):
-        raise NoSuchVersion(f"{key!r} has no version {version_id!r}", key=key)
+    if version_id is not None and version_id != "null" and parse_version_id(version_id) is None:
+        raise InvalidName(f"{key!r}: {version_id!r} is no version id", key=key)
 
 
 def check_prefix(prefix: str) -> None:

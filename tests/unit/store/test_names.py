@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from edgestore.errors import (
     NoSuchVersion,
     TooLarge,
 )
+from edgestore.records import format_version_id
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeProcess
 
 NO_BUCKETS = [
@@ -116,11 +116,18 @@ def test_every_other_key_is_a_key(store: Store) -> None:
 
 
 @pytest.mark.parametrize("version_id", ["", "nonsense", "a/b", "?", "ü", "null&x"])
-def test_a_version_id_that_no_version_has(store: Store, version_id: str) -> None:
+def test_what_is_no_version_id_is_refused(store: Store, version_id: str) -> None:
+    for act in (store.bucket("videos").head, store.bucket("videos").get, store.bucket("videos").delete):
+        with pytest.raises(InvalidName, match="version id"):
+            act("x/y", version_id)
+    assert store.bucket("videos").get("x/y").read() == b"kept"
+
+
+def test_a_version_that_is_not_there(store: Store) -> None:
+    other = format_version_id(1, 99_999, 0)
     with pytest.raises(NoSuchVersion):
-        store.bucket("videos").head("x/y", version_id)
-    with suppress(NoSuchVersion):  # deleting what is not there succeeds
-        store.bucket("videos").delete("x/y", version_id)
+        store.bucket("videos").head("x/y", other)
+    store.bucket("videos").delete("x/y", other)  # deleting what is not there succeeds
     assert store.bucket("videos").get("x/y").read() == b"kept"
 
 
