@@ -69,6 +69,8 @@ class Client:
                 await self.step(core, root)
             except (Unavailable, StorageFull):
                 await asyncio.sleep(0.01)
+            except StaleChunk as error:
+                raise Refused(f"a new chunk was taken for an old one: {error}") from error
             except DiskFailed as error:
                 await asyncio.sleep(0.1)
                 if core.failed is None:

@@ -22,11 +22,11 @@ def plan_crash(loop: SimLoop, disk: Disk) -> None:
     """At any step, at any call of the disk, or before a sync that has much to lose: of many writes to a segment, as
     compaction makes them, or of a large frame of the journal."""
     rng, kind = disk.rng, disk.rng.random()
-    if kind < 0.3:
+    if kind < 0.25:
         loop.crash_at = rng.randint(1, 4000)
-    elif kind < 0.55:
+    elif kind < 0.45:
         disk.crash_at = disk.operations + rng.randint(1, 800)
-    elif kind < 0.8:
+    elif kind < 0.65:
         disk.crash_at_sync = CrashAtSync("segments/", 6, 0, rng.randint(1, 8))
     else:
         disk.crash_at_sync = CrashAtSync("journal/", 1, 4096, rng.randint(1, 60))

@@ -116,9 +116,9 @@ class World:
     def _plan(self, loop: SimLoop) -> None:
         """How this life ends: by the power, by the disk, or well."""
         kind = self.rng.random()
-        if kind < 0.6:
+        if kind < 0.65:
             plans.plan_crash(loop, self.disk)
-        elif kind < 0.75:
+        elif kind < 0.77:
             self.sync_may_fail = True
             plans.plan_failed_sync(self.disk)
 
