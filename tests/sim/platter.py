@@ -51,13 +51,13 @@ class Content:
     def _write_some(self, rng: random.Random) -> None:
         for offset, data in self.unsynced:
             fate = rng.random()
-            if fate < 0.4:
+            if fate < 0.3:
                 continue
             if data is None:
                 _resize(self.durable, offset)
                 continue
             for start in range(0, len(data), SECTOR_BYTES):
-                if fate < 0.7 or rng.random() < 0.5:
+                if fate < 0.5 or rng.random() < 0.5:
                     _put(self.durable, offset + start, data[start : start + SECTOR_BYTES])
         self.unsynced.clear()
 

@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from edgestore.config import ChunksConfig, Config, ConsensusConfig, DiskConfig, MetaConfig, ObjectsConfig
+from edgestore.consensus.core import NotAppliedError
 from edgestore.core import Core
 from edgestore.errors import Corrupt, DiskFailed, NoSuchBucket, Unavailable
 from edgestore.records import Principal, Versioning
@@ -27,6 +28,8 @@ from tests.sim.loop import Crash, SimClock, SimLoop
 from tests.sim.model import Crashed, Damaged, Miscounted, Refused, Violation
 
 CLIENTS = 4
+ROUNDING_MS = 10
+"""Of the clocks, a millisecond a life."""
 
 CONFIG = Config(
     disk=DiskConfig(
@@ -224,7 +227,7 @@ class World:
 
     def log_time_max_ms(self) -> int:
         """It runs with the time that a node ran, whatever the wall clock says (rule 9)."""
-        return SimClock.FIRST_WALL_MS + int(self.clock.loop.now_s * 1000)
+        return SimClock.FIRST_WALL_MS + int(self.clock.loop.now_s * 1000) + ROUNDING_MS
 
     async def _open(self, files: SimFiles) -> Core:
         """Raises Refused where nobody damaged anything and the node does not start."""
@@ -232,7 +235,7 @@ class World:
             return await Core.open(
                 files, CONFIG, clock=self.clock, entropy=self.rng.randbytes, open_store=SimIndex.open
             )
-        except Corrupt as error:
+        except (Corrupt, NotAppliedError) as error:
             raise Refused(f"the node does not start: {error}") from error
 
     async def _prepare(self, core: Core, root: Principal) -> None:
