@@ -93,7 +93,8 @@ class World:
             loop.run(self._life(files, loop, last=last))
         except Crash:
             self.disk.lose_power()
-        except DiskFailed:
+        except (DiskFailed, Unavailable) as error:
+            self.failed = error
             self._end_failed(loop)
         except Refused:
             self._turn_back(loop)
