@@ -157,7 +157,9 @@ def _compare_versions(name: str, key: Key, found: dict[str, bool]) -> list[str]:
     """Every acknowledged version is listed as what it is, and beside them at most what the kill interrupted. That one
     becomes part of the notes."""
     noted = {**dict.fromkeys(key.versions, True), **dict.fromkeys(key.markers, False)}
-    wrong = [f"{VERSIONED}/{name}: version {one} is not listed as it is" for one in noted if found.get(one) != noted[one]]
+    wrong = [
+        f"{VERSIONED}/{name}: version {one} is not listed as it is" for one in noted if found.get(one) != noted[one]
+    ]
     more = {version: is_object for version, is_object in found.items() if version not in noted}
     if len(more) > len(key.maybe) or any(is_object != (key.maybe[0] is not None) for is_object in more.values()):
         wrong.append(f"{VERSIONED}/{name}: listed and not noted: {more}, in flight {key.maybe}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from edgestore.catalog import list_objects, list_versions
 from edgestore.catalog.keys import PREFIX_BYTES, Table, row, successor
@@ -75,6 +76,7 @@ class Check:
             raise Lost(f"{bucket}/{key} version {version} is listed, and it is not there")
         if body not in self.bodies.by_digest:
             raise Lost(f"{bucket}/{key} version {version}: its bytes are nobody's")
+        self.bodies.by_etag[etag] = body
         return body
 
     def _damaged_body(self, bucket: str, key: str, version: str, etag: str, error: Corrupt) -> str:
@@ -125,19 +127,16 @@ async def check_damage_is_found(core: Core, victims: set[bytes]) -> None:
 
 async def check_full_disk(core: Core, root: Principal, clients: Iterable[Client]) -> None:
     """A full disk still deletes."""
-    for client in clients:
-        for (bucket, name), key in client.keys.items():
-            if key.newest() is not None:
-                await _until_accepted(lambda c=client, b=bucket, n=name, k=key: c.delete(core, root, b, n, k))
-                return
+    there = [(client, *place, key) for client in clients for place, key in client.keys.items() if key.newest()]
+    for client, bucket, name, key in there[:1]:
+        await _until_accepted(partial(client.delete, core, root, bucket, name, key))
 
 
 async def check_room_again(core: Core, root: Principal, clients: Iterable[Client]) -> None:
     """Writes are taken again when there is room."""
-    client = next(iter(clients))
-    for (bucket, name), key in client.keys.items():
-        await _until_accepted(lambda: client.put(core, root, bucket, name, key))
-        return
+    there = [(client, *place, key) for client in clients for place, key in client.keys.items()]
+    for client, bucket, name, key in there[:1]:
+        await _until_accepted(partial(client.put, core, root, bucket, name, key))
 
 
 async def _until_accepted(operation: Callable[[], Awaitable[None]]) -> None:
