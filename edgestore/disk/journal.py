@@ -123,7 +123,7 @@ class Journal:
         for file in found.files:
             journal._old.append(_OldFile(file.number, file.path, file.newest_index))
         if found.files:
-            journal._cut(found.files[-1])
+            journal._cut(found.files[-1], found.synced.get(found.files[-1].number, FILE_HEADER_BYTES))
         try:
             journal._begin_file(list(journal._headers.values()))
         except StorageFull:
@@ -376,9 +376,15 @@ class Journal:
         self._file.sync()
         self._place = self._synced = Place(last.number, last.end)
 
-    def _cut(self, file: RecoveredFile) -> None:
-        """Voids the torn tail of the last file and syncs what counts: only then may it be served."""
+    def _cut(self, file: RecoveredFile, synced: int) -> None:
+        """Voids the torn tail of the last file and syncs what counts: only then may it be served.
+
+        What no frame calls synced is written again: after a failed sync the page cache holds it and takes it for
+        written, so a sync alone would do nothing.
+        """
         last = self._files.open(file.path)
+        for offset in range(synced, file.end, len(ZEROES)):
+            last.write_at(offset, last.read_at(offset, min(len(ZEROES), file.end - offset)))
         if last.read_at(file.end, FRAME_HEADER_BYTES).strip(b"\0"):
             log.info("journal-tail-cut path=%s offset=%d", file.path, file.end)
             last.write_at(file.end, bytes(FRAME_HEADER_BYTES))

@@ -27,6 +27,7 @@ class Key:
     current: str | None = None
     maybe: list[str | None] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    markers: set[str] = field(default_factory=set)
 
 
 def digest(body: bytes) -> str:
@@ -41,15 +42,19 @@ class Client:
         self.name, self.rng, self.make = name, random.Random(seed), make
         self.keys: dict[tuple[str, str], Key] = {}
         self.acknowledged = 0
+        self.refused: ClientError | None = None
+        """What a node that was alive answered in place of doing its work."""
 
     def run(self, stop: threading.Event) -> None:
-        """Operates until told to stop or until the node is gone."""
+        """Operates until told to stop or until the node is gone, which only a connection can tell."""
         s3 = self.make()
         try:
             while not stop.is_set():
                 self.step(s3)
-        except (BotoCoreError, ClientError):
+        except BotoCoreError:
             return
+        except ClientError as error:
+            self.refused = error
         finally:
             s3.close()
 
@@ -87,8 +92,10 @@ class Client:
     def delete(self, s3: Any, bucket: str, name: str, key: Key) -> None:
         """Of the current version."""
         key.maybe = [None]
-        s3.delete_object(Bucket=bucket, Key=name)
+        answer = s3.delete_object(Bucket=bucket, Key=name)
         key.current, key.maybe = None, []
+        if "VersionId" in answer:
+            key.markers.add(answer["VersionId"])
 
     @staticmethod
     def _is_current(key: Key, body_digest: str, answer: dict[str, Any]) -> None:
@@ -107,11 +114,15 @@ def create_buckets(s3: Any) -> None:
 def check(s3: Any, clients: list[Client]) -> list[str]:
     """Compares node and notes; returns what is wrong. What an interrupted operation did becomes part of the notes."""
     wrong: list[str] = []
+    wrong += [f"{client.name} was refused: {client.refused}" for client in clients if client.refused is not None]
     listed = {bucket: _listed(s3, bucket) for bucket in (PLAIN, VERSIONED)}
+    versions = _listed_versions(s3, VERSIONED)
     expected: dict[str, set[str]] = {PLAIN: set(), VERSIONED: set()}
     for client in clients:
         for (bucket, name), key in client.keys.items():
             found = _read(s3, bucket, name)
+            if bucket == VERSIONED:
+                wrong += _compare_versions(name, key, versions.pop(name, {}))
             if found not in (key.current, *key.maybe):
                 wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
             key.current, key.maybe = found, []
@@ -120,6 +131,7 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
             for version, body_digest in key.versions.items():
                 if (seen := _read(s3, bucket, name, VersionId=version)) != body_digest:
                     wrong.append(f"{bucket}/{name} version {version}: found {seen}, acknowledged {body_digest}")
+    wrong += [f"{VERSIONED}/{name}: versions that nobody wrote: {rows}" for name, rows in versions.items()]
     for bucket, names in expected.items():
         if listed[bucket] != names:
             wrong.append(f"{bucket}: listing differs from content by {sorted(listed[bucket] ^ names)[:5]}")
@@ -129,6 +141,34 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
 def _listed(s3: Any, bucket: str) -> set[str]:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return {row["Key"] for page in pages for row in page.get("Contents", [])}
+
+
+def _listed_versions(s3: Any, bucket: str) -> dict[str, dict[str, bool]]:
+    """Of each key: version id -> whether it is an object (not a delete marker)."""
+    found: dict[str, dict[str, bool]] = {}
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for kind in ("Versions", "DeleteMarkers"):
+            for row in page.get(kind, []):
+                found.setdefault(row["Key"], {})[row["VersionId"]] = kind == "Versions"
+    return found
+
+
+def _compare_versions(name: str, key: Key, found: dict[str, bool]) -> list[str]:
+    """Every acknowledged version is listed as what it is, and beside them at most what the kill interrupted. That one
+    becomes part of the notes."""
+    noted = {**dict.fromkeys(key.versions, True), **dict.fromkeys(key.markers, False)}
+    wrong = [
+        f"{VERSIONED}/{name}: version {one} is not listed as it is" for one in noted if found.get(one) != noted[one]
+    ]
+    more = {version: is_object for version, is_object in found.items() if version not in noted}
+    if len(more) > len(key.maybe) or any(is_object != (key.maybe[0] is not None) for is_object in more.values()):
+        wrong.append(f"{VERSIONED}/{name}: listed and not noted: {more}, in flight {key.maybe}")
+    for version, is_object in more.items():
+        if is_object and key.maybe and key.maybe[0] is not None:
+            key.versions[version] = key.maybe[0]
+        elif not is_object:
+            key.markers.add(version)
+    return wrong
 
 
 def _read(s3: Any, bucket: str, name: str, **version: str) -> str | None:

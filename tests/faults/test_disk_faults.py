@@ -49,7 +49,7 @@ def used_bytes(path: Path) -> int:
     return len(path.read_bytes().rstrip(b"\0"))
 
 
-@pytest.mark.parametrize("tail", [bytes(512), b"\xff" * 512, os.urandom(4096)], ids=["zeroed", "ones", "noise"])
+@pytest.mark.parametrize("tail", [b"\xff" * 512, os.urandom(4096)], ids=["ones", "noise"])
 def test_a_torn_unsynced_tail_is_cut_and_serving_goes_on(node: NodeProcess, tail: bytes) -> None:
     node.start()
     bodies = fill(node.client(), 50)

@@ -26,6 +26,7 @@ def test_acknowledged_operations_survive_kill_9(tmp_path: Path) -> None:
         ledger.create_buckets(node.client())
         clients = [ledger.Client(f"client-{number}", rng.randrange(1 << 30), node.client) for number in range(CLIENTS)]
         for number in range(ROUNDS):
+            before = sum(client.acknowledged for client in clients)
             load = ledger.Load(clients)
             time.sleep(rng.uniform(0.1, 1.2))
             node.kill()
@@ -35,6 +36,7 @@ def test_acknowledged_operations_survive_kill_9(tmp_path: Path) -> None:
             wrong = ledger.check(s3, clients)
             s3.close()
             assert not wrong, f"seed {seed}, round {number}: {wrong}"
+            assert sum(client.acknowledged for client in clients) > before, f"seed {seed}, round {number}: no progress"
         assert sum(client.acknowledged for client in clients) > ROUNDS * CLIENTS
     finally:
         node.kill()

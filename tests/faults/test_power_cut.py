@@ -64,6 +64,7 @@ def test_acknowledged_operations_survive_power_cuts(tmp_path: Path) -> None:
         ledger.create_buckets(node.client())
         clients = [ledger.Client(f"client-{number}", rng.randrange(1 << 30), node.client) for number in range(CLIENTS)]
         for number in range(ROUNDS):
+            before = sum(client.acknowledged for client in clients)
             load = ledger.Load(clients)
             time.sleep(rng.uniform(0.2, 2.5))
             disk.cut_power(node)
@@ -73,6 +74,7 @@ def test_acknowledged_operations_survive_power_cuts(tmp_path: Path) -> None:
             wrong = ledger.check(s3, clients)
             s3.close()
             assert not wrong, f"seed {seed}, round {number}: {wrong}"
+            assert sum(client.acknowledged for client in clients) > before, f"seed {seed}, round {number}: no progress"
         assert sum(client.acknowledged for client in clients) > ROUNDS * CLIENTS
     finally:
         if node.process is not None and node.process.poll() is None:

@@ -1,84 +1,24 @@
 """The simulator's disk and ordered store: they keep what was synced, and of the rest what the seed decides.
 
 Rule: nothing here is kinder than a real disk. Unsynced writes vanish, survive or tear at 512-byte sectors, in any
-order; a
-renamed or created file that its folder was not synced for may be as it was before; a full disk refuses; a failed
-sync fails.
+order; so do new lengths, and each change of a folder that was not synced; a full disk refuses; after a failed sync the
+page cache takes for written what is not on the platter.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sortedcontainers import SortedDict
 
 from edgestore.errors import DiskFailed, InUse, StorageFull
 from tests.sim.loop import Crash, SimLoop
+from tests.sim.platter import Content, EntryChange, Store, apply_batch
 
 T = TypeVar("T")
-SECTOR_BYTES = 512
-
-
-@dataclass
-class Content:
-    """The bytes of one file: as the page cache has them, and as the platter has them."""
-
-    cached: bytearray = field(default_factory=bytearray)
-    durable: bytearray = field(default_factory=bytearray)
-    unsynced: list[tuple[int, bytes]] = field(default_factory=list)
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Into the page cache."""
-        if len(self.cached) < offset:
-            self.cached.extend(bytes(offset - len(self.cached)))
-        self.cached[offset : offset + len(data)] = data
-        self.unsynced.append((offset, data))
-
-    def sync(self) -> None:
-        """To the platter."""
-        self.durable = bytearray(self.cached)
-        self.unsynced.clear()
-
-    def lose_power(self, rng: random.Random) -> None:
-        """Of each unsynced write: nothing, all, or some of its sectors."""
-        for offset, data in self.unsynced:
-            fate = rng.random()
-            if fate < 0.4:
-                continue
-            for start in range(0, len(data), SECTOR_BYTES):
-                if fate < 0.7 or rng.random() < 0.5:
-                    piece = data[start : start + SECTOR_BYTES]
-                    if len(self.durable) < offset + start:
-                        self.durable.extend(bytes(offset + start - len(self.durable)))
-                    self.durable[offset + start : offset + start + len(piece)] = piece
-        self.cached = bytearray(self.durable)
-        self.unsynced.clear()
-
-
-@dataclass
-class Store:
-    """The rows of one ordered store: `flushed` survives for certain, of `batches` an exact prefix does."""
-
-    flushed: SortedDict = field(default_factory=SortedDict)
-    batches: list[list[tuple[bytes, bytes | None]]] = field(default_factory=list)
-
-    def lose_power(self, rng: random.Random) -> None:
-        """Keeps a random prefix of the batches since the last flush."""
-        for batch in self.batches[: rng.randint(0, len(self.batches))]:
-            apply_batch(self.flushed, batch)
-        self.batches.clear()
-
-
-def apply_batch(rows: SortedDict, batch: Sequence[tuple[bytes, bytes | None]]) -> None:
-    """One write batch, in order."""
-    for key, value in batch:
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = value
 
 
 @dataclass
@@ -100,21 +40,32 @@ class Disk:
         self.sync_fails: Callable[[str], bool] = lambda path: False
         self.entries: dict[str, Content] = {}
         self.synced_entries: dict[str, Content] = {}
+        self.unsynced_entries: list[EntryChange] = []
         self.stores: dict[str, Store] = {}
         self.operations = 0
         self.crash_at: int | None = None
         self.crash_at_sync: CrashAtSync | None = None
 
+    def change(self, path: str, content: Content | None, *, gone: str = "") -> None:
+        """An entry of a folder is set or removed, and in the same step (a rename) another one goes."""
+        change = EntryChange(path, content, gone)
+        change.apply(self.entries)
+        self.unsynced_entries.append(change)
+
+    def sync_folder(self, folder: str) -> None:
+        """The entries of a folder are durable."""
+        for change in self.unsynced_entries:
+            if change.folder == folder:
+                change.apply(self.synced_entries)
+        self.unsynced_entries = [change for change in self.unsynced_entries if change.folder != folder]
+
     def lose_power(self) -> None:
-        """What a power cut leaves. Each folder is as last synced, or as it was at the cut."""
-        folders = {path.rpartition("/")[0] for path in (*self.entries, *self.synced_entries)}
-        for folder in sorted(folders):
-            chosen = self.synced_entries if self.rng.random() < 0.5 else self.entries
-            kept = {path: content for path, content in chosen.items() if path.rpartition("/")[0] == folder}
-            for entries in (self.entries, self.synced_entries):
-                for path in [path for path in entries if path.rpartition("/")[0] == folder]:
-                    del entries[path]
-                entries.update(kept)
+        """What a power cut leaves: of the changes to the folders any, whatever became of those before."""
+        for change in self.unsynced_entries:
+            if self.rng.random() < 0.5:
+                change.apply(self.synced_entries)
+        self.unsynced_entries.clear()
+        self.entries = dict(self.synced_entries)
         for path in sorted(self.entries):
             self.entries[path].lose_power(self.rng)
         for folder in sorted(self.stores):
@@ -169,6 +120,7 @@ class SimFile:
         self.files.touch()
         self.files.touch_sync(self.path, self.content.unsynced)
         if self.files.disk.sync_fails(self.path):
+            self.content.fail_sync(self.files.disk.rng)
             raise DiskFailed("the simulated disk failed a sync", path=self.path)
         self.content.sync()
         self.files.touch()
@@ -180,15 +132,12 @@ class SimFile:
             disk = self.files.disk
             if disk.used_bytes() - len(self.content.cached) + length > disk.capacity_bytes:
                 raise StorageFull("no space left on the simulated disk", path=self.path)
-            self.content.cached.extend(bytes(length - len(self.content.cached)))
-            self.content.durable.extend(bytes(max(0, length - len(self.content.durable))))
+            self.content.resize(length)
 
     def truncate(self, length: int) -> None:
-        """Cuts; at once on the platter, as a journalling file system orders it after the next sync at the latest."""
+        """Cuts or extends; on the platter with the next sync."""
         self.files.touch()
-        del self.content.cached[length:]
-        del self.content.durable[length:]
-        self.content.unsynced = [(at, data[: max(0, length - at)]) for at, data in self.content.unsynced if at < length]
+        self.content.resize(length)
 
     def punch(self, offset: int, length: int) -> None:
         """Frees the range: it reads as zeroes."""
@@ -277,12 +226,12 @@ class SimFiles:
             self.loop.power_off()
             raise Crash
 
-    def touch_sync(self, path: str, writes: list[tuple[int, bytes]]) -> None:
+    def touch_sync(self, path: str, writes: list[tuple[int, bytes | None]]) -> None:
         """The power may fail just before a sync: what was written together is then torn apart."""
         crash = self.disk.crash_at_sync
         if crash is None or not path.startswith(crash.prefix) or len(writes) < crash.writes_min:
             return
-        if sum(len(data) for _, data in writes) >= crash.bytes_min:
+        if sum(len(data or b"") for _, data in writes) >= crash.bytes_min:
             crash.left -= 1
             if crash.left <= 0:
                 self.loop.power_off()
@@ -294,7 +243,7 @@ class SimFiles:
         if path not in self.disk.entries:
             if not create:
                 raise FileNotFoundError(path)
-            self.disk.entries[path] = Content()
+            self.disk.change(path, Content())
         return SimFile(self, path, self.disk.entries[path])
 
     def list(self, folder: str) -> list[str]:
@@ -325,14 +274,14 @@ class SimFiles:
         self.touch()
         if path not in self.disk.entries:
             raise FileNotFoundError(path)
-        del self.disk.entries[path]
+        self.disk.change(path, None)
 
     def rename(self, old: str, new: str) -> None:
         """Durable when the folder is synced."""
         self.touch()
         if old not in self.disk.entries:
             raise FileNotFoundError(old)
-        self.disk.entries[new] = self.disk.entries.pop(old)
+        self.disk.change(new, self.disk.entries[old], gone=old)
 
     def make_folder(self, path: str) -> None:
         """Folders need no entry here."""
@@ -341,10 +290,7 @@ class SimFiles:
         """Makes the entries of a folder durable."""
         self.touch()
         folder = path.rstrip("/") if path not in ("", ".") else ""
-        mine = {name: content for name, content in self.disk.entries.items() if name.rpartition("/")[0] == folder}
-        for name in [name for name in self.disk.synced_entries if name.rpartition("/")[0] == folder]:
-            del self.disk.synced_entries[name]
-        self.disk.synced_entries.update(mine)
+        self.disk.sync_folder(folder)
 
     def free_bytes(self) -> int:
         """What is left."""

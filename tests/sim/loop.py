@@ -99,11 +99,13 @@ class SimLoop(asyncio.BaseEventLoop):
 
 
 class SimClock:
-    """The clock of the product (edgestore.clock.Clock) on the loop's virtual time; the wall clock may jump."""
+    """The clock of the product (edgestore.clock.Clock) on the loop's virtual time. The wall clock may be set; the time
+    since boot begins anew with the machine."""
 
-    def __init__(self, loop: SimLoop, wall_offset_ms: int = 1_760_000_000_000) -> None:
-        self.loop = loop
-        self.wall_offset_ms = wall_offset_ms
+    FIRST_WALL_MS = 1_760_000_000_000
+
+    def __init__(self, loop: SimLoop, wall_offset_ms: int = FIRST_WALL_MS, boot_s: float = 0.0) -> None:
+        self.loop, self.wall_offset_ms, self.boot_s = loop, wall_offset_ms, boot_s
 
     def wall_ms(self) -> int:
         """Milliseconds since 1970 as the node believes."""
@@ -111,4 +113,4 @@ class SimClock:
 
     def boot_ms(self) -> int:
         """Milliseconds of boot time."""
-        return int(self.loop.now_s * 1000)
+        return int((self.loop.now_s - self.boot_s) * 1000)

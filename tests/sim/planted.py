@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from edgestore.catalog import apply, commands, extents
 from edgestore.catalog.keys import Table, row
+from edgestore.catalog.memory import OperationMemory
+from edgestore.chunks.numbers import ChunkNumbers
+from edgestore.chunks.reclaim import Pins
 from edgestore.consensus import core as consensus_core
-from edgestore.disk import journal_frames, journal_recovery, segment_recovery
+from edgestore.disk import Segments, journal_frames, journal_recovery, segment_recovery
 from edgestore.disk.segment_keeper import SegmentKeeper
+from edgestore.errors import DiskFailed
 from tests.sim.disk import SimFile, SimIndex
+from tests.sim.model import Damaged, Lost, Miscounted, Refused, Violation
 
 
 @contextmanager
@@ -114,13 +121,92 @@ def torn_copy_counts() -> Iterator[None]:
         yield
 
 
-BUGS: tuple[Callable[[], Any], ...] = (
-    acknowledged_before_fsync,
-    fragments_named_before_fsync,
-    applied_ahead_of_the_journal,
-    journal_trimmed_before_the_flush,
-    chunk_in_flight_reclaimed,
-    counts_and_names_in_two_steps,
-    torn_tail_served,
-    torn_copy_counts,
-)
+@contextmanager
+def reclaimed_under_a_pin() -> Iterator[None]:
+    """Rule 6: a condemned chunk goes although a reader has begun with it."""
+    with mock.patch.object(Pins, "lowest", lambda self, otherwise: otherwise):
+        yield
+
+
+@contextmanager
+def named_below_the_low_water_mark() -> Iterator[None]:
+    """Rule 6: the mark passes chunks whose naming is under way, and naming does not look at it."""
+    with (
+        mock.patch.object(ChunkNumbers, "low_water", lambda self: self._next),
+        mock.patch.object(extents, "_check_fresh", lambda *_: None),
+    ):
+        yield
+
+
+@contextmanager
+def proposed_twice() -> Iterator[None]:
+    """No bug: every operation is in its entry twice, and the operation ids keep the second one from being applied."""
+    apply_entry = apply.Applier._apply_entry
+
+    def planted(self: apply.Applier, index: int, term: int, entry: commands.Entry) -> list[object]:
+        twice = msgspec.structs.replace(entry, operations=entry.operations * 2)
+        return apply_entry(self, index, term, twice)[: len(entry.operations)]
+
+    with mock.patch.object(apply.Applier, "_apply_entry", planted):
+        yield
+
+
+@contextmanager
+def operation_applied_twice() -> Iterator[None]:
+    """Rule 9: an operation id that is known does not keep the operation from being applied again."""
+    with proposed_twice(), mock.patch.object(OperationMemory, "is_known", lambda *_: False):
+        yield
+
+
+@contextmanager
+def copies_are_not_counted() -> Iterator[None]:
+    """Rule 7: a copy shares an extent without a reference of its own."""
+    with mock.patch.object(extents, "share_extents", lambda *_: None):
+        yield
+
+
+@contextmanager
+def damage_taken_for_a_torn_tail() -> Iterator[None]:
+    """Rule 5: the journal is cut at damage that lies before what is known to be synced."""
+    with mock.patch.object(journal_recovery, "_note_synced", lambda *_: None):
+        yield
+
+
+@contextmanager
+def pages_are_not_checked() -> Iterator[None]:
+    """Rule 8: stored bytes are served as they are."""
+    with mock.patch.object(Segments, "_check_pages", lambda *_: None):
+        yield
+
+
+@contextmanager
+def failed_sync_acknowledged() -> Iterator[None]:
+    """Rule 5: a sync that failed counts."""
+    sync = SimFile.sync
+
+    def planted(self: SimFile) -> None:
+        with suppress(DiskFailed):
+            sync(self)
+
+    with mock.patch.object(SimFile, "sync", planted):
+        yield
+
+
+BUGS: dict[Callable[[], Any], tuple[type[Violation], ...]] = {
+    acknowledged_before_fsync: (Lost, Refused, Damaged),
+    fragments_named_before_fsync: (Lost, Damaged),
+    applied_ahead_of_the_journal: (Lost, Refused),
+    journal_trimmed_before_the_flush: (Lost, Refused),
+    chunk_in_flight_reclaimed: (Refused, Lost, Damaged, Miscounted),
+    counts_and_names_in_two_steps: (Miscounted, Refused),
+    torn_tail_served: (Lost, Damaged, Refused),
+    torn_copy_counts: (Lost, Damaged),
+    reclaimed_under_a_pin: (Lost, Damaged),
+    named_below_the_low_water_mark: (Lost, Damaged, Miscounted),
+    operation_applied_twice: (Refused, Lost, Miscounted),
+    copies_are_not_counted: (Lost, Damaged, Miscounted),
+    damage_taken_for_a_torn_tail: (Lost, Refused),
+    pages_are_not_checked: (Lost,),
+    failed_sync_acknowledged: (Lost, Damaged, Refused),
+}
+"""Each with what it must be caught as: a plant that merely breaks the code is not one."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.sim.planted import BUGS
-from tests.sim.world import Violation, World, run_seed
+from tests.sim.model import Violation
+from tests.sim.planted import BUGS, proposed_twice
+from tests.sim.world import World, run_seed
 
 SEEDS_FOR_A_BUG = 200
 
@@ -24,9 +25,9 @@ def test_a_seed_replays_exactly() -> None:
     assert World(8).run() != first
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
-def test_a_planted_bug_is_caught(bug: Any) -> None:
-    caught = None
+@pytest.mark.parametrize(("bug", "kinds"), BUGS.items(), ids=[bug.__name__ for bug in BUGS])
+def test_a_planted_bug_is_caught_as_what_it_is(bug: Any, kinds: tuple[type[Violation], ...]) -> None:
+    caught: Violation | None = None
     with bug():
         for seed in range(SEEDS_FOR_A_BUG):
             try:
@@ -35,3 +36,10 @@ def test_a_planted_bug_is_caught(bug: Any) -> None:
                 caught = error
                 break
     assert caught is not None, f"{bug.__name__} was not caught in {SEEDS_FOR_A_BUG} seeds"
+    assert isinstance(caught, kinds), f"{bug.__name__} was caught as {type(caught).__name__}: {caught}"
+
+
+def test_operations_that_are_proposed_twice_are_applied_once() -> None:
+    with proposed_twice():
+        for seed in range(3):
+            run_seed(seed)

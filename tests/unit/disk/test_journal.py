@@ -6,12 +6,13 @@ import asyncio
 import os
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from edgestore.config import DiskConfig
 from edgestore.disk import Journal, JournalRecord, RecordKind, SystemFiles
+from edgestore.disk.files import Buffer, SystemFile
 from edgestore.disk.journal_frames import (
     FILE_HEADER_BYTES,
     Place,
@@ -256,6 +257,47 @@ async def test_a_failed_sync_is_fatal_and_acknowledges_nothing(tmp_path: Path) -
         journal.append(entry(3))
     assert len(failures) == 1
     assert acknowledged == []
+    abandon(journal)
+
+
+class NotedFile(SystemFile):
+    """Notes what is written to it."""
+
+    notes: ClassVar[list[tuple[str, int, bytes]]] = []
+
+    def write_at(self, offset: int, *parts: Buffer) -> None:
+        self.notes.append((self.path, offset, b"".join(parts)))
+        super().write_at(offset, *parts)
+
+
+class NotingFiles(SystemFiles):
+    """Opens files that note."""
+
+    def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
+        file = super().open(path, create=create, write=write)
+        return NotedFile(file.path, file._fd)
+
+
+async def test_after_a_failed_sync_what_the_page_cache_holds_is_written_again(tmp_path: Path) -> None:
+    """The kernel takes the pages of a failed sync for written: a second sync alone would put nothing on the disk."""
+    files = FailingFiles(str(tmp_path))
+    journal = Journal.open(files, "journal", CONFIG, os.urandom)
+    await append(journal, entry(1))
+    files.failing = True
+    journal.append(entry(2))
+    journal.sync(lambda: None)
+    await asyncio.sleep(0.1)
+    abandon(journal)
+    last = newest_file(tmp_path)
+    frames = last.read_bytes()[: end_of_frames(last)]
+    NotedFile.notes.clear()
+    journal = Journal.open(NotingFiles(str(tmp_path)), "journal", CONFIG, os.urandom)
+    assert [record.index for record in journal.records(0)] == [1, 2]
+    again = [(at, data) for path, at, data in NotedFile.notes if path == f"journal/{last.name}" and data.strip(b"\0")]
+    assert again
+    assert all(frames[at : at + len(data)] == data for at, data in again)
+    assert max(at + len(data) for at, data in again) == len(frames)
+    assert encode_record(entry(2)) in b"".join(data for _, data in again)
     abandon(journal)
 
 
