@@ -19,6 +19,7 @@ from edgestore.config import Config, DiskConfig
 from edgestore.core import Core
 from edgestore.disk import SystemFiles
 from edgestore.observe import Metrics
+from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
 from edgestore.protocols.s3 import S3Protocol
 from edgestore.security import Verified, presign_url, sign_headers
@@ -148,16 +149,16 @@ class Outcome:
 
 
 class Lanes:
-    """The core, the fronts and their thread."""
+    """The core, the fronts and their thread. `sections` of the configuration, by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **sections: Any) -> None:
         self.loop = uvloop.new_event_loop()
         self.metrics = Metrics()
         self.ports: dict[str, int] = {}
-        self._fronts: list[Front] = []
+        self.fronts: dict[str, Front] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.core: Core = self.run(self._open(folder))
+        self.core: Core = self.run(self._open(folder, Config(disk=DiskConfig(reserve_bytes=0), **sections)))
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -168,8 +169,7 @@ class Lanes:
         """Runs a coroutine on the loop's thread, to its end."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
-    async def _open(self, folder: Path) -> Core:
-        config = Config(disk=DiskConfig(reserve_bytes=0))
+    async def _open(self, folder: Path, config: Config) -> Core:
         core = await Core.open(SystemFiles(str(folder)), config, root_keys=RootKeys(*ROOT))
         self.s3 = S3Protocol(core.objects, core.tenants, config.s3, core.clock, system_entropy, limits=config.http)
         for lane in ("fast", "slow"):
@@ -181,7 +181,8 @@ class Lanes:
                 hot=self.s3 if lane == "fast" else None,
                 metrics=self.metrics if lane == "fast" else Metrics(),
             )
-            self._fronts.append(front)
+            front.route("/-/", Admin(core, self.metrics).handle)
+            self.fronts[lane] = front
             self.ports[lane] = await front.start("127.0.0.1", 0)
         await core.tenants.create_key(name="other", access_key=OTHER[0], secret_key=OTHER[1])
         return core
@@ -193,15 +194,19 @@ class Lanes:
         self._thread.join(10)
 
     async def _close(self) -> None:
-        for front in self._fronts:
+        for front in self.fronts.values():
             await front.drain(1.0)
         await self.s3.close()
         await self.core.close()
 
     def do(self, method: str, target: str, body: bytes | None = None, **options: Any) -> Answer:
         """A request of the set-up, down the slow lane."""
-        with Client(self.ports["slow"]) as client:
-            return self._exchange(client, Case(method, target, body=body, **options))
+        return self.send(Case(method, target, body=body, **options), "slow")
+
+    def send(self, case: Case, lane: str) -> Answer:
+        """A request on a connection of its own."""
+        with Client(self.ports[lane]) as client:
+            return self._exchange(client, case)
 
     def outcome(self, case: Case, lane: str, now_ms: int) -> Outcome:
         """One request down one lane, from the starting state that it names; a plain one is sent behind it."""
