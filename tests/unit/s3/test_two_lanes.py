@@ -84,7 +84,7 @@ def made_cases(draw: st.DrawFn) -> Case:
 
 
 @settings(
-    deadline=None, max_examples=800, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=600, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=made_cases())
 def test_made_requests_are_answered_alike(lanes: Lanes, case: Case) -> None:
