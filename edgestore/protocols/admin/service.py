@@ -21,7 +21,7 @@ from edgestore.kernels import active_kernel
 from edgestore.objects import ObjectService
 from edgestore.observe import Metrics
 from edgestore.protocols.http import RequestHead, Response
-from edgestore.security import SignedRequest, verify_request
+from edgestore.security import SignedRequest, SigningLimits, verify_request
 from edgestore.tenants import TenantService
 
 DOCUMENT_MAX_BYTES = 65_536
@@ -142,6 +142,7 @@ class Admin:
             now_ms=self._core.clock.wall_ms(),
             region=self._core.config.s3.region,
             lookup=lambda key: (self._core.tenants.principal_for(key) or (None, None))[1],
+            limits=SigningLimits(self._core.config.s3.clock_skew_max_s, self._core.config.s3.presign_expiry_max_s),
         )
         found = self._core.tenants.principal_for(verified.access_key)
         if found is None or not found[0].is_root:
