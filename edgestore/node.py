@@ -44,7 +44,7 @@ STOP_LIMIT_S = 9.5
 DESCRIPTORS_KEPT = 512
 """For files that will be opened: two stores of up to 128 each, journal, segments, and sockets of this machine."""
 CONNECTIONS_LEAST = 16
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.002
 """A thread that gives the GIL up gets it back within this: the loop never waits long for a worker."""
 
 

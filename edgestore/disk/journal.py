@@ -15,33 +15,28 @@ from dataclasses import dataclass, field
 
 from edgestore.clock import Entropy
 from edgestore.config import DiskConfig
-from edgestore.disk.files import File, Files
+from edgestore.disk.files import Files
 from edgestore.disk.journal_frames import (
     FILE_HEADER_BYTES,
     FRAME_HEADER_BYTES,
     HEADER_KINDS,
-    SALT_BYTES,
     JournalRecord,
-    Place,
     RecordKind,
-    encode_file_header,
-    encode_frame,
     encode_record,
 )
-from edgestore.disk.journal_recovery import SPARE, RecoveredFile, file_path, read_records, recover
+from edgestore.disk.journal_recovery import RecoveredFile, read_records, recover
+from edgestore.disk.journal_writer import JournalWriter
 from edgestore.errors import DiskFailed, StorageFull, TooBusy
 from edgestore.observe import NO_METRICS, Metrics
 
 log = logging.getLogger("edgestore.disk")
 
-FRAME_PAYLOAD_MAX_BYTES = 4 * 1024 * 1024
 MARGIN_BYTES = 64 * 1024
 """Kept in the last file that the disk has room for: a start, a flush and a stop write their records there. Small files
 keep a sixteenth."""
 CONTROL_PAYLOAD_MAX_BYTES = 16
 """Entries up to this size carry no operations: the first one of a leader."""
 SPARE_AGAIN_S = 0.5
-ZEROES = bytes(256 * 1024)
 
 
 @dataclass
@@ -71,7 +66,7 @@ class Journal:
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.synced_sequence = 0
         self.failed: BaseException | None = None
-        self._files, self._folder, self._config, self._entropy = files, folder, config, entropy
+        self._files, self._config = files, config
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._worker = files.worker("journal")
@@ -94,12 +89,7 @@ class Journal:
         self._is_full = False
         """The disk had no room for a spare."""
         self._spare_again_s = 0.0
-        # From here on: touched by the sync thread only.
-        self._file: File | None = None
-        self._salt = b""
-        self._place = Place(0, 0)
-        self._synced = Place(0, 0)
-        self._file_bytes = 0
+        self._writer = JournalWriter(files, folder, config.journal_file_bytes, entropy)
 
     @classmethod
     def open(
@@ -123,14 +113,14 @@ class Journal:
         for file in found.files:
             journal._old.append(_OldFile(file.number, file.path, file.newest_index))
         if found.files:
-            journal._cut(found.files[-1], found.synced.get(found.files[-1].number, FILE_HEADER_BYTES))
+            journal._writer.cut(found.files[-1], found.synced.get(found.files[-1].number, FILE_HEADER_BYTES))
         try:
-            journal._begin_file(list(journal._headers.values()))
+            journal._current = _OldFile(*journal._writer.begin_file(list(journal._headers.values())))
         except StorageFull:
             if not found.files:
                 raise
             log.warning("journal-goes-on-in-its-last-file reason=the disk is full")
-            journal._go_on(found.files[-1])
+            journal._writer.go_on(found.files[-1])
             journal._current = journal._old.pop()
             journal._is_full = True
         journal._measure()
@@ -172,7 +162,7 @@ class Journal:
 
     def _measure(self) -> None:
         """How much a batch may take: a batch that crosses files is counted as if it lay in the spare whole."""
-        left = self._file_bytes - self._place.offset
+        left = self._writer.left_bytes
         spare = self._config.journal_file_bytes - FILE_HEADER_BYTES - FRAME_HEADER_BYTES
         spare -= sum(len(header) for header in self._headers.values())
         self._room_bytes = max(left, spare) if self._has_spare else left
@@ -186,7 +176,7 @@ class Journal:
         if self._has_spare or self._making_spare or self._closed or self._loop.time() < self._spare_again_s:
             return
         self._making_spare = True
-        self._worker.submit(self._make_spare, self._made_spare)
+        self._worker.submit(self._writer.make_spare, self._made_spare)
 
     def _made_spare(self, _: object, error: BaseException | None) -> None:
         self._making_spare = False
@@ -265,7 +255,7 @@ class Journal:
         self._trimmed[group] = max(index, self._trimmed.get(group, 0))
         while self._old and self._is_free(self._old[0]):
             path = self._old.popleft().path
-            self._worker.submit(lambda path=path: self._retire(path), self._retired)  # type: ignore[misc]
+            self._worker.submit(lambda path=path: self._writer.retire(path), self._retired)  # type: ignore[misc]
 
     def _is_free(self, file: _OldFile) -> bool:
         return all(index <= self._trimmed.get(group, 0) for group, index in file.newest_index.items())
@@ -279,6 +269,10 @@ class Journal:
     def old_bytes(self) -> int:
         """Bytes in files behind the current one: what a flush and a trim would give back."""
         return len(self._old) * self._config.journal_file_bytes
+
+    def _write(self, batch: _Batch) -> list[_OldFile]:
+        """In the sync thread. Returns the files that began."""
+        return [_OldFile(*began) for began in self._writer.write(batch.records, batch.headers)]
 
     async def close(self) -> None:
         """Syncs what is pending, records that it is synced, and ends the thread."""
@@ -296,113 +290,7 @@ class Journal:
                     self.on_failure = failed
         self._closed = True
         self._worker.close()
-        if self._file is not None:
-            self._file.close()
-
-    # --- the sync thread (at open: the loop's, before anything is handed over) ---------------------
-
-    def _write(self, batch: _Batch) -> list[_OldFile]:
-        """Writes the batch in frames and syncs. Returns the files that began."""
-        began: list[_OldFile] = []
-        assert self._file is not None
-        for records in _frames_of(batch.records, min(FRAME_PAYLOAD_MAX_BYTES, self._config.journal_file_bytes // 4)):
-            frame = encode_frame(self._place, self._salt, self._synced, records)
-            if self._place.offset + len(frame) > self._file_bytes:
-                self._file.sync()
-                self._synced = self._place
-                try:
-                    began.append(self._begin_file(batch.headers))
-                except StorageFull:
-                    if records:
-                        raise
-                    return began  # a frame that only tells what is synced may be left out
-                frame = encode_frame(self._place, self._salt, self._synced, records)
-            self._file.write_at(self._place.offset, frame)
-            self._place = Place(self._place.file, self._place.offset + len(frame))
-        self._file.sync()
-        self._synced = self._place
-        return began
-
-    def _begin_file(self, headers: list[bytes]) -> _OldFile:
-        """Makes the next file: header first, synced under another name, so that a named file always has one."""
-        number = self._place.file + 1
-        path, spare = file_path(self._folder, number), f"{self._folder}/{SPARE}"
-        salt = self._entropy(SALT_BYTES)
-        first = Place(number, FILE_HEADER_BYTES)
-        frame = encode_frame(first, salt, self._synced, headers)
-        file = self._files.open(spare, create=True)
-        try:
-            self._allocate(file)
-            file.write_at(0, encode_file_header(number, salt), frame)
-            file.sync()
-        finally:
-            file.close()
-        self._files.rename(spare, path)
-        self._files.sync_folder(self._folder)
-        if self._file is not None:
-            self._file.close()
-        self._file, self._salt = self._files.open(path), salt
-        self._file_bytes = self._config.journal_file_bytes
-        self._place = self._synced = Place(number, FILE_HEADER_BYTES + len(frame))
-        began = _OldFile(number, path)
-        if self._current.number == 0:
-            self._current = began
-        return began
-
-    def _allocate(self, file: File) -> None:
-        """The whole file, or nothing of it. Raises StorageFull."""
-        before = file.size()
-        if before < self._config.journal_file_bytes:
-            try:
-                file.allocate(self._config.journal_file_bytes)
-            except StorageFull:
-                file.truncate(before)
-                raise
-
-    def _make_spare(self) -> None:
-        file = self._files.open(f"{self._folder}/{SPARE}", create=True)
-        try:
-            self._allocate(file)
-        finally:
-            file.close()
-
-    def _go_on(self, last: RecoveredFile) -> None:
-        """In the last file, behind what counts there. Its salt stays, so nothing stale may be left behind: the rest
-        of the file is zeroed and synced before the first frame (rule 5)."""
-        self._file, self._salt = self._files.open(last.path), last.salt
-        self._file_bytes = self._file.size()
-        for offset in range(last.end, self._file_bytes, len(ZEROES)):
-            self._file.write_at(offset, ZEROES[: self._file_bytes - offset])
-        self._file.sync()
-        self._place = self._synced = Place(last.number, last.end)
-
-    def _cut(self, file: RecoveredFile, synced: int) -> None:
-        """Voids the torn tail of the last file and syncs what counts: only then may it be served.
-
-        What no frame calls synced is written again: after a failed sync the page cache holds it and takes it for
-        written, so a sync alone would do nothing.
-        """
-        last = self._files.open(file.path)
-        for offset in range(synced, file.end, len(ZEROES)):
-            last.write_at(offset, last.read_at(offset, min(len(ZEROES), file.end - offset)))
-        if last.read_at(file.end, FRAME_HEADER_BYTES).strip(b"\0"):
-            log.info("journal-tail-cut path=%s offset=%d", file.path, file.end)
-            last.write_at(file.end, bytes(FRAME_HEADER_BYTES))
-        last.sync()
-        last.close()
-        self._place = self._synced = Place(file.number, file.end)
-
-    def _retire(self, path: str) -> bool:
-        """The file becomes the spare: one that was written before costs a sync less than a new one. Whether it did."""
-        file = self._files.open(path, write=False)
-        is_whole = file.size() >= self._config.journal_file_bytes
-        file.close()
-        if is_whole:
-            self._files.rename(path, f"{self._folder}/{SPARE}")
-        else:
-            self._files.remove(path)
-        self._files.sync_folder(self._folder)
-        return is_whole
+        self._writer.close()
 
 
 def _end(on_failure: Callable[[BaseException], None], error: BaseException, closing: asyncio.Future[None]) -> None:
@@ -410,16 +298,3 @@ def _end(on_failure: Callable[[BaseException], None], error: BaseException, clos
     if not closing.done():
         closing.set_result(None)
     on_failure(error)
-
-
-def _frames_of(records: list[bytes], payload_max_bytes: int) -> list[list[bytes]]:
-    """The records of a batch in runs of at most `payload_max_bytes` (a longer record has a frame of its own)."""
-    runs: list[list[bytes]] = [[]]
-    size = 0
-    for record in records:
-        if runs[-1] and size + len(record) > payload_max_bytes:
-            runs.append([])
-            size = 0
-        runs[-1].append(record)
-        size += len(record)
-    return runs

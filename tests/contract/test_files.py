@@ -45,6 +45,26 @@ def test_parts_are_written_one_behind_the_other_and_read_back(restart: Restart) 
     file.close()
 
 
+def test_what_is_written_and_synced_at_once_survives_a_power_cut() -> None:
+    disk, loop = Disk(random.Random(1)), SimLoop()
+    files = SimFiles(disk, loop)
+    file = files.open("content", create=True)
+    file.write_synced(3, b"abc", memoryview(b"def"))
+    files.sync_folder("")
+    disk.lose_power()
+    assert SimFiles(disk, loop).read("content") == bytes(3) + b"abcdef"
+    loop.close()
+
+
+def test_written_and_synced_at_once_is_written(restart: Restart) -> None:
+    file = restart().open("content", create=True)
+    file.write_synced(3, b"abc", memoryview(b"def"), b"")
+    file.write_synced(1000, *([b"many"] * 1000))
+    assert file.read_at(0, 9) == bytes(3) + b"abcdef"
+    assert file.read_at(1000, 4000) == b"many" * 1000
+    file.close()
+
+
 def test_a_cached_read_is_whole_or_none(restart: Restart) -> None:
     file = restart().open("content", create=True)
     file.write_at(0, b"0123456789")

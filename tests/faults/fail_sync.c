@@ -1,8 +1,9 @@
-/* Preloaded into a node by test_disk_faults.py: fsync and fdatasync fail with EIO while the file named by EDGESTORE_FAIL_SYNC exists. */
+/* Preloaded into a node by test_disk_faults.py: fsync, fdatasync and pwritev2 with RWF_DSYNC fail with EIO while the file named by EDGESTORE_FAIL_SYNC exists. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int failing(void) {
@@ -26,4 +27,24 @@ int fsync(int fd) {
         return -1;
     }
     return real(fd);
+}
+
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    ssize_t (*real)(int, const struct iovec *, int, off_t, int) =
+        (ssize_t (*)(int, const struct iovec *, int, off_t, int))dlsym(RTLD_NEXT, "pwritev2");
+    if (flags & RWF_DSYNC && failing()) {
+        errno = EIO;
+        return -1;
+    }
+    return real(fd, parts, count, offset, flags);
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    ssize_t (*real)(int, const struct iovec *, int, off_t, int) =
+        (ssize_t (*)(int, const struct iovec *, int, off_t, int))dlsym(RTLD_NEXT, "pwritev64v2");
+    if (flags & RWF_DSYNC && failing()) {
+        errno = EIO;
+        return -1;
+    }
+    return real(fd, parts, count, offset, flags);
 }

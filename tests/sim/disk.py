@@ -115,6 +115,11 @@ class SimFile:
             raise StorageFull("no space left on the simulated disk", path=self.path)
         self.content.write(offset, data)
 
+    def write_synced(self, offset: int, *parts: bytes | memoryview) -> None:
+        """A crash may fall between the two."""
+        self.write_at(offset, *parts)
+        self.sync()
+
     def sync(self) -> None:
         """To the platter; a crash may fall before or after it."""
         self.files.touch()

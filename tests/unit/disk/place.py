@@ -129,6 +129,11 @@ class FaultyFiles(SystemFiles):
                 files.ask("write", path, offset)
                 super().write_at(offset, *parts)
 
+            def write_synced(self, offset: int, *parts: Buffer) -> None:
+                """Asks for both."""
+                self.write_at(offset, *parts)
+                self.sync()
+
             def sync(self) -> None:
                 """Asks first."""
                 files.ask("sync", path)
