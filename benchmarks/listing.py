@@ -22,8 +22,8 @@ from benchmarks.load import drive_elsewhere
 from benchmarks.requests import client, presigned
 
 KEYS = 1_000_000
-PREFIXES = 100_000
-KEYS_BELOW = 20
+DEPTHS = ((90_000, 1), (5_000, 20), (5_000, 200))
+PREFIXES = sum(folders for folders, _ in DEPTHS)
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 PREFIX = re.compile(rb"<CommonPrefixes><Prefix>([^<]*)</Prefix>")
 TOKEN = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
@@ -75,13 +75,19 @@ def walk(s3: Any, bucket: str, pattern: re.Pattern[bytes], **parameters: str) ->
         token = match[1].decode()
 
 
-def deep_prefix_keys(prefixes: int, below: int) -> list[str]:
-    """`prefixes` folders: the first half holds one key each, the second half `below` keys each."""
-    return [
-        f"p{number:06d}/k{key:04d}"
-        for number in range(prefixes)
-        for key in range(below if number * 2 >= prefixes else 1)
-    ]
+def deep_prefix_keys() -> list[str]:
+    """Folders in the order of `DEPTHS`: so many folders, each with so many keys."""
+    depths = [below for folders, below in DEPTHS for _ in range(folders)]
+    return [f"p{number:06d}/k{key:04d}" for number, below in enumerate(depths) for key in range(below)]
+
+
+def page_ms(pages: list[float]) -> list[float]:
+    """The median page of each depth, in milliseconds."""
+    found, at = [], 0
+    for folders, _ in DEPTHS:
+        found.append(statistics.median(pages[at : at + folders // 1000]) * 1000)
+        at += folders // 1000
+    return found
 
 
 def measure() -> list[report.Row]:
@@ -89,7 +95,7 @@ def measure() -> list[report.Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         fill(folder, "flat", [f"folder-{number // 1000:04d}/key-{number:07d}" for number in range(KEYS)])
-        fill(folder, "deep", deep_prefix_keys(PREFIXES, KEYS_BELOW))
+        fill(folder, "deep", deep_prefix_keys())
         with servers.edgestore(folder) as server:
             s3 = client(server.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY)
             rates = []
@@ -113,7 +119,7 @@ def measure() -> list[report.Row]:
                 connections=1,
                 seconds=1,
             )
-    shallow, deep = statistics.median(pages[: len(pages) // 2]), statistics.median(pages[len(pages) // 2 :])
+    lone, shallow, deep = page_ms(pages)
     return [
         report.Row(
             "ListObjectsV2 over 1 million keys",
@@ -124,12 +130,12 @@ def measure() -> list[report.Row]:
             gets.percentile_ms(0.5),
         ),
         report.Row(
-            f"page of 1,000 common prefixes of {KEYS_BELOW} keys each, of one of 1 key each",
+            f"page of 1,000 common prefixes that skips {DEPTHS[2][1]} keys each, of one that skips {DEPTHS[1][1]} each",
             deep / shallow,
             "x",
-            "<= 2",
-            "page of 1 key each, ms",
-            shallow * 1000,
+            "<= 1.5",
+            "page that skips nothing, ms",
+            lone,
         ),
     ]
 
