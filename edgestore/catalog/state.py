@@ -22,7 +22,7 @@ from edgestore.catalog.keys import (
     row,
     successor,
 )
-from edgestore.catalog.row_cache import RowCache
+from edgestore.catalog.row_cache import RECORD_FACTOR, RowCache
 from edgestore.catalog.view import OrderedView
 from edgestore.errors import Corrupt, NoSuchBucket, NoSuchUpload
 from edgestore.records import (
@@ -120,7 +120,7 @@ class State:
             return None
         found = rows.version(data)
         if cache is not None:
-            cache.keep(at, found, len(data))
+            cache.keep(at, found, RECORD_FACTOR * len(data))
         return found
 
     def version(self, bucket: BucketRecord, key: str, version: tuple[int, ...]) -> VersionRecord | None:

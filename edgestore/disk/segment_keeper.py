@@ -196,12 +196,14 @@ class SegmentKeeper(SegmentWriter):
             self._segments[new.segment].live_bytes += new.fragment.reserved_bytes
 
     async def _sync_data(self, opened: Collection[OpenFile]) -> None:
+        """In the thread of all syncs: Linux tells of a failed write once, and it must not be missed by another sync."""
+
         def work() -> None:
             for one in opened:
                 one.file.sync()
 
         try:
-            await self._readers.run(work)
+            await self._sync_worker.run(work)
         except EdgeStoreError as error:
             self._fail_for_good(error)
             raise

@@ -119,8 +119,8 @@ class _Scope(msgspec.Struct, frozen=True, gc=False):
 
 
 _LIMITS = SigningLimits()
-_scopes: dict[tuple[str, str], _Scope] = {}
-"""By credential and signed headers as they came."""
+_scopes: dict[tuple[str, str, str], _Scope] = {}
+"""By form, credential and signed headers as they came: only a pre-signed query is decoded."""
 
 
 def verify_request(
@@ -150,7 +150,7 @@ def verify_request(
     payload = headers.get("x-amz-content-sha256") or (UNSIGNED if claim.payload is None else claim.payload)
     if payload != UNSIGNED:
         _check_payload(payload)
-    scope = _scopes.get((claim.credential, claim.signed_headers))
+    scope = _scopes.get((error, claim.credential, claim.signed_headers))
     if scope is None or scope.text[9:-16] != region:
         scope = _read_scope(claim, region, error)
     if scope.day != claim.timestamp[:8]:
@@ -336,5 +336,5 @@ def _read_scope(claim: Claim, region: str, error: str) -> _Scope:
     if len(_scopes) >= _CACHED_MAX:
         _scopes.clear()
     if len(claim.credential) + len(claim.signed_headers) <= _CACHED_TEXT_MAX:
-        _scopes[claim.credential, claim.signed_headers] = scope
+        _scopes[error, claim.credential, claim.signed_headers] = scope
     return scope

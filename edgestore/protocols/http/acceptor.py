@@ -7,6 +7,7 @@ limit is closed at once, so descriptors are left for the disk.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -101,7 +102,11 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            listening = socket.socket(family, kind, protocol)
+            try:
+                listening = socket.socket(family, kind, protocol)
+            except OSError:  # a family that this system does not have
+                log.info("address-family-missing family=%s", family)
+                continue
             sockets.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -113,4 +118,6 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         for listening in sockets:
             listening.close()
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    if not sockets:
+        raise OSError(errno.EAFNOSUPPORT, f"cannot listen on {host}:{port}: no address family for it")
     return sockets

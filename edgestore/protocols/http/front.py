@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 
@@ -47,7 +48,13 @@ class Listener(web.Server):
         super().__init__(self._handle, access_log=None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        response = await self._lane.respond(request, self.front.route_of)
+        connection = cast(UnlanedConnection, request.protocol)
+        connection.begin_answer()
+        try:
+            response = await self._lane.respond(request, self.front.route_of)
+        except BaseException:
+            connection.end_answer()
+            raise
         self.front.count(response.status)
         return response
 

@@ -86,6 +86,12 @@ class RenderedResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Sends a streaming body, at the pace of the client; aiohttp begins the next answer when this one is taken."""
+        try:
+            await self._finish()
+        finally:
+            self._protocol.end_answer()
+
+    async def _finish(self) -> None:
         body = self._response.body
         if isinstance(body, BodyStream):
             try:

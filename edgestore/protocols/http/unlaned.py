@@ -49,20 +49,29 @@ def missing_private_names() -> list[str]:
 class UnlanedConnection(RequestHandler):
     """A connection that is all aiohttp's: what is served with where its inside is not as the lane needs it."""
 
-    __slots__ = ("_front", "_is_arriving", "_is_local", "_taken", "_wire")
+    __slots__ = ("_answers", "_front", "_is_arriving", "_is_local", "_taken", "_wire")
 
     def __init__(self, listener: Listener, **options: Any) -> None:
         super().__init__(listener, **options)
         self._front = listener.front
         self._is_local = listener.is_local
         self._is_arriving = False
+        self._answers = 0
         self._wire: asyncio.Transport | None = None
         self._taken: asyncio.Future[None] | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is under way, as far as it can be told from outside."""
-        return False
+        """Whether an answer is under way."""
+        return self._answers > 0
+
+    def begin_answer(self) -> None:
+        """The slow lane has a request of it."""
+        self._answers += 1
+
+    def end_answer(self) -> None:
+        """The answer is written, or there will be none."""
+        self._answers -= 1
 
     def arrive(self) -> None:
         """It is accepted: it takes a place before it is made."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgestore.catalog.row_cache import ROW_OVERHEAD_BYTES, RowCache
+from edgestore.catalog import rows
+from edgestore.catalog.row_cache import RECORD_FACTOR, ROW_OVERHEAD_BYTES, RowCache
 from edgestore.catalog.state import State
-from edgestore.records import Versioning
+from edgestore.records import ExtentSpan, PartSpan, Versioning, VersionKind, VersionRecord
 from tests.unit.catalog.site import Site, inline
 
 KEYS = ("a", "b", "c")
@@ -50,3 +54,36 @@ def test_without_room_nothing_is_kept() -> None:
     cache = RowCache(0)
     cache.keep(b"key", b"row", 3)
     assert not cache.rows
+
+
+@pytest.mark.parametrize("parts", [0, 2000])
+def test_the_memory_of_decoded_rows_is_bounded(parts: int) -> None:
+    limit_bytes = 8 << 20
+    row = rows.encode(
+        VersionRecord(
+            kind=VersionKind.OBJECT,
+            size_bytes=4096,
+            etag="0" * 32,
+            modified_ms=1,
+            log_index=1,
+            position=1,
+            site_incarnation=1,
+            is_null=True,
+            owner=1,
+            storage_class="STANDARD",
+            checksums=(),
+            extents=tuple(ExtentSpan(number.to_bytes(16, "big"), 4096) for number in range(parts)),
+            parts=tuple(PartSpan(number, 4096, (), "0" * 32) for number in range(parts)),
+        )
+    )
+    cache = RowCache(limit_bytes)
+    count = 4 * limit_bytes // (RECORD_FACTOR * len(row) + ROW_OVERHEAD_BYTES)
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            cache.keep(b"%032d" % number, rows.version(row), RECORD_FACTOR * len(row))
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < len(cache.rows) < count
+    assert taken_bytes < limit_bytes

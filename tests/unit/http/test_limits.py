@@ -285,6 +285,24 @@ def test_drain_lets_answers_end_and_closes_idle_connections() -> None:
     served.close()
 
 
+def test_drain_lets_answers_end_where_the_lane_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unlaned, "PRIVATE_NAMES", ("_no_such_name",))
+    served = Served("fast")
+    idle, busy, large = served.connect(), served.connect(), served.connect()
+    idle.send(request())
+    assert idle.answer().status == 200
+    busy.send(request(target="/slow-lane/wait"))
+    large.send(request(target="/stream/16"))
+    until(lambda: {"/slow-lane/wait", "/stream/16"} <= set(served.echo.seen))
+    draining = asyncio.run_coroutine_threadsafe(served.front.drain(5), served.loop)
+    assert busy.answer().status == 200
+    assert len(large.answer().body) == 16 << 20
+    draining.result(10)
+    for client in (idle, busy, large):
+        client.socket.close()
+    served.close()
+
+
 def test_drain_leaves_no_socket_open(loop: str) -> None:
     """Also of clients that were only just accepted, that went away, or that do not read."""
     for round_ in range(12):

@@ -426,3 +426,27 @@ def test_only_a_query_with_nothing_else_is_plain(spoiled: str) -> None:
     query = presigned().raw_query
     found = read_plain_presign(query + spoiled)
     assert found == (None if spoiled else sigv4._read_presign(query))
+
+
+def test_what_a_pre_signed_request_taught_does_not_judge_a_header() -> None:
+    """Only a pre-signed credential is decoded: an escaped one in a header is malformed before and after."""
+    genuine = presigned()
+    credential = "AKIDEXAMPLE0000000001%2F20261124%2Fus-east-1%2Fs3%2Faws4_request"
+    assert credential in genuine.raw_query
+    authorization = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature={'0' * 64}"
+    header = SignedRequest(
+        "GET",
+        "/bucket/key",
+        "",
+        {
+            "host": HOST,
+            "authorization": authorization,
+            "x-amz-date": "20261124T091500Z",
+            "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+        },
+    )
+    for _ in range(2):
+        with pytest.raises(errors.InvalidCredentials) as refused:
+            verify(header)
+        assert refused.value.fields["reason"] == "AuthorizationHeaderMalformed"
+        verify(genuine)
