@@ -101,14 +101,14 @@ class ObjectService(Uploads):
         """A body that is in memory, without a task: `done` comes from the journal. Raises what is known at once."""
         check_key(request.key)
         bucket = self.bucket(principal, request.bucket)
+        if len(data) > self._config.put_max_bytes:
+            raise too_large(self._config.put_max_bytes)
         self._metrics.count("objects_puts_total")
         if len(data) <= INLINE_MAX_BYTES:
             self._chunks.check_room(len(data))
             content = inline_content(data, request.expected)
             self._meta.submit(bucket.owner, self._put_command(principal, bucket, request, content), done)
             return
-        if len(data) > self._config.put_max_bytes:
-            raise too_large(self._config.put_max_bytes)
         if len(data) > UNIT_BYTES:
             raise BadRequest(f"put_small takes at most {UNIT_BYTES} bytes")
         self._chunks.check_room(len(data))

@@ -16,7 +16,7 @@ from edgestore.chunks import IteratorBody, bytes_body
 from edgestore.config import ChunksConfig, Config, DiskConfig, ObjectsConfig
 from edgestore.core import Core
 from edgestore.disk import SystemFiles
-from edgestore.errors import BadRequest, IncompleteBody, NoSuchKey, StorageFull, Unavailable
+from edgestore.errors import BadRequest, IncompleteBody, NoSuchKey, StorageFull, TooLarge, Unavailable
 from edgestore.objects import (
     CompleteRequest,
     CopyPartRequest,
@@ -236,3 +236,14 @@ async def test_a_copy_for_another_owner_keeps_the_checksums_of_its_source(tmp_pa
         assert source.checksums
         copied = await core.objects.copy(root, CopyRequest("bucket", "source", source, "mine", "copy"))
         assert copied.checksums == source.checksums
+
+
+@pytest.mark.parametrize("size", [1001, 20_000])
+async def test_the_limit_of_a_put_holds_however_small_it_is(tmp_path: Path, size: int) -> None:
+    async with opened(tmp_path, replace(CONFIG, objects=ObjectsConfig(put_max_bytes=1000))) as (core, root):
+        await core.objects.create_bucket(root, "bucket")
+        await put(core, root, "key", bytes(1000))
+        with pytest.raises(TooLarge):
+            await put(core, root, "other", bytes(size))
+        with pytest.raises(TooLarge):
+            core.objects.put_small(root, PutRequest("bucket", "other"), bytes(size), lambda record, error: None)
