@@ -14,7 +14,7 @@ from itertools import cycle
 from edgestore.chunks.body import Body
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.digests import Digests
-from edgestore.chunks.numbers import ChunkNumbers
+from edgestore.chunks.numbers import NOBODY, ChunkNumbers
 from edgestore.chunks.pool import UnitPool
 from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
 from edgestore.chunks.upload import StoredBody, Tools, Upload
@@ -41,7 +41,7 @@ class _Ahead:
 class ChunkStore:
     """The chunks of one node."""
 
-    def __init__(self, segments: Segments, files: Files, config: ChunksConfig, *, writer: int) -> None:
+    def __init__(self, segments: Segments, files: Files, config: ChunksConfig, *, writer: int = NOBODY) -> None:
         self.pool = UnitPool(config.pool_bytes, config.pool_read_reserve_bytes)
         self._segments, self._config = segments, config
         self._budget = ReadBudget(config.pool_read_reserve_bytes)
@@ -53,6 +53,10 @@ class ChunkStore:
         self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
 
     # --- names -----------------------------------------------------------------------------------------
+
+    def begin_writer(self, writer: int) -> None:
+        """Chunks that are begun from now on are named after `writer`; before the first call none can be."""
+        self._numbers.begin(writer)
 
     def settle(self, chunks: tuple[ChunkRef, ...]) -> None:
         """The outcome of naming these chunks is known."""

@@ -51,8 +51,8 @@ class Tools:
 class _ChunkInProgress:
     """One chunk being written; `store` runs in the worker. Stored bytes never pass the plain ones, nor `room`."""
 
-    def __init__(self, number: int, fragment: FragmentWriter, compression: Compression, room: int) -> None:
-        self.number, self.fragment, self.room = number, fragment, room
+    def __init__(self, writer: int, number: int, fragment: FragmentWriter, compression: Compression, room: int) -> None:
+        self.writer, self.number, self.fragment, self.room = writer, number, fragment, room
         self._compression = compression
         self.size_bytes = 0
         self.units: list[FragmentUnit] = []
@@ -152,7 +152,7 @@ class Upload:
         except BaseException:
             numbers.settle(number)
             raise
-        self._chunk = _ChunkInProgress(number, fragment, self._tools.compression, room)
+        self._chunk = _ChunkInProgress(numbers.writer, number, fragment, self._tools.compression, room)
         self._unsealed.append(self._chunk)
         return self._chunk
 
@@ -186,7 +186,7 @@ class Upload:
         segments.wrote(chunk.fragment)
         segments.seal(chunk.fragment, tuple(chunk.units), chunk.crcs())
         self._unsealed.remove(chunk)
-        self._sealed.append(self._tools.numbers.chunk(chunk.number, chunk.size_bytes))
+        self._sealed.append(ChunkRef(chunk.writer, chunk.number, chunk.size_bytes))
         if chunk is self._chunk:
             self._chunk = None
         self._unsynced += chunk.fragment.stored_bytes
