@@ -154,6 +154,21 @@ class S3Config:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """`[cluster]`: joining, certificates, identities."""
+
+    token_ttl_max_ms: int = 7 * 24 * 3_600_000
+    join_timeout_s: float = 30.0
+    """How long a joiner asks the members that it was told of."""
+    ask_timeout_s: float = 10.0
+    certificate_life_ms: int = 90 * 24 * 3_600_000
+    """By log time; renewed when two thirds of it are over."""
+    renew_check_ms: int = 60_000
+    identity_check_ms: int = 500
+    """How long a node waits before it takes its row back from another start under its identity."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it. Rooms receive their section only."""
 
@@ -164,6 +179,7 @@ class Config:
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     s3: S3Config = field(default_factory=S3Config)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def load_config(folder: str, file: str | None = None) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgestore.catalog import (
     ObjectPage,
     UploadPage,
@@ -36,6 +38,14 @@ def version_place(version: str | None) -> tuple[int, ...] | None:
     if place is None:
         raise InvalidName("Invalid version id specified", argument="versionId", argument_value=version)
     return place
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPolicy:
+    """What a bucket's content outlives. None and empty: as the site's size suggests."""
+
+    tolerate: int | None = None
+    scheme: str = ""
 
 
 class Buckets:
@@ -81,6 +91,14 @@ class Buckets:
         await self.barrier()
         bucket = self.bucket(principal, name)
         await self._meta.propose(bucket.owner, commands.SetVersioning(bucket.bucket_id, versioning))
+
+    async def set_policy(self, principal: Principal, name: str, policy: BucketPolicy) -> BucketRecord:
+        """How many nodes the bucket's content outlives; what is stored is encoded anew. Raises BadRequest."""
+        await self.barrier()
+        bucket = self.bucket(principal, name)
+        command = commands.SetBucketPolicy(bucket.bucket_id, policy.tolerate, policy.scheme)
+        await self._meta.propose(bucket.owner, command)
+        return self.bucket(principal, name)
 
     def list_objects(
         self,

@@ -20,7 +20,7 @@ from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFo
 from edgestore.kernels import active_kernel
 from edgestore.objects import ObjectService
 from edgestore.observe import Metrics
-from edgestore.protocols.admin.site import AdminSite, SiteRoutes
+from edgestore.protocols.admin.site import AdminSite, SiteRoutes, policy_of
 from edgestore.protocols.http import RequestHead, Response
 from edgestore.security import SignedRequest, SigningLimits, verify_request
 from edgestore.tenants import TenantService
@@ -99,6 +99,7 @@ class Admin:
             ("GET", "buckets"): self._list_buckets,
             ("PUT", "buckets"): self._create_bucket,
             ("DELETE", "buckets"): self._delete_bucket,
+            ("PUT", "policy"): self._set_policy,
             ("GET", "keys"): self._list_keys,
             ("PUT", "keys"): self._create_key,
             ("DELETE", "keys"): self._delete_key,
@@ -198,8 +199,19 @@ class Admin:
         ]
 
     async def _create_bucket(self, question: Question) -> Any:
+        policy = policy_of(question)
         bucket = await self._core.objects.create_bucket(self._core.tenants.root(), _field(question, "name"))
+        if policy is not None:
+            await self._core.objects.set_policy(self._core.tenants.root(), bucket.name, policy)
         return {"name": bucket.name}
+
+    async def _set_policy(self, question: Question) -> Any:
+        policy = policy_of(question)
+        if policy is None:
+            raise BadRequest("name what to set: 'tolerate' or 'scheme'")
+        bucket = await self._core.objects.set_policy(self._core.tenants.root(), _field(question, "name"), policy)
+        tolerate = "default" if bucket.tolerate is None else str(bucket.tolerate)
+        return {"name": bucket.name, "tolerate": tolerate, "scheme": bucket.scheme or "default"}
 
     async def _delete_bucket(self, question: Question) -> Any:
         await self._core.objects.delete_bucket(self._core.tenants.root(), _field(question, "name"))

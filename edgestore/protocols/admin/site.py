@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from edgestore.errors import BadRequest, Conflict
+from edgestore.objects import BucketPolicy
 
 Question = dict[str, str]
 NUMBER_DIGITS_MAX = 18
@@ -80,3 +81,14 @@ def number_of(question: Question, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
         raise BadRequest(f"the request needs {name!r}, a whole number")
     return int(text)
+
+
+def policy_of(question: Question) -> BucketPolicy | None:
+    """What is asked of a bucket's redundancy; None for nothing. Raises BadRequest."""
+    if "tolerate" not in question and "scheme" not in question:
+        return None
+    tolerate = question.get("tolerate", "default")
+    scheme = question.get("scheme", "default")
+    return BucketPolicy(
+        None if tolerate == "default" else number_of(question, "tolerate"), "" if scheme == "default" else scheme
+    )

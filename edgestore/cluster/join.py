@@ -1,0 +1,138 @@
+"""Joining: a new machine shows a token and a proof of its key, and gets a certificate and the addresses of the members.
+
+Rule: the joiner knows by the digest in its token whom it talks to before it says anything; a member believes the token
+only in a command, so it is used once whatever is retried (AddNode of the same member and key again gives the same row).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import msgspec
+
+from edgestore.catalog import commands
+from edgestore.cluster.certificates import Certifier
+from edgestore.cluster.tokens import Token, secret_digest
+from edgestore.config import ClusterConfig
+from edgestore.errors import BadRequest, Denied, Unavailable
+from edgestore.meta import Meta
+from edgestore.net import Caller, Method, Peers, Reply, Rights
+from edgestore.records import SITE_TENANT, NodeRecord, NodeState
+from edgestore.security import read_request
+
+log = logging.getLogger("edgestore.cluster")
+
+ASK_AGAIN_S = 0.5
+
+
+class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What a joiner says of itself. `request`: the proof of possession of its key, which names its member id."""
+
+    token_id: str
+    secret: str
+    request: bytes
+    address: str
+    s3_address: str = ""
+    zone: str = ""
+    capacity_bytes: int = 0
+    witness: bool = False
+    feature_level: int = commands.FEATURE_LEVEL
+
+
+class JoinAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """`peers`: (member, address) of those that the joiner may ask for the log; `authority`: the site's certificate."""
+
+    site_id: bytes
+    number: int
+    authority: bytes
+    certificate: bytes
+    peers: tuple[tuple[str, str], ...]
+
+
+class JoinServer:
+    """The member's side."""
+
+    def __init__(self, meta: Meta, certifier: Certifier) -> None:
+        self._meta, self._certifier = meta, certifier
+
+    def serve(self, peers: Peers) -> None:
+        """Answers callers that have no certificate yet."""
+        peers.serve(Method.JOIN, self._join, rights=Rights.NONE)
+
+    async def _join(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
+        try:
+            asked = msgspec.msgpack.decode(head, type=JoinRequest)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"the request to join does not decode: {error}") from error
+        facts = read_request(asked.request)
+        await self._meta.read_barrier()
+        digest = secret_digest(asked.secret)
+        node: NodeRecord = await self._meta.propose(
+            SITE_TENANT,
+            commands.AddNode(
+                facts.member,
+                asked.address,
+                facts.key_digest,
+                asked.token_id,
+                digest,
+                s3_address=asked.s3_address,
+                zone=asked.zone,
+                capacity_bytes=asked.capacity_bytes,
+                witness=asked.witness,
+                feature_level=asked.feature_level,
+            ),
+        )
+        certificate = self._certifier.issue(facts)
+        state = self._meta.state
+        known = tuple(
+            (row.member, row.address)
+            for row in state.nodes()
+            if row.member != facts.member and row.state in (NodeState.UP, NodeState.DRAINING)
+        )
+        log.info("node-joined number=%d member=%s address=%s", node.number, node.member, node.address)
+        answer = JoinAnswer(state.site().site_id, node.number, self._certifier.authority_der(), certificate, known)
+        return Reply(msgspec.msgpack.encode(answer))
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAttempt:
+    """The joiner's side: whom to ask and what to say."""
+
+    peers: Peers
+    token: Token
+    addresses: tuple[str, ...]
+    request: JoinRequest
+    config: ClusterConfig
+
+    async def run(self) -> JoinAnswer:
+        """Asks one member after the other until one answers. Raises what they refuse with, Unavailable when the time is
+        up."""
+        refusal: Exception = Unavailable("no member was asked")
+        try:
+            async with asyncio.timeout(self.config.join_timeout_s):
+                while True:
+                    for address in self.addresses:
+                        try:
+                            return await self._ask(address)
+                        except (Unavailable, TimeoutError) as error:
+                            refusal = error
+                            log.info("join-postponed address=%s reason=%s", address, error)
+                    await asyncio.sleep(ASK_AGAIN_S)
+        except TimeoutError as error:
+            message = f"no member let this node join within {self.config.join_timeout_s:g} s: {refusal}"
+            raise Unavailable(message) from error
+
+    async def _ask(self, address: str) -> JoinAnswer:
+        answer = await self.peers.call_address(
+            address,
+            self.token.ca_digest,
+            Method.JOIN,
+            msgspec.msgpack.encode(self.request),
+            timeout_s=self.config.ask_timeout_s,
+        )
+        try:
+            return msgspec.msgpack.decode(answer.head, type=JoinAnswer)
+        except msgspec.MsgspecError as error:
+            raise Denied(f"{address} answered with what is no certificate: {error}") from error

@@ -1,0 +1,174 @@
+"""What a node of several has beside a lone one: credentials, peers, the cluster; and how a site is founded.
+
+Rule: credentials -> peers -> consensus and catalog -> cluster, none of which waits for a quorum (`begin`, `meet`); what
+needs one comes later (`arrive`). A founder has its catalog first, for its authority lies in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgestore.catalog import commands
+from edgestore.clock import Entropy
+from edgestore.cluster import Admission, Certifier, JoinServer, Presence, Renewal, Site
+from edgestore.config import host_and_port
+from edgestore.core import membership
+from edgestore.core.membership import Papers, SiteFile
+from edgestore.net import Credentials, Network, Peers
+from edgestore.records import SITE_TENANT
+from edgestore.security import (
+    authority_digest,
+    load_key,
+    make_request,
+    new_authority,
+    new_key,
+    read_certificate,
+    read_request,
+)
+
+if TYPE_CHECKING:
+    from edgestore.core.opening import Core
+
+GIB = 1024**3
+
+
+class Mesh:
+    """The mesh side of one core. `settings`: site.json as it is, or as it will be once the site is founded."""
+
+    def __init__(self, core: Core, settings: SiteFile, network: Network, entropy: Entropy) -> None:
+        self._core, self._settings, self._entropy = core, settings, entropy
+        self._network = network
+        self._admission = Admission()
+        self.peers: Peers
+        self.site: Site | None = None
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node."""
+        return self._settings.address
+
+    @property
+    def s3_listen(self) -> str:
+        """Where S3 listens."""
+        return self._settings.s3
+
+    @property
+    def founds(self) -> bool:
+        """Whether the folder is to become the first of a site."""
+        return not self._settings.site_id
+
+    @property
+    def _member(self) -> str:
+        return self._core.identity.member_id.hex()
+
+    async def begin(self) -> None:
+        """Before the catalog: whoever has papers answers and dials at once."""
+        core = self._core
+        papers = membership.read_papers(core.files)
+        self.credentials = Credentials(self._admission.rights_of)
+        self.peers = Peers(
+            self._network,
+            core.config.net,
+            self.credentials,
+            member=self._member,
+            clock=core.clock,
+            entropy=self._entropy,
+            metrics=core.metrics,
+        )
+        if papers is not None and not self.founds:
+            await self._start(papers)
+
+    async def _start(self, papers: Papers) -> None:
+        self.credentials.load(papers.key, papers.certificate, papers.authority)
+        host, port = host_and_port(self._settings.listen)
+        await self.peers.start(host, port)
+        for member, address in self._settings.peers.items():
+            self.peers.know(member, address)
+
+    async def meet(self) -> None:
+        """The catalog is open: what it says of the others counts from now on."""
+        core, config = self._core, self._core.config.cluster
+        self._admission.begin(core.meta)
+        if self.founds:
+            await self._found()
+        self._certifier = Certifier(core.meta, config)
+        self._certifier.serve(self.peers)
+        JoinServer(core.meta, self._certifier).serve(self.peers)
+        nonce = int.from_bytes(self._entropy(8), "big") >> 1
+        self._presence = Presence(core.meta, self.peers, config, self._member, nonce, self._announcement, core.stop)
+        self._presence.begin()
+        self.site = Site(core.meta, config, self._entropy, authority_digest(self.credentials.authority))
+
+    async def arrive(self) -> None:
+        """With a quorum: the node says that it is here."""
+        await self._presence.announce()
+
+    def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs for as long as the node does."""
+        core = self._core
+        renewal = Renewal(
+            core.meta,
+            self.peers,
+            self._certifier,
+            self.credentials,
+            core.config.cluster,
+            lambda certificate: membership.write_certificate(core.files, certificate),
+        )
+        return [self._presence.run(), renewal.run()]
+
+    def _capacity_bytes(self) -> int:
+        return self._settings.capacity_bytes or self._core.files.free_bytes()
+
+    def _announcement(self, start_nonce: int) -> commands.UpdateNode:
+        return commands.UpdateNode(
+            self._member,
+            self._settings.address,
+            self._settings.s3,
+            self._capacity_bytes(),
+            commands.FEATURE_LEVEL,
+            start_nonce,
+        )
+
+    async def _found(self) -> None:
+        """Makes the site's authority and this node its first member. Whatever was done before a crash is kept."""
+        core = self._core
+        site_id = core.meta.state.site().site_id
+        now_ms = core.meta.log_time_ms()
+        if core.meta.state.authority() is None:
+            authority = new_authority(self._entropy, site_id, now_ms)
+            await core.meta.propose(
+                SITE_TENANT, commands.SetAuthority(authority.certificate_der, authority.private_bytes)
+            )
+        certifier = Certifier(core.meta, core.config.cluster)
+        key = membership.read_key(core.files)
+        if key is None:
+            key = new_key(self._entropy)
+            membership.write_key(core.files, key)
+        facts = read_request(make_request(load_key(key), self._member))
+        certificate = certifier.issue(facts)
+        membership.write_certificate(core.files, certificate)
+        membership.write_authority(core.files, certifier.authority_der())
+        settings = self._settings
+        await core.meta.propose(
+            SITE_TENANT,
+            commands.FoundNode(
+                self._member,
+                settings.address,
+                facts.key_digest,
+                s3_address=settings.s3,
+                zone=settings.zone,
+                capacity_bytes=self._capacity_bytes(),
+            ),
+        )
+        self._settings = msgspec.structs.replace(settings, site_id=site_id.hex(), member=self._member)
+        membership.write_site(core.files, self._settings)
+        await self._start(Papers(key, certificate, certifier.authority_der()))
+
+    async def close(self) -> None:
+        """Leaves the others alone."""
+        await self.peers.close()
