@@ -28,27 +28,25 @@ ASK_AGAIN_S = 0.5
 
 
 class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
-    """What a joiner says of itself. `request`: the proof of possession of its key, which names its member id."""
+    """What a joiner shows and says of itself. `request`: the proof of possession of its key, which names its member id
+    and counts for more than what `node` says."""
 
-    token_id: str
+    token_id: bytes
     secret: str
     request: bytes
-    address: str
-    s3_address: str = ""
-    zone: str = ""
-    capacity_bytes: int = 0
-    witness: bool = False
-    feature_level: int = commands.FEATURE_LEVEL
+    node: commands.NewNode
 
 
 class JoinAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """`peers`: (member, address) of those that the joiner may ask for the log; `authority`: the site's certificate."""
+    """`peers`: (member, address) of those that the joiner may ask; `voters`: who of them votes; `authority`: the site's
+    certificate."""
 
     site_id: bytes
     number: int
     authority: bytes
     certificate: bytes
     peers: tuple[tuple[str, str], ...]
+    voters: tuple[str, ...]
 
 
 class JoinServer:
@@ -68,32 +66,24 @@ class JoinServer:
             raise BadRequest(f"the request to join does not decode: {error}") from error
         facts = read_request(asked.request)
         await self._meta.read_barrier()
-        digest = secret_digest(asked.secret)
-        node: NodeRecord = await self._meta.propose(
-            SITE_TENANT,
-            commands.AddNode(
-                facts.member,
-                asked.address,
-                facts.key_digest,
-                asked.token_id,
-                digest,
-                s3_address=asked.s3_address,
-                zone=asked.zone,
-                capacity_bytes=asked.capacity_bytes,
-                witness=asked.witness,
-                feature_level=asked.feature_level,
-            ),
-        )
-        certificate = self._certifier.issue(facts)
+        node = msgspec.structs.replace(asked.node, member=facts.member, key_digest=facts.key_digest)
+        command = commands.AddNode(node, asked.token_id, secret_digest(asked.secret))
+        row: NodeRecord = await self._meta.propose(SITE_TENANT, command)
+        log.info("node-joined number=%d member=%s address=%s", row.number, row.member, row.address)
+        return Reply(msgspec.msgpack.encode(self._answer(facts, row)))
+
+    def _answer(self, facts: RequestFacts, row: NodeRecord) -> JoinAnswer:
         state = self._meta.state
         known = tuple(
-            (row.member, row.address)
-            for row in state.nodes()
-            if row.member != facts.member and row.state in (NodeState.UP, NodeState.DRAINING)
+            (node.member, node.address)
+            for node in state.nodes()
+            if node.member != row.member and node.state in (NodeState.UP, NodeState.DRAINING)
         )
-        log.info("node-joined number=%d member=%s address=%s", node.number, node.member, node.address)
-        answer = JoinAnswer(state.site().site_id, node.number, self._certifier.authority_der(), certificate, known)
-        return Reply(msgspec.msgpack.encode(answer))
+        certificate = self._certifier.issue(facts)
+        voters = self._meta.status().voters
+        return JoinAnswer(
+            state.site().site_id, row.number, self._certifier.authority_der(), certificate, known, voters
+        )
 
 
 @dataclass(frozen=True, slots=True)

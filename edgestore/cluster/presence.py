@@ -32,8 +32,8 @@ class Presence:
     peers: Peers
     config: ClusterConfig
     member: str
-    start_nonce: int
-    announcement: Callable[[int], commands.UpdateNode]
+    start_nonce: bytes
+    announcement: Callable[[bytes], commands.UpdateNode]
     """The command that announces this start, given the nonce."""
     stop: Callable[[EdgeStoreError], None]
     _announced: bool = False

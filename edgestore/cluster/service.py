@@ -43,7 +43,7 @@ class Site:
         row = await self.meta.propose(
             SITE_TENANT, commands.CreateToken(token.token_id, secret_digest(token.secret), ttl_ms)
         )
-        return {"token": str(token), "id": token.token_id, "expires_ms": row.expires_ms}
+        return {"token": str(token), "id": token.token_id.hex(), "expires_ms": row.expires_ms}
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node that was ever part of the site, removed ones too."""
@@ -121,8 +121,7 @@ def distance(rows: list[dict[str, Any]], degraded: int) -> str:
     its voters."""
     storage = [row for row in rows if row["state"] in ("up", "draining", "down") and not row["witness"]]
     away = sum(row["state"] == "down" or row["suspected"] for row in storage)
-    scheme = default_scheme(len(storage), None, witness=any(row["witness"] for row in rows))
-    content = max(0, scheme.m - away - (1 if degraded and not away else 0))
+    content = max(0, default_scheme(max(1, len(storage))).m - away - (1 if degraded and not away else 0))
     voters = [row for row in rows if row["voter"]]
     lost = sum(row["state"] == "down" or row["suspected"] for row in voters)
     catalog = max(0, (len(voters) - 1) // 2 - lost)

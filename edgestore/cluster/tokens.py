@@ -23,19 +23,19 @@ class Token:
     """`ca_digest`: SHA-256 of the public key of the site's authority, by which the joiner knows whom it talks to."""
 
     ca_digest: bytes
-    token_id: str
+    token_id: bytes
     secret: str
 
     def __str__(self) -> str:
-        return f"{VERSION}.{self.ca_digest.hex()}.{self.token_id}.{self.secret}"
+        return f"{VERSION}.{self.ca_digest.hex()}.{self.token_id.hex()}.{self.secret}"
 
     def __repr__(self) -> str:
-        return f"Token({self.token_id})"  # tracebacks and logs never show the secret
+        return f"Token({self.token_id.hex()})"  # tracebacks and logs never show the secret
 
 
 def new_token(ca_digest: bytes, entropy: Entropy) -> Token:
     """A token that nobody can guess."""
-    return Token(ca_digest, entropy(ID_BYTES).hex(), entropy(SECRET_BYTES).hex())
+    return Token(ca_digest, entropy(ID_BYTES), entropy(SECRET_BYTES).hex())
 
 
 def parse_token(text: str) -> Token:
@@ -46,7 +46,7 @@ def parse_token(text: str) -> Token:
             f"this is no join token: it must be {VERSION}.<64 hex digits>.<16>.<48>, as `edgestore token create` "
             "prints it on a member"
         )
-    return Token(bytes.fromhex(found[1]), found[2], found[3])
+    return Token(bytes.fromhex(found[1]), bytes.fromhex(found[2]), found[3])
 
 
 def secret_digest(secret: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgestore.catalog import commands
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
 from edgestore.core import membership
@@ -125,16 +126,20 @@ async def _join(
             key = new_key(system_entropy)
             membership.write_key(files, key)
         member = identity.member_id.hex()
-        request = JoinRequest(
-            joining.token.token_id,
-            joining.token.secret,
-            make_request(load_key(key), member),
-            _joinable(listen, joining.peers[0]),
+        address = _joinable(listen, joining.peers[0])
+        node = commands.NewNode(
+            member,
+            address,
             s3,
             options.zone,
             options.capacity_bytes or files.free_bytes(),
-            options.witness,
+            b"",
+            b"",
+            commands.FEATURE_LEVEL,
+            witness=options.witness,
         )
+        proof = make_request(load_key(key), member)
+        request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
         answer = await ask_to_join(network, config, joining.token, joining.peers, request)
         facts = read_certificate(answer.certificate)
         if facts.member != member or authority_digest(answer.authority) != joining.token.ca_digest:
@@ -145,12 +150,13 @@ async def _join(
             answer.site_id.hex(),
             member,
             listen,
-            request.address,
+            address,
             s3,
             options.zone,
             options.capacity_bytes,
             options.witness,
             peers=dict(answer.peers),
+            voters=answer.voters,
         )
         membership.write_site(files, site)
         return site

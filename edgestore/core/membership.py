@@ -22,7 +22,7 @@ VERSION = 1
 
 class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`site.json`. `listen`, `s3`: HOST:PORT of this node, `address`: where others reach it. `peers`: member ->
-    address at the time of joining, for the first start; later ones know the catalog."""
+    address, and `voters` at the time of joining, for the first start; later ones know the catalog."""
 
     site_id: str
     member: str
@@ -32,8 +32,8 @@ class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = ""
     capacity_bytes: int = 0
     witness: bool = False
-    founder: bool = False
     peers: dict[str, str] = {}
+    voters: tuple[str, ...] = ()
     version: int = VERSION
 
 

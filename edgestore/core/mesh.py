@@ -34,7 +34,7 @@ from edgestore.security import (
 if TYPE_CHECKING:
     from edgestore.core.opening import Core
 
-GIB = 1024**3
+NONCE_BYTES = 8
 
 
 class Mesh:
@@ -43,6 +43,7 @@ class Mesh:
     def __init__(self, core: Core, settings: SiteFile, network: Network, entropy: Entropy) -> None:
         self._core, self._settings, self._entropy = core, settings, entropy
         self._network = network
+        self._nonce = entropy(NONCE_BYTES)
         self._admission = Admission()
         self.peers: Peers
         self.site: Site | None = None
@@ -99,8 +100,7 @@ class Mesh:
         self._certifier = Certifier(core.meta, config)
         self._certifier.serve(self.peers)
         JoinServer(core.meta, self._certifier).serve(self.peers)
-        nonce = int.from_bytes(self._entropy(8), "big") >> 1
-        self._presence = Presence(core.meta, self.peers, config, self._member, nonce, self._announcement, core.stop)
+        self._presence = Presence(core.meta, self.peers, config, self._member, self._nonce, self._announcement, core.stop)
         self._presence.begin()
         self.site = Site(core.meta, config, self._entropy, authority_digest(self.credentials.authority))
 
@@ -124,7 +124,7 @@ class Mesh:
     def _capacity_bytes(self) -> int:
         return self._settings.capacity_bytes or self._core.files.free_bytes()
 
-    def _announcement(self, start_nonce: int) -> commands.UpdateNode:
+    def _announcement(self, start_nonce: bytes) -> commands.UpdateNode:
         return commands.UpdateNode(
             self._member,
             self._settings.address,
@@ -132,6 +132,7 @@ class Mesh:
             self._capacity_bytes(),
             commands.FEATURE_LEVEL,
             start_nonce,
+            self._settings.zone,
         )
 
     async def _found(self) -> None:
@@ -157,12 +158,16 @@ class Mesh:
         await core.meta.propose(
             SITE_TENANT,
             commands.FoundNode(
-                self._member,
-                settings.address,
-                facts.key_digest,
-                s3_address=settings.s3,
-                zone=settings.zone,
-                capacity_bytes=self._capacity_bytes(),
+                commands.NewNode(
+                    self._member,
+                    settings.address,
+                    settings.s3,
+                    settings.zone,
+                    self._capacity_bytes(),
+                    facts.key_digest,
+                    self._nonce,
+                    commands.FEATURE_LEVEL,
+                )
             ),
         )
         self._settings = msgspec.structs.replace(settings, site_id=site_id.hex(), member=self._member)
