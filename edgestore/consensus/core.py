@@ -18,7 +18,9 @@ from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
-from edgestore.consensus.interface import ConsensusStatus, Done, StateMachine
+from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
+from edgestore.config import ConsensusConfig
+from edgestore.consensus.interface import ConsensusStatus, Done, Readable, StateMachine
 from edgestore.consensus.journal import RaftJournal
 from edgestore.disk import Journal
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, Unavailable
@@ -34,6 +36,8 @@ INCARNATION = 0
 """Of the group: members change with it (rule 4), and a lone member never changes."""
 MACHINE_FOLDER = "catalog"
 """The state machine's rows are their own snapshot: a flush makes them durable where they are."""
+DEFAULTS = ConsensusConfig()
+SYSTEM_CLOCK = SystemClock()
 TICK_S = 3600.0
 """How long one tick may go on taking commands: a process that was paused in the middle must not leave one behind."""
 
@@ -218,10 +222,25 @@ class Core(SyncObj):  # type: ignore[misc]
 
 
 class RaftConsensus:
-    """`Consensus` over `Core` for a group whose only voter is this member."""
+    """`Consensus` over `Core` for a group whose only voter is this member.
+
+    `founders`: who forms the group where this member's journal is empty; empty itself: this member alone. A member that
+    joins gives the voters that it was told of, and learns. `peers` None: the group never has another member.
+    """
 
     def __init__(
-        self, journal: Journal, machine: StateMachine, *, member: str, group: int = 0, metrics: Metrics = NO_METRICS
+        self,
+        journal: Journal,
+        machine: StateMachine,
+        *,
+        member: str,
+        group: int = 0,
+        peers: Any = None,
+        founders: tuple[Member, ...] = (),
+        config: ConsensusConfig = DEFAULTS,
+        clock: Clock = SYSTEM_CLOCK,
+        entropy: Entropy = system_entropy,
+        metrics: Metrics = NO_METRICS,
     ) -> None:
         check_core()
         harden()
@@ -311,6 +330,24 @@ class RaftConsensus:
         """See `Consensus.read_barrier`: a lone leader has applied whatever it has acknowledged."""
         if not self.can_read_now():
             raise Unavailable("the node has no leader yet: try again", retry_after_s=0.5)
+
+    def when_readable(self, done: Readable) -> None:
+        """See `Consensus.when_readable`."""
+        done(None if self.can_read_now() else Unavailable("the node has no leader yet: try again", retry_after_s=0.5))
+
+    def leader(self) -> str:
+        """See `Consensus.leader`."""
+        return self._members[0].member if self.is_leader else ""
+
+    @property
+    def is_leader(self) -> bool:
+        """See `Consensus.is_leader`."""
+        return bool(self._core._isLeader())
+
+    @property
+    def incarnation(self) -> int:
+        """See `Consensus.incarnation`."""
+        return INCARNATION
 
     def can_read_now(self) -> bool:
         """See `Consensus.can_read_now`."""
