@@ -191,6 +191,14 @@ class Closing(Unavailable):
     """The node is shutting down."""
 
 
+class NotLeader(Unavailable):
+    """Another member leads the group (`leader`, empty where none is known): nothing was appended here."""
+
+
+class RetryOperation(Unavailable):
+    """The members of the group changed underway, and it was not applied: send it again with the same operation id."""
+
+
 # --- page someone ---------------------------------------------------------------------------------
 
 

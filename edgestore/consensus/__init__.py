@@ -1,7 +1,20 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
-from edgestore.consensus.core import RaftConsensus
-from edgestore.consensus.interface import Consensus, ConsensusStatus, StateMachine
+from edgestore.consensus.applying import NotAppliedError
+from edgestore.consensus.group import RaftConsensus
+from edgestore.consensus.interface import Consensus, ConsensusStatus, Role, Snapshot, SnapshotBase, StateMachine
+from edgestore.consensus.recovery import machine_folder
 from edgestore.consensus.salvage import salvage_entries
 
-__all__ = ["Consensus", "ConsensusStatus", "RaftConsensus", "StateMachine", "salvage_entries"]
+__all__ = [
+    "Consensus",
+    "ConsensusStatus",
+    "NotAppliedError",
+    "RaftConsensus",
+    "Role",
+    "Snapshot",
+    "SnapshotBase",
+    "StateMachine",
+    "machine_folder",
+    "salvage_entries",
+]
