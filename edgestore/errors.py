@@ -195,10 +195,6 @@ class NotLeader(Unavailable):
     """Another member leads the group (`leader`, empty where none is known): nothing was appended here."""
 
 
-class RetryOperation(Unavailable):
-    """The members of the group changed underway, and it was not applied: send it again with the same operation id."""
-
-
 # --- page someone ---------------------------------------------------------------------------------
 
 

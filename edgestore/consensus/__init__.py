@@ -2,7 +2,15 @@
 
 from edgestore.consensus.applying import NotAppliedError
 from edgestore.consensus.group import RaftConsensus
-from edgestore.consensus.interface import Consensus, ConsensusStatus, Role, Snapshot, SnapshotBase, StateMachine
+from edgestore.consensus.interface import (
+    Consensus,
+    ConsensusStatus,
+    Readable,
+    Role,
+    Snapshot,
+    SnapshotBase,
+    StateMachine,
+)
 from edgestore.consensus.recovery import machine_folder
 from edgestore.consensus.salvage import salvage_entries
 
@@ -11,6 +19,7 @@ __all__ = [
     "ConsensusStatus",
     "NotAppliedError",
     "RaftConsensus",
+    "Readable",
     "Role",
     "Snapshot",
     "SnapshotBase",

@@ -17,7 +17,7 @@ import msgspec
 from edgestore.catalog import WATCHED, Applier, State, Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
-from edgestore.consensus import ConsensusStatus, RaftConsensus
+from edgestore.consensus import ConsensusStatus, RaftConsensus, Readable
 from edgestore.disk import Files, Journal, OrderedStore
 from edgestore.errors import BadRequest, Closing, EdgeStoreError, TooBusy, Unavailable
 from edgestore.meta.log_time import LogTime
@@ -191,6 +191,13 @@ class Meta:
     def can_read_now(self) -> bool:
         """Whether `state` may be read without waiting."""
         return self._failed is None and self._consensus.can_read_now()
+
+    def when_readable(self, done: Readable) -> None:
+        """`read_barrier` without a task: `done(None)`, or `done(Unavailable)` where that takes too long."""
+        if self._failed is not None:
+            done(Unavailable("the node is stopping: send it to another or try again later"))
+        else:
+            self._consensus.when_readable(done)
 
     async def read_barrier(self) -> None:
         """Returns when `state` contains everything acknowledged before."""
