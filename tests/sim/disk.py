@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from sortedcontainers import SortedDict
 
-from edgestore.errors import DiskFailed, InUse, StorageFull
+from edgestore.errors import DiskFailed, InUse, StorageFull, StoreDamaged
 from tests.sim.loop import Crash, SimLoop
-from tests.sim.platter import Content, EntryChange, Store, apply_batch
+from tests.sim.platter import ROWS_FILE, Content, EntryChange, Store, apply_batch, encode_rows
 
 T = TypeVar("T")
 
@@ -81,6 +81,8 @@ class Disk:
             self.entries[path].lose_power(self.rng)
         for folder in sorted(self.stores):
             self.stores[folder].lose_power(self.rng)
+            if self.stores[folder].is_lost(self.entries.get(f"{folder}/{ROWS_FILE}")):
+                del self.stores[folder]
 
     def lose_process(self) -> None:
         """What kill -9 leaves: the page cache goes on, and of an ordered store without a log of its own a prefix."""
@@ -298,6 +300,13 @@ class SimFiles:
             raise FileNotFoundError(path)
         self.disk.change(path, None)
 
+    def remove_folder(self, path: str) -> None:
+        """The entries go, and the rows of a store that lies there."""
+        self.touch()
+        self.disk.stores.pop(path, None)
+        for entry in [entry for entry in self.disk.entries if entry.startswith(path + "/")]:
+            self.disk.change(entry, None)
+
     def rename(self, old: str, new: str) -> None:
         """Durable when the folder is synced."""
         self.touch()
@@ -339,7 +348,9 @@ class SimIndex:
 
     def __init__(self, files: SimFiles, folder: str) -> None:
         self.files = files
-        self.store = files.disk.stores.setdefault(folder, Store())
+        if folder not in files.disk.stores:
+            files.disk.stores[folder] = Store.received(files.disk.entries.get(f"{folder}/{ROWS_FILE}"))
+        self.store = files.disk.stores[folder]
         self.rows: SortedDict = SortedDict(self.store.flushed)
 
     @classmethod
@@ -372,6 +383,13 @@ class SimIndex:
             apply_batch(self.store.flushed, batch)
         self.store.batches.clear()
         self.files.touch()
+
+    def checkpoint(self, folder: str) -> None:
+        """One file with all rows."""
+        if self.files.list(folder) or folder in self.files.disk.stores:
+            raise StoreDamaged("the folder of a checkpoint is there already", path=folder)
+        file = self.files.open(f"{folder}/{ROWS_FILE}", create=True)
+        file.write_at(0, encode_rows(self.rows))
 
     def snapshot(self) -> SimIndex:
         """A view that does not change."""
