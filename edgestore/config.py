@@ -105,6 +105,20 @@ class MetaConfig:
     catalog_cache_bytes: int = 24 * 1024 * 1024
     row_cache_bytes: int = 32 * 1024 * 1024
     """Current versions and inline bodies that were read lately, decoded."""
+    resend_check_ms: int = 20
+    """How often a node looks whether what it sent to the leader must be sent again: another leads, or it was refused."""
+    resend_after_ms: int = 1000
+    """... or no outcome came for so long."""
+    forwarded_max: int = 8192
+    """Operations of other nodes that wait here for their commit; beyond it `TooBusy`."""
+    snapshots_max: int = 2
+    """Snapshots of one group that are sent at a time."""
+    snapshot_piece_bytes: int = 1024 * 1024
+    snapshot_open_timeout_s: float = 60.0
+    """A checkpoint begins with a flush."""
+    snapshot_piece_timeout_s: float = 10.0
+    snapshot_idle_s: float = 30.0
+    """A snapshot that nobody asked a piece of for so long is deleted, and the log behind it is not kept for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from edgestore.consensus.interface import (
     SnapshotBase,
     StateMachine,
 )
-from edgestore.consensus.recovery import machine_folder
+from edgestore.consensus.recovery import first_folder, machine_folder
 from edgestore.consensus.salvage import salvage_entries
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Snapshot",
     "SnapshotBase",
     "StateMachine",
+    "first_folder",
     "machine_folder",
     "salvage_entries",
 ]
