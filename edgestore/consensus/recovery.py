@@ -148,6 +148,8 @@ class Recovery:
         """The log that PySyncObj compares with: `entries[0]` is the last entry before it, by index and term alone."""
         at = bisect_left(self.entries, self.applied_index + 1, key=lambda entry: entry[1])
         old, new = self.entries[:at], self.entries[at:]
+        if old and old[-1][1] < self.applied_index:  # a snapshot was received, and they lie before it
+            old, self._old_bytes = [], 0
         count = 0
         while count < len(old) and self._old_bytes > self._kept_bytes:
             self._old_bytes -= len(old[count][0])
