@@ -60,8 +60,11 @@ class Recovery:
         self._first_index = self._last_index = 0
         self._old_bytes = 0
         self._incarnation_seen = 0
+        self._stops: dict[int, StopSign] = {}
+        self._followed: set[int] = set()
         for record in records:
             self._take(record)
+        self._begin_behind_stops()
         self._check(applied_index)
         self.term = max(self.term, first_term(self.incarnation))
         self.entries = self._with_base()
@@ -98,11 +101,12 @@ class Recovery:
             self.entries.clear()
             self._old_bytes, self._first_index = 0, record.index
         self._last_index = record.index
+        if record.payload[:1] == STOP_KIND:
+            self._stops[record.index] = decode(record.payload[1:], StopSign)
+        elif incarnation_of(record.term) > self.incarnation and record.index - 1 in self._stops:
+            self._followed.add(record.index - 1)
         self.entries.append((record.payload, record.index, record.term))
         if record.index <= self.applied_index:
-            if record.payload[:1] == STOP_KIND:
-                stop = decode(record.payload[1:], StopSign)
-                self._begin(record.index, stop.next_incarnation, stop.members)
             self._old_bytes += len(record.payload)
             if self._old_bytes > 2 * self._kept_bytes + TRIM_BYTES:
                 self._trim()
@@ -131,7 +135,17 @@ class Recovery:
             if behind < len(self.entries) and incarnation_of(self.entries[behind][2]) < incarnation:
                 self._cut(stop_index + 1)
 
+    def _begin_behind_stops(self) -> None:
+        """A stop-sign that is in the log to stay may not have its own record yet: the state machine contains it, or
+        entries of the next incarnation follow it, so it was committed."""
+        for index in sorted(self._stops):
+            if index <= self.applied_index or index in self._followed:
+                self._begin(index, self._stops[index].next_incarnation, self._stops[index].members)
+
     def _cut(self, index: int) -> None:
+        for stop_index in [known for known in self._stops if known >= index]:
+            del self._stops[stop_index]
+        self._followed = {known for known in self._followed if known + 1 < index}
         at = bisect_left(self.entries, index, key=lambda entry: entry[1])
         self._old_bytes -= sum(len(entry[0]) for entry in self.entries[at:] if entry[1] <= self.applied_index)
         del self.entries[at:]
@@ -141,6 +155,8 @@ class Recovery:
         """The log that PySyncObj compares with: `entries[0]` is the last entry before it, by index and term alone."""
         at = bisect_left(self.entries, self.applied_index + 1, key=lambda entry: entry[1])
         old, new = self.entries[:at], self.entries[at:]
+        if old and old[-1][1] < self.applied_index:  # a snapshot was received, and they lie before it
+            old, self._old_bytes = [], 0
         count = 0
         while count < len(old) and self._old_bytes > self._kept_bytes:
             self._old_bytes -= len(old[count][0])
