@@ -106,7 +106,7 @@ class MetaConfig:
     row_cache_bytes: int = 32 * 1024 * 1024
     """Current versions and inline bodies that were read lately, decoded."""
     resend_check_ms: int = 20
-    """How often a node looks whether what it sent to the leader must be sent again: another leads, or it was refused."""
+    """How often a node looks whether what it sent to the leader must go again: another leads, or it was refused."""
     resend_after_ms: int = 1000
     """... or no outcome came for so long."""
     forwarded_max: int = 8192

@@ -16,9 +16,9 @@ from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
+from edgestore.consensus import machine_folder
 from edgestore.core.chunk_catalog import MetaChunkCatalog
 from edgestore.core.membership import read_site
-from edgestore.consensus import machine_folder
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
 from edgestore.errors import ConfigError, EdgeStoreError, InUse, StoreDamaged, Unavailable
 from edgestore.meta import Meta
