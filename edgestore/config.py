@@ -59,11 +59,35 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConsensusConfig:
-    """`[consensus]`: how operations are gathered into log entries."""
+    """`[consensus]`: how operations are gathered into log entries, and how members of a group agree on them."""
 
     entry_operations_max: int = 512
     entry_bytes_max: int = 1024 * 1024
     entries_in_flight_max: int = 2
+    heartbeat_ms: int = 50
+    election_min_ms: int = 150
+    """A voter that has heard a leader votes for no other this long; the leader's lease is a little shorter."""
+    election_max_ms: int = 300
+    """A voter that hears no leader stands after a random time between the two; a leader that hears no majority this
+    long steps down."""
+    append_bytes_max: int = 1024 * 1024
+    """Entries in one message to a follower, or in one answer to a learner."""
+    append_in_flight_bytes_max: int = 4 * 1024 * 1024
+    """Entries on their way to one follower."""
+    log_kept_bytes: int = 8 * 1024 * 1024
+    """Applied entries that stay in memory and in the journal for members that are a little behind."""
+    log_behind_max_bytes: int = 64 * 1024 * 1024
+    """Entries kept for a voter that is behind or a snapshot that is received: beyond it the voter needs a snapshot, and
+    proposals wait for the snapshot."""
+    fetch_wait_ms: int = 1000
+    """How long a learner's request waits for the next committed entry."""
+    fetches_max: int = 64
+    """Requests of learners that wait at one member."""
+    catch_up_entries: int = 64
+    """Members change only when a majority of the next is at most so far behind."""
+    reads_waiting_max: int = 16_384
+    """Reads of one group that wait for the leader's word; beyond it TooBusy."""
+    read_timeout_ms: int = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +105,20 @@ class MetaConfig:
     catalog_cache_bytes: int = 24 * 1024 * 1024
     row_cache_bytes: int = 32 * 1024 * 1024
     """Current versions and inline bodies that were read lately, decoded."""
+    resend_check_ms: int = 20
+    """How often a node looks whether what it sent to the leader must go again: another leads, or it was refused."""
+    resend_after_ms: int = 1000
+    """... or no outcome came for so long."""
+    forwarded_max: int = 8192
+    """Operations of other nodes that wait here for their commit; beyond it `TooBusy`."""
+    snapshots_max: int = 2
+    """Snapshots of one group that are sent at a time."""
+    snapshot_piece_bytes: int = 1024 * 1024
+    snapshot_open_timeout_s: float = 60.0
+    """A checkpoint begins with a flush."""
+    snapshot_piece_timeout_s: float = 10.0
+    snapshot_idle_s: float = 30.0
+    """A snapshot that nobody asked a piece of for so long is deleted, and the log behind it is not kept for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,10 @@ class Closing(Unavailable):
     """The node is shutting down."""
 
 
+class NotLeader(Unavailable):
+    """Another member leads the group (`leader`, empty where none is known): nothing was appended here."""
+
+
 # --- page someone ---------------------------------------------------------------------------------
 
 

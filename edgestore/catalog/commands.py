@@ -6,6 +6,8 @@ only for its format version. Tags and field order are the disk format: append on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from edgestore.catalog.site_commands import (
@@ -344,6 +346,13 @@ _decoder = msgspec.msgpack.Decoder(Entry)
 def encode_entry(entry: Entry) -> bytes:
     """One format byte, then msgpack."""
     return bytes((ENTRY_FORMAT,)) + _encoder.encode(entry)
+
+
+def splice_entry(
+    feature_level: int, group: int, incarnation: int, log_time_ms: int, operations: Sequence[msgspec.Raw]
+) -> bytes:
+    """`encode_entry` of operations that are encoded already."""
+    return bytes((ENTRY_FORMAT,)) + _encoder.encode((feature_level, group, incarnation, log_time_ms, operations))
 
 
 def decode_entry(data: bytes | memoryview) -> Entry:

@@ -1,7 +1,30 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
-from edgestore.consensus.core import RaftConsensus
-from edgestore.consensus.interface import Consensus, ConsensusStatus, StateMachine
+from edgestore.consensus.applying import NotAppliedError
+from edgestore.consensus.group import RaftConsensus
+from edgestore.consensus.interface import (
+    Consensus,
+    ConsensusStatus,
+    Readable,
+    Role,
+    Snapshot,
+    SnapshotBase,
+    StateMachine,
+)
+from edgestore.consensus.recovery import first_folder, machine_folder
 from edgestore.consensus.salvage import salvage_entries
 
-__all__ = ["Consensus", "ConsensusStatus", "RaftConsensus", "StateMachine", "salvage_entries"]
+__all__ = [
+    "Consensus",
+    "ConsensusStatus",
+    "NotAppliedError",
+    "RaftConsensus",
+    "Readable",
+    "Role",
+    "Snapshot",
+    "SnapshotBase",
+    "StateMachine",
+    "first_folder",
+    "machine_folder",
+    "salvage_entries",
+]

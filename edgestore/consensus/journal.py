@@ -1,127 +1,242 @@
 """PySyncObj's Journal over the node's journal: entries, term and vote are records of one group.
 
-Rule 3: the log never shrinks without a term conflict; here it only loses what was applied and flushed, from the front.
+Rule 3: the log never shrinks without a term conflict; else it only loses what was applied and flushed, from the front.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar, overload
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import overload
 
 import msgspec
 import pysyncobj.journal
 
+from edgestore.consensus.interface import Snapshot, SnapshotBase
+from edgestore.consensus.messages import StopSign, first_term, incarnation_of
+from edgestore.consensus.recovery import LogEntry, Recovery, first_folder
 from edgestore.disk import Journal, JournalRecord, RecordKind
-from edgestore.errors import Corrupt
-from edgestore.records import Member, MembersRecord, SnapshotRecord
+from edgestore.errors import Corrupt, EdgeStoreError
+from edgestore.records import Member, MembersRecord, SnapshotRecord, StopSignRecord
 
-T = TypeVar("T")
 
-LogEntry = tuple[bytes, int, int]
-"""(command, index, term), as PySyncObj has them."""
+class DivergedError(Corrupt):
+    """What is committed contradicts what this member has applied: it must never happen, and the member stops."""
+
+
+class _Mark:
+    """What a sync that is under way makes durable."""
+
+    __slots__ = ("hard_states", "index")
+
+    def __init__(self, index: int, hard_states: int) -> None:
+        self.index, self.hard_states = index, hard_states
 
 
 class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
     """The log of one group. `entries[0]` is the last entry before the log: PySyncObj compares with it."""
 
-    def __init__(self, journal: Journal, group: int, incarnation: int, applied_index: int) -> None:
-        self._journal, self._group, self._incarnation = journal, group, incarnation
-        self.term, self.vote = 0, ""
-        self.members: tuple[Member, ...] = ()
-        self._base = (0, 0)
-        self._first_index = self.last_index = 0
-        self._applied_index, self._applied_term = max(1, applied_index), 0
-        self.entries: list[LogEntry] = []
-        for record in journal.records(group):
-            self._recover(record)
-        self._check(applied_index)
-        self.entries.insert(0, (b"", self._applied_index, self._applied_term or self._base[1]))
+    def __init__(self, journal: Journal, group: int, applied_index: int, kept_bytes: int = 0) -> None:
+        self._journal, self._group = journal, group
+        found = Recovery(journal.records(group), applied_index, kept_bytes, first_folder(group))
+        self.term, self.vote = found.term, found.vote
+        self.incarnation, self.members = found.incarnation, found.members
+        self.folder = found.folder
+        self.entries = found.entries
         self.synced_index = self.entries[-1][1]
-        self._commit = self._applied_index
+        self.committed_floor = max(found.applied_index, min(found.stop_index, self.entries[-1][1]))
+        """What is committed for certain: applied, or before a stop-sign that was applied."""
+        self._commit = self.committed_floor
+        self._hard_states = self._hard_states_synced = 0
+        self._marks: list[_Mark] = []
+        self.is_dirty = False
+        """Something was written that no sync was asked for yet."""
+        self.size_bytes = sum(len(entry[0]) for entry in self.entries)
+        """Of the entries in memory."""
 
-    def _recover(self, record: JournalRecord) -> None:
-        """One record, in log order. Of entries that the state machine contains only the last one's term is kept."""
-        if record.incarnation != self._incarnation or record.kind is RecordKind.STOP_SIGN:
-            raise Corrupt(
-                f"the journal goes on in incarnation {record.incarnation} of its group: it was written by a version "
-                "of edgestore that changes members",
-                incarnation=record.incarnation,
-            )
-        if record.kind is RecordKind.ENTRY:
-            self._recover_entry(record)
-        elif record.kind is RecordKind.TRUNCATE:
-            self.entries = [entry for entry in self.entries if entry[1] < record.index]
-            self.last_index = min(self.last_index, record.index - 1)
-        elif record.kind is RecordKind.HARD_STATE:
-            self.term, self.vote = record.term, record.payload.decode()
-        elif record.kind is RecordKind.MEMBERS:
-            self.members = _decoded(record, MembersRecord).members
-        elif record.kind is RecordKind.SNAPSHOT:
-            _decoded(record, SnapshotRecord)
-            self._base = max(self._base, (record.index, record.term))
+    # --- reading --------------------------------------------------------------------------------------
 
-    def _recover_entry(self, record: JournalRecord) -> None:
-        if not self._first_index:
-            self._first_index = record.index
-        elif record.index != self.last_index + 1:
-            raise Corrupt(f"the journal has no entry {self.last_index + 1}", index=self.last_index + 1)
-        self.last_index = record.index
-        if record.index == self._applied_index:
-            self._applied_term = record.term
-        elif record.index > self._applied_index:
-            self.entries.append((record.payload, record.index, record.term))
+    @property
+    def first_index(self) -> int:
+        """Of the first entry that is here; the log is empty where it is beyond `last_index`."""
+        return self.entries[0][1] + 1
 
-    def _check(self, applied_index: int) -> None:
-        last_index = max(self._base[0], self.last_index)
-        if applied_index > max(1, last_index):
-            message = (
-                f"the catalog is at entry {applied_index}, ahead of its journal, which ends at {last_index}: "
-                "journal files are missing. Restore them from a copy, or use `edgestore doctor --salvage`"
-            )
-            raise Corrupt(message, applied_index=applied_index, last_index=last_index)
-        first = self._first_index or self._base[0] + 1
-        if max(1, applied_index) < first - 1:
-            message = (
-                f"the catalog is at entry {applied_index}, and the journal begins at {first}: journal files are "
-                "missing, or the catalog is an old copy. Restore both from one copy, or use "
-                "`edgestore doctor --salvage`"
-            )
-            raise Corrupt(message, applied_index=applied_index, first_index=first)
+    @property
+    def last_index(self) -> int:
+        """Of the last entry."""
+        return self.entries[-1][1]
 
-    # --- what PySyncObj calls ------------------------------------------------------------------------
+    def term_at(self, index: int) -> int | None:
+        """None where the entry is not known here."""
+        at = index - self.entries[0][1]
+        return self.entries[at][2] if 0 <= at < len(self.entries) else None
+
+    def after(self, index: int, bytes_max: int, last_index: int) -> list[LogEntry]:
+        """Entries behind `index` up to `last_index`: at least one where there is one, and about so many bytes."""
+        at = index + 1 - self.entries[0][1]
+        end = min(len(self.entries), last_index + 1 - self.entries[0][1])
+        taken, size = at, 0
+        while taken < end and (taken == at or size + len(self.entries[taken][0]) <= bytes_max):
+            size += len(self.entries[taken][0])
+            taken += 1
+        return self.entries[at:taken]
+
+    @property
+    def is_hard_state_synced(self) -> bool:
+        """Whether term and vote are on the disk as they are here: nothing may leave this member before."""
+        return self._hard_states_synced == self._hard_states
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    def sync(self, done: Callable[[], None]) -> None:
+        """Calls `done` when everything up to here is on the disk, after `synced_index` says so."""
+        mark = _Mark(self.entries[-1][1], self._hard_states)
+        self.is_dirty = False
+        self._marks.append(mark)
+        self._journal.sync(partial(self._synced, mark, done))
+
+    def _synced(self, mark: _Mark, done: Callable[[], None]) -> None:
+        self._marks.remove(mark)
+        if mark.index > self.synced_index:
+            self.synced_index = mark.index
+        self._hard_states_synced = max(self._hard_states_synced, mark.hard_states)
+        done()
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Appends an entry; it is durable after the next sync."""
-        self._journal.append(JournalRecord(self._group, self._incarnation, RecordKind.ENTRY, idx, term, command))
+        if idx != self.entries[-1][1] + 1:
+            raise AssertionError(f"entry {idx} does not follow {self.entries[-1][1]}")
+        record = JournalRecord(self._group, incarnation_of(term), RecordKind.ENTRY, idx, term, command)
+        self._journal.append(record)
         self.entries.append((command, idx, term))  # after it: what the journal refuses is not in the log
+        self.size_bytes += len(command)
+        self.is_dirty = True
+
+    def merge(self, previous: tuple[int, int], entries: Sequence[tuple[int, bytes]], committed_index: int) -> int:
+        """Takes entries (term, command) that follow `previous` (index, term), which is here. Cuts at a conflict only.
+
+        Returns the index up to which the log is as the sender's. Raises DivergedError for a conflict in what is
+        committed; where the journal takes no more, what it took counts.
+        """
+        index = previous[0]
+        for term, command in entries:
+            index += 1
+            known = self.term_at(index)
+            if known == term or index < self.first_index:
+                continue
+            if known is not None:
+                if index <= committed_index:
+                    raise DivergedError(
+                        f"entry {index} is committed with term {known} here, and the leader has it with {term}",
+                        index=index,
+                    )
+                self.cut(index)
+            try:
+                self.add(command, index, term)
+            except EdgeStoreError:
+                return index - 1
+        return index
+
+    def cut(self, index: int) -> None:
+        """At a term conflict, or behind a stop-sign: entries from `index` on are void."""
+        at = index - self.entries[0][1]
+        if at >= len(self.entries):
+            return
+        term = max(self.term, self.entries[at][2])
+        self._journal.append(JournalRecord(self._group, incarnation_of(term), RecordKind.TRUNCATE, index, term))
+        self.is_dirty = True
+        self.size_bytes -= sum(len(entry[0]) for entry in self.entries[at:])
+        del self.entries[at:]
+        self.synced_index = min(self.synced_index, index - 1)
+        for mark in self._marks:
+            mark.index = min(mark.index, index - 1)
+
+    def forget(self, index: int) -> None:
+        """Lets go of the entries up to `index` in memory; the files go by `trim`."""
+        at = index - self.entries[0][1]
+        if at > 0:
+            _, index, term = self.entries[at]
+            self.size_bytes -= sum(len(entry[0]) for entry in self.entries[: at + 1])
+            del self.entries[: at + 1]
+            self.entries.insert(0, (b"", index, term))
+
+    def forget_over(self, bytes_max: int, index: int) -> None:
+        """Lets go of the oldest up to `index`, so far as there are more than `bytes_max` of them all."""
+        if self.size_bytes <= bytes_max + bytes_max // 8:
+            return
+        count, left = 0, self.size_bytes
+        while left > bytes_max and self.entries[count][1] < index:
+            count += 1
+            left -= len(self.entries[count][0])
+        self.forget(self.entries[count][1])
+
+    def found(self, members: tuple[Member, ...]) -> None:
+        """Who forms the group, at its first start: every file of the journal begins with it (rule 5)."""
+        self._append_control(RecordKind.MEMBERS, MembersRecord(members))
+        self.members = members
+
+    def note_snapshot(self, base: SnapshotBase) -> None:
+        """The machine's folder contains everything up to there, durably: a later start counts from it (rule 2)."""
+        payload = msgspec.msgpack.encode(SnapshotRecord(self.folder, base.members))
+        self._journal.append(
+            JournalRecord(self._group, base.incarnation, RecordKind.SNAPSHOT, base.index, base.term, payload)
+        )
+
+    def install(self, snapshot: Snapshot) -> bool:
+        """A snapshot was received and is synced: the log begins behind it; entries beyond it stay where they match.
+        Whether the incarnation is another now."""
+        matches = self.term_at(snapshot.index) == snapshot.term
+        if not matches and self.last_index >= snapshot.index:
+            self.cut(max(snapshot.index, self.first_index))
+        begins = snapshot.incarnation > self.incarnation
+        before, self.folder = self.folder, snapshot.folder
+        try:
+            self.note_snapshot(SnapshotBase(snapshot.index, snapshot.term, snapshot.incarnation, snapshot.members))
+        except EdgeStoreError:
+            self.folder = before
+            raise
+        self.members, self.incarnation = snapshot.members, snapshot.incarnation
+        self.is_dirty = True
+        if matches:
+            self.forget(snapshot.index)
+        else:
+            self.entries = [(b"", snapshot.index, snapshot.term)]
+            self.synced_index, self.size_bytes = snapshot.index, 0
+        if begins:
+            self._begin_terms()
+        return begins
+
+    def begin_incarnation(self, index: int, term: int, stop: StopSign) -> None:
+        """The stop-sign at `index` was applied: nothing behind it counts, and terms go on in the next incarnation."""
+        behind = self.term_at(index + 1)
+        if behind is not None and incarnation_of(behind) < stop.next_incarnation:
+            self.cut(index + 1)
+        record = StopSignRecord(stop.next_incarnation, stop.members)
+        self._append_control(RecordKind.STOP_SIGN, record, index, term)
+        self.incarnation, self.members = stop.next_incarnation, stop.members
+        self._begin_terms()
+
+    def _begin_terms(self) -> None:
+        self.setCurrentTerm(max(self.term, first_term(self.incarnation)), None)
+
+    def _append_control(self, kind: RecordKind, content: msgspec.Struct, index: int = 0, term: int = 0) -> None:
+        payload = msgspec.msgpack.encode(content)
+        self._journal.append(JournalRecord(self._group, self.incarnation, kind, index, term, payload))
+        self.is_dirty = True
+
+    # --- what PySyncObj calls ------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Never: a snapshot is installed by a SNAPSHOT record."""
         raise AssertionError("the log is not cleared")
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        """At a term conflict."""
-        index = self.entries[entryFrom][1]
-        del self.entries[entryFrom:]
-        self._journal.append(JournalRecord(self._group, self._incarnation, RecordKind.TRUNCATE, index, self.term))
+        """Never: `merge` cuts at a term conflict."""
+        raise AssertionError("PySyncObj does not cut the log")
 
     def deleteEntriesTo(self, entryTo: int) -> None:
-        """Forgets the front in memory; the files go by `trim`."""
-        command, index, term = self.entries[entryTo]
-        del self.entries[: entryTo + 1]
-        self.entries.insert(0, (b"" if entryTo else command, index, term))
-
-    def found(self, members: tuple[Member, ...]) -> None:
-        """Who forms the group, at its first start: every file of the journal begins with it (rule 5)."""
-        self.members = members
-        self._append_control(RecordKind.MEMBERS, MembersRecord(members))
-
-    def note_snapshot(self, index: int, term: int, folder: str) -> None:
-        """What `folder` holds contains everything up to `index`, durably: a later start counts from here (rule 2)."""
-        self._append_control(RecordKind.SNAPSHOT, SnapshotRecord(folder, self.members), index, term)
-
-    def _append_control(self, kind: RecordKind, content: msgspec.Struct, index: int = 0, term: int = 0) -> None:
-        payload = msgspec.msgpack.encode(content)
-        self._journal.append(JournalRecord(self._group, self._incarnation, kind, index, term, payload))
+        """Never: `forget` does."""
+        raise AssertionError("PySyncObj does not trim the log")
 
     @overload
     def __getitem__(self, item: int) -> LogEntry: ...
@@ -135,11 +250,13 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         """Hard state goes into the same log, so it is durable before anything of the term is."""
-        self.term, self.vote = term, votedForNodeId or ""
-        record = JournalRecord(
-            self._group, self._incarnation, RecordKind.HARD_STATE, term=term, payload=self.vote.encode()
+        vote = votedForNodeId or ""
+        self._journal.append(
+            JournalRecord(self._group, incarnation_of(term), RecordKind.HARD_STATE, term=term, payload=vote.encode())
         )
-        self._journal.append(record)
+        self.term, self.vote = term, vote
+        self._hard_states += 1
+        self.is_dirty = True
 
     def getCurrentTerm(self) -> int:
         """The term."""
@@ -162,11 +279,3 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     def _destroy(self) -> None:
         """The node closes its journal itself."""
-
-
-def _decoded(record: JournalRecord, kind: type[T]) -> T:
-    try:
-        return msgspec.msgpack.decode(record.payload, type=kind)
-    except msgspec.MsgspecError as error:
-        message = f"a {record.kind.name} record of the journal does not decode: {error}; another version wrote it"
-        raise Corrupt(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from edgestore.consensus.core import REGULAR
+from edgestore.consensus.applying import REGULAR
 from edgestore.disk import Files, JournalRecord, RecordKind, salvage_records
 
 FIRST_INDEX = 2

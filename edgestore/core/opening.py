@@ -16,6 +16,7 @@ from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
+from edgestore.consensus import machine_folder
 from edgestore.core.chunk_catalog import MetaChunkCatalog
 from edgestore.core.membership import read_site
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
@@ -144,11 +145,11 @@ class Core:
         self._opened.append(("journal", self.journal.close))
         self.catalog_store = open_store(
             files,
-            "catalog",
+            machine_folder(self.journal),
             write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
             cache_bytes=config.meta.catalog_cache_bytes,
         )
-        self._opened.append(("catalog", self.catalog_store.close))
+        self._opened.append(("catalog", self._close_catalog))
         self.journal.on_failure = self._fail
 
     async def _open_segments(self, entropy: Entropy, open_store: OpenStore) -> None:
@@ -258,6 +259,10 @@ class Core:
             self.failed = error
             self.meta.fail(error)
             self.on_failure(error)
+
+    def _close_catalog(self) -> None:
+        """A snapshot may have put another in the place of the one that was opened."""
+        (self.meta.store if hasattr(self, "meta") else self.catalog_store).close()
 
     async def _close_segments(self) -> None:
         if self.failed is None:

@@ -1,6 +1,6 @@
-"""Proposing to the catalog and reading it: operations gathered into log entries, log time, flushes, the applied
-state."""
+"""Proposing to the catalog and reading it: operations gathered into log entries and taken to the leader, log time,
+flushes, snapshots, the applied state."""
 
-from edgestore.meta.service import Meta
+from edgestore.meta.service import GroupSetup, Meta
 
-__all__ = ["Meta"]
+__all__ = ["GroupSetup", "Meta"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from collections.abc import Callable
 
 from edgestore.catalog import (
     ObjectPage,
@@ -58,6 +59,14 @@ class Buckets:
         """Returns when reads see everything acknowledged before; at once where that needs no waiting."""
         if not self._meta.can_read_now():
             await self._meta.read_barrier()
+
+    def can_read_now(self) -> bool:
+        """Whether a read needs no waiting."""
+        return self._meta.can_read_now()
+
+    def when_readable(self, done: Callable[[BaseException | None], None]) -> None:
+        """`barrier` without a task: `done(None)`, or why not; perhaps at once."""
+        self._meta.when_readable(done)
 
     def bucket(self, principal: Principal, name: str) -> BucketRecord:
         """Raises NoSuchBucket, or Denied for another owner's."""

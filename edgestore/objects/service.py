@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, Pins, WholeDigests
+from edgestore.chunks import Body, ChunkStore, Pins, WholeDigests, bytes_body
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ObjectsConfig
 from edgestore.errors import (
@@ -74,6 +74,10 @@ class ObjectService(Uploads):
         record: VersionRecord = await self._name(bucket.owner, command, stored.chunks)
         self._metrics.count("objects_puts_total")
         return record
+
+    def body_of(self, data: bytes) -> Body:
+        """A body that is in memory, for what takes a `Body`."""
+        return bytes_body(self._chunks.pool, data)
 
     def _put_command(
         self, principal: Principal, bucket: BucketRecord, request: PutRequest, content: commands.Content
@@ -217,9 +221,11 @@ class ObjectService(Uploads):
             )
         return found
 
-    def head_now(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> VersionRecord | None:
-        """The version; None where the answer needs waiting."""
-        if not self._meta.can_read_now():
+    def head_now(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, readable: bool = False
+    ) -> VersionRecord | None:
+        """The version; None where the answer needs waiting. `readable`: the caller has waited (`when_readable`)."""
+        if not (readable or self._meta.can_read_now()):
             return None
         return self._find(self.bucket(principal, bucket), key, version)
 
@@ -229,10 +235,11 @@ class ObjectService(Uploads):
         return self._find(self.bucket(principal, bucket), key, version)
 
     def get_small(
-        self, principal: Principal, bucket: str, key: str, version: str | None = None
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, readable: bool = False
     ) -> SmallObject | ColdObject | None:
-        """A version and its bytes where all is at hand. ColdObject: `fetch` reads them; None: use `open`."""
-        if not self._meta.can_read_now():
+        """A version and its bytes where all is at hand. ColdObject: `fetch` reads them; None: use `open`. `readable`:
+        the caller has waited (`when_readable`)."""
+        if not (readable or self._meta.can_read_now()):
             return None
         record = self.bucket(principal, bucket)
         found = self._find(record, key, version)

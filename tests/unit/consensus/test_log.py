@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from edgestore.config import DiskConfig
+from edgestore.consensus import RaftConsensus
 from edgestore.consensus import core as consensus_core
 from edgestore.disk import Journal, JournalRecord, RecordKind, SystemFiles
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, TooBusy
@@ -100,10 +101,12 @@ async def test_entries_of_an_older_term_are_committed_by_one_of_this_term_only(t
     killed = group.copy(tmp_path / "b")
     group.kill()
     killed.journal = Journal.open(SystemFiles(str(killed.folder)), "journal", DISK, bytes)
-    killed.consensus = consensus_core.RaftConsensus(killed.journal, killed.machine, member="one")
-    killed.consensus._core.doTick(0.0)  # leads, and its first entry is not synced yet
+    killed.consensus = RaftConsensus(killed.journal, killed.machine, member="one")
+    starting = asyncio.ensure_future(killed.consensus.start())
+    await asyncio.sleep(0)  # leads, and its first entry is not synced yet
     assert killed.consensus.status().committed_index == 1
     assert killed.machine.payloads == []
+    starting.cancel()
     killed.kill()
 
 

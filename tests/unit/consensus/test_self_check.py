@@ -64,7 +64,7 @@ def test_another_version_is_refused() -> None:
 
 def test_every_private_name_that_the_source_uses_is_checked() -> None:
     source = Path(str(consensus_core.__file__)).read_text(encoding="utf-8")
-    used = set(re.findall(r"self(?:\._core)?\.(_SyncObj__\w+|_isLeader|_applyCommand|_checkCommandsToApply)", source))
+    used = set(re.findall(r"self\.(_SyncObj__\w+|_isLeader|_applyCommand|_checkCommandsToApply)", source))
     assert used
     assert used <= {*consensus_core.PRIVATE_METHODS, *consensus_core.PRIVATE_FIELDS}
     assert set(re.findall(r"pysyncobj\.syncobj\.(\w+)", source)) <= set(consensus_core.MODULE_NAMES)
@@ -93,19 +93,21 @@ async def test_no_module_of_the_core_still_reaches_pickle(tmp_path: Path) -> Non
 
 async def test_the_paths_of_pysyncobj_that_pickle_are_never_entered(tmp_path: Path) -> None:
     group = await Group(tmp_path).open()
-    core = group.consensus._core
-    for name in ("applyLogEntries", "tryLogCompaction"):
+    assert group.consensus._voter is not None
+    core = group.consensus._voter.core
+    for name in ("applyLogEntries", "tryLogCompaction", "sendNextNodeIdx"):
         with pytest.raises(AssertionError):
             getattr(core, f"_SyncObj__{name}")()
     with pytest.raises(AssertionError):
         core._SyncObj__doApplyCommand(b"\x00x")
+    with pytest.raises(AssertionError):
+        core._SyncObj__onMessageReceived(None, {"type": "append_entries"})
     group.kill()
 
 
-async def test_a_lone_member_sends_nothing(tmp_path: Path) -> None:
+async def test_pysyncobj_sends_nothing(tmp_path: Path) -> None:
     group = await Group(tmp_path).open()
+    assert group.consensus._voter is not None
     with pytest.raises(AssertionError):
-        consensus_core.LoneTransport(group.consensus._core, None, set()).send(None, {})
-    with pytest.raises(AssertionError):
-        consensus_core.LoneTransport(group.consensus._core, None, {object()})
+        consensus_core.SilentTransport(group.consensus._voter.core, None, set()).send(None, {})
     group.kill()

@@ -162,7 +162,7 @@ async def test_a_flush_that_the_journal_has_no_room_for_is_tried_again(tmp_path:
     record = await life.meta.propose(1, bucket("b"))
     failures: list[BaseException] = []
     life.journal.on_failure = failures.append
-    with mock.patch.object(life.meta._consensus, "trim", side_effect=TooBusy("full")) as trim:
+    with mock.patch.object(life.meta._consensus._snapshots, "trim", side_effect=TooBusy("full")) as trim:
         for number in range(6):
             await life.meta.propose(1, put(record, str(number)))
         await asyncio.sleep(0.1)

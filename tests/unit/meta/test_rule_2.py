@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.recovery import Recovery
 from edgestore.errors import Corrupt
 from tests.unit.meta.life import Life, bucket
 
@@ -22,7 +22,7 @@ async def test_a_node_whose_journal_lost_entries_does_not_serve(tmp_path: Path, 
         path.unlink()
     rule: AbstractContextManager[object] = nullcontext()
     if broken:
-        rule = mock.patch.object(RaftJournal, "_check", lambda self, applied_index: None)
+        rule = mock.patch.object(Recovery, "_check", lambda self, applied_index: None)
     serves = False
     with rule:
         try:

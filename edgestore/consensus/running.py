@@ -1,0 +1,405 @@
+"""One group at one member: its roles, one after another, on one log and one state machine.
+
+Rule: whatever happened ends in `_turn`: what is committed is applied, what is new is synced, what is due is sent, and
+whoever waits is answered; once a turn of the loop for all messages that came in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
+from edgestore.config import ConsensusConfig
+from edgestore.consensus.applying import Applying, NotAppliedError
+from edgestore.consensus.context import GroupContext
+from edgestore.consensus.core import check_core, harden
+from edgestore.consensus.interface import ConsensusStatus, Role, StateMachine
+from edgestore.consensus.journal import DivergedError, RaftJournal
+from edgestore.consensus.learner import Fetches, Learner
+from edgestore.consensus.messages import (
+    Behind,
+    Ended,
+    Fetch,
+    Fetched,
+    Message,
+    ReadAnswer,
+    ReadAsk,
+    StopSign,
+)
+from edgestore.consensus.reads import LeaderReads, Reads
+from edgestore.consensus.snapshots import Snapshots
+from edgestore.consensus.transport import Outbox, RaftPort
+from edgestore.consensus.voter import Voter
+from edgestore.disk import Journal
+from edgestore.errors import Closing, Corrupt, EdgeStoreError, RetryOperation, Unavailable
+from edgestore.observe import NO_METRICS, Metrics
+from edgestore.records import Member
+
+log = logging.getLogger("edgestore.consensus")
+
+DEFAULTS = ConsensusConfig()
+SYSTEM_CLOCK = SystemClock()
+CHANGE_TIMEOUT_S = 10.0
+
+
+class Running:
+    """See the module. `RaftConsensus` is what others see of it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        machine: StateMachine,
+        *,
+        member: str,
+        group: int = 0,
+        peers: Any = None,
+        founders: tuple[Member, ...] = (),
+        config: ConsensusConfig = DEFAULTS,
+        clock: Clock = SYSTEM_CLOCK,
+        entropy: Entropy = system_entropy,
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        check_core()
+        harden()
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.on_role_changed: Callable[[ConsensusStatus], None] = lambda status: None
+        self._journal, self._machine, self._group, self._metrics = journal, machine, group, metrics
+        self._member, self._config = member, config
+        self._founders = founders or (Member(member),)
+        self._closed = self._is_scheduled = False
+        self._failed: BaseException | None = None
+        self._port = RaftPort.of(peers) if peers is not None else None
+        kept_bytes = config.log_kept_bytes if peers is not None else 0
+        raft_journal = self._raft_journal = RaftJournal(journal, group, machine.applied_index, kept_bytes)
+        self._check_members()
+        if machine.applied_index == 0:
+            machine.apply(1, 0, b"")
+        applying = self._applying = Applying(raft_journal, machine)
+        applying.on_stop_sign = self._on_stop_sign
+        outbox = Outbox(self._port, lambda: raft_journal.is_hard_state_synced)
+        rng = random.Random(int.from_bytes(entropy(8), "big") if peers is not None else 0)
+        loop = asyncio.get_running_loop()
+        self._context = GroupContext(
+            group,
+            member,
+            config,
+            clock,
+            rng,
+            loop,
+            raft_journal,
+            machine,
+            applying,
+            outbox,
+            peers is None,
+            self._changed,
+        )
+        self._voter: Voter | None = None
+        self._learner: Learner | None = None
+        self._leader_reads = LeaderReads(self._context, lambda: self._voter)
+        self._reads = Reads(self._context, self._leader_reads, self.leader)
+        self._fetches = Fetches(self._context, self.leader)
+        self._snapshots = Snapshots(self._context, journal, self._fetches, self)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._told: tuple[object, ...] = ()
+        self._committed = 0
+        self._started: asyncio.Future[None] | None = None
+
+    def _check_members(self) -> None:
+        members = self._raft_journal.members
+        if self._port is None and members and [one.member for one in members if one.is_voter] != [self._member]:
+            found = ", ".join(known.member for known in members)
+            raise Corrupt(
+                f"the journal belongs to member {found}, and the data folder says {self._member}: its file `identity` "
+                "is of another folder. Restore both from one copy",
+                member=self._member,
+            )
+
+    async def start(self) -> None:
+        """Applies what is known to be committed and takes part. A lone voter leads when this returns."""
+        self._started = self._context.loop.create_future()
+        if not self._raft_journal.members:
+            self._raft_journal.found(self._founders)
+        try:
+            self._applying.run()
+        except NotAppliedError as error:
+            raise error.__cause__ or error from error
+        self._begin_role(was_restarted=True)
+        if self._port is not None:
+            self._port.join(self._group, self)
+        self._turn()
+        if self._voter is not None and not self._voter.others:
+            await self._started
+
+    # --- roles ----------------------------------------------------------------------------------------
+
+    def _begin_role(self, *, was_restarted: bool, source: str = "") -> None:
+        """By what the log says of the members; `source` knows more."""
+        names = [one.member for one in self._raft_journal.members if one.is_voter]
+        self._voter = None
+        if self._member in names and not source:
+            if self._learner is not None:
+                self._learner.stop()
+                self._learner = None
+            self._voter = Voter(self._context, was_restarted=was_restarted)
+        elif self._port is None:
+            raise Corrupt("the group has other members, and this node has no peers: serve it with --mesh")
+        elif self._learner is None:
+            self._learner = Learner(self._context, self._port, self._snapshots.install, self._fail, source)
+        self._arm(self._context.loop.time())
+
+    def _on_stop_sign(self, index: int, term: int, stop: StopSign) -> None:
+        """The incarnation ends here; its leader, or else the first of the next members, stands at once."""
+        if stop.next_incarnation <= self._raft_journal.incarnation:
+            return  # at a start: it has begun already
+        led = self.leader()
+        if self._voter is not None and self._voter.replication is not None:
+            self._voter.replication.flush()  # the others hear that it is committed
+        self._raft_journal.begin_incarnation(index, term, stop)
+        self._applying.commit_index = min(self._applying.commit_index, self._raft_journal.last_index)
+        log.info("incarnation-begins group=%d incarnation=%d index=%d", self._group, stop.next_incarnation, index)
+        self._context.outbox.drop()
+        for _, done in self._applying.waiting.pop(index, ()):
+            done([], None)
+        for done in self._applying.discard(index):
+            done(None, RetryOperation("the members of the group changed: send it again"))
+        self._begin_role(was_restarted=False)
+        names = [one.member for one in stop.members if one.is_voter]
+        first = led if led in names else names[0]
+        if self._voter is not None and self._voter.others and first == self._member:
+            self._voter.elections.stand()
+        self._fetches.advance()
+        self._changed()
+
+    def _catch_up(self, source: str) -> None:
+        """Somebody is in a later incarnation: this one has ended, whatever this member thought."""
+        if self._learner is None:
+            log.info("incarnation-missed group=%d member=%s source=%s", self._group, self._member, source)
+            self._begin_role(was_restarted=False, source=source)
+            self._changed()
+
+    def leave_incarnation(self) -> None:
+        """A snapshot of a later incarnation is in the log: this member has no vote until it is switched to."""
+        self._voter = None
+        self._context.outbox.drop()
+
+    def switched(self, *, begins: bool) -> None:
+        """The state machine is at a snapshot that was received."""
+        for done in self._applying.discard(0):
+            done(None, Unavailable("a snapshot came: whether it was applied is not known"))
+        if begins:
+            self._begin_role(was_restarted=True)
+        elif self._voter is not None:
+            self._voter.core.installed()
+        self._fetches.advance()
+        self._changed()
+
+    @property
+    def role(self) -> Role:
+        """What this member is now."""
+        return self._voter.role if self._voter is not None else Role.LEARNER
+
+    def leader(self) -> str:
+        """See `Consensus.leader`."""
+        if self._voter is not None:
+            return self._voter.leader
+        return self._learner.leader if self._learner is not None else ""
+
+    def status(self) -> ConsensusStatus:
+        """See `Consensus.status`."""
+        voter, raft_journal = self._voter, self._raft_journal
+        matched = {name: voter.core.matched(name) for name in voter.others} if voter is not None else {}
+        return ConsensusStatus(
+            is_leader=self.role is Role.LEADER,
+            term=voter.core.term if voter is not None else raft_journal.term,
+            last_index=raft_journal.last_index,
+            synced_index=raft_journal.synced_index,
+            committed_index=self._applying.commit_index,
+            applied_index=self._machine.applied_index,
+            role=self.role,
+            leader=self.leader(),
+            incarnation=raft_journal.incarnation,
+            voters=tuple(one.member for one in raft_journal.members if one.is_voter),
+            matched=matched if self.role is Role.LEADER else {},
+            fetched={name: fetched[0] for name, fetched in self._fetches.fetched.items()},
+        )
+
+    # --- what happens ---------------------------------------------------------------------------------
+
+    def on_message(self, sender: str, message: Message) -> None:
+        """See `Listener`."""
+        if self._closed or self._failed is not None:
+            return
+        try:
+            self._take(sender, message)
+        except DivergedError as error:
+            self._fail(error)
+        except EdgeStoreError as error:  # the journal takes no record now: it is as if the message were lost
+            log.warning("message-lost group=%d member=%s error=%s", self._group, sender, error)
+        self._changed()
+
+    def _take(self, sender: str, message: Message) -> None:
+        incarnation = self._raft_journal.incarnation
+        if isinstance(message, ReadAnswer):
+            self._reads.on_answer(message)
+        elif message.incarnation > incarnation:
+            self._catch_up(sender)
+        elif isinstance(message, ReadAsk):
+            place = (self._group, incarnation, 0, message.number)
+            self._leader_reads.ask(lambda index: self._tell_index(sender, ReadAnswer(*place, index)))
+        elif message.incarnation < incarnation:
+            if not isinstance(message, Ended):
+                self._context.outbox.send(sender, Ended(self._group, incarnation, 0, self._applying.applied_index))
+        elif self._voter is None:
+            return
+        elif isinstance(message, Behind):
+            if self._voter.hears(sender, message.term):
+                self._snapshots.begin(sender, message.first_index)
+        else:
+            self._voter.on_message(sender, message)
+
+    def _tell_index(self, member: str, answer: ReadAnswer) -> None:
+        self._context.outbox.send(member, answer)
+
+    async def on_fetch(self, sender: str, fetch: Fetch) -> Fetched:
+        """See `Listener`."""
+        if self._closed or self._failed is not None:
+            raise Closing("the node is closing")
+        return await self._fetches.serve(sender, fetch)
+
+    def on_connected(self, member: str) -> None:
+        """See `Listener`."""
+        if self._voter is not None and self._voter.replication is not None:
+            self._voter.replication.connected(member)
+            self._changed()
+
+    def _changed(self) -> None:
+        if not (self._is_scheduled or self._closed):
+            self._is_scheduled = True
+            self._context.loop.call_soon(self._scheduled_turn)
+
+    def _scheduled_turn(self) -> None:
+        self._is_scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
+        if self._closed or self._failed is not None:
+            return
+        before = self._applying.applied_index
+        try:
+            self._advance()
+        except (NotAppliedError, DivergedError) as error:
+            self._fail(error)
+            return
+        except EdgeStoreError as error:  # the journal takes no record now
+            log.warning("turn-failed group=%d error=%s", self._group, error)
+        self._ask_for_sync()
+        self._metrics.count("consensus_entries_total", self._applying.applied_index - before)
+        self._snapshots.forget_applied(self._voter)
+        if self._port is not None:
+            self._answer()
+
+    def _advance(self) -> None:
+        if self._voter is None:
+            self._applying.run()
+            return
+        self._voter.core._onTick()
+        if self._voter is not None:
+            self._voter.settle()
+
+    def _answer(self) -> None:
+        """What leaves at the end of a turn, and who is told."""
+        voter = self._voter
+        if voter is not None and voter.replication is not None:
+            voter.replication.flush()
+        self._leader_reads.advance()
+        self._reads.advance()
+        if self._applying.commit_index > self._committed:
+            self._committed = self._applying.commit_index
+            self._fetches.advance()
+        self._tell_role()
+
+    def _tell_role(self) -> None:
+        voter = self._voter
+        term = voter.core.term if voter is not None else self._raft_journal.term
+        knows = voter is not None and voter.knows_commit
+        told = (self.role, self.leader(), term, self._raft_journal.incarnation, knows)
+        if told == self._told:
+            return
+        leader_before = self._told[1] if self._told else ""
+        self._told = told
+        self._arm(self._context.loop.time())
+        if knows or told[1] != leader_before:
+            self._context.loop.call_soon(self._reads.leader_changed)
+        self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
+
+    def _ask_for_sync(self) -> None:
+        if self._raft_journal.is_dirty:
+            self._raft_journal.sync(self._synced)
+
+    def _synced(self) -> None:
+        if self._closed or self._failed is not None:
+            return
+        self._context.outbox.release()
+        if self._voter is not None:
+            self._voter.synced()
+        self._turn()
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
+
+    def broken(self, error: Exception) -> None:
+        """See `_fail`."""
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Entries apply in order, so nothing after this one can: the member stops and answers nothing more."""
+        self._failed = error
+        log.critical("apply-failed error=%s", error)
+        self._end()
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(error.__cause__ or error)
+        self.on_failure(error)
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def _arm(self, at_s: float) -> None:
+        """The timer of a group that has others; the earliest counts."""
+        if self._port is None or self._closed or (self._timer is not None and self._timer_at_s <= at_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = self._context.loop.call_at(at_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._closed or self._failed is not None:
+            return
+        again_s = self._context.loop.time() + 3600.0
+        if self._voter is not None:
+            try:
+                again_s = self._voter.tick()
+            except EdgeStoreError as error:
+                log.warning("tick-failed group=%d error=%s", self._group, error)
+                again_s = self._context.loop.time() + self._config.election_min_ms / 1000
+        if self._reads.is_waiting:
+            self._reads.tick()
+            again_s = min(again_s, self._context.loop.time() + self._config.heartbeat_ms / 1000)
+        self._arm(again_s)
+        self._changed()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._learner is not None:
+            self._learner.stop()
+        if self._port is not None:
+            self._port.leave(self._group)
+        self._snapshots.close()
+        self._reads.close()
+        self._fetches.advance()
