@@ -2,8 +2,16 @@
 
 from edgestore.consensus.applying import NotAppliedError
 from edgestore.consensus.group import RaftConsensus
-from edgestore.consensus.interface import Consensus, ConsensusStatus, Role, Snapshot, SnapshotBase, StateMachine
-from edgestore.consensus.recovery import machine_folder
+from edgestore.consensus.interface import (
+    Consensus,
+    ConsensusStatus,
+    Readable,
+    Role,
+    Snapshot,
+    SnapshotBase,
+    StateMachine,
+)
+from edgestore.consensus.recovery import first_folder, machine_folder
 from edgestore.consensus.salvage import salvage_entries
 
 __all__ = [
@@ -11,10 +19,12 @@ __all__ = [
     "ConsensusStatus",
     "NotAppliedError",
     "RaftConsensus",
+    "Readable",
     "Role",
     "Snapshot",
     "SnapshotBase",
     "StateMachine",
+    "first_folder",
     "machine_folder",
     "salvage_entries",
 ]

@@ -14,7 +14,7 @@ import pysyncobj.journal
 
 from edgestore.consensus.interface import Snapshot, SnapshotBase
 from edgestore.consensus.messages import StopSign, first_term, incarnation_of
-from edgestore.consensus.recovery import STOP_KIND, LogEntry, Recovery
+from edgestore.consensus.recovery import STOP_KIND, LogEntry, Recovery, first_folder
 from edgestore.disk import Journal, JournalRecord, RecordKind
 from edgestore.errors import Corrupt, EdgeStoreError
 from edgestore.records import Member, MembersRecord, SnapshotRecord, StopSignRecord
@@ -38,7 +38,7 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     def __init__(self, journal: Journal, group: int, applied_index: int, kept_bytes: int = 0) -> None:
         self._journal, self._group = journal, group
-        found = Recovery(journal.records(group), applied_index, kept_bytes)
+        found = Recovery(journal.records(group), applied_index, kept_bytes, first_folder(group))
         self.term, self.vote = found.term, found.vote
         self.incarnation, self.members = found.incarnation, found.members
         self.folder = found.folder

@@ -29,9 +29,14 @@ MACHINE_FOLDER = "catalog"
 TRIM_BYTES = 64 * 1024
 
 
+def first_folder(group: int) -> str:
+    """Where the state machine of a group lies until a snapshot is received."""
+    return MACHINE_FOLDER if group == 0 else f"{MACHINE_FOLDER}-{group}"
+
+
 def machine_folder(journal: Journal, group: int = 0) -> str:
     """The folder that the state machine of a group is to be opened from: what the newest SNAPSHOT record names."""
-    folder, index = MACHINE_FOLDER, -1
+    folder, index = first_folder(group), -1
     for record in journal.records(group):
         if record.kind is RecordKind.SNAPSHOT and record.index >= index:
             folder, index = decoded(record, SnapshotRecord).folder, record.index
@@ -41,12 +46,14 @@ def machine_folder(journal: Journal, group: int = 0) -> str:
 class Recovery:
     """See the module. `applied_index`: what the state machine contains; of older entries `kept_bytes` stay."""
 
-    def __init__(self, records: Iterable[JournalRecord], applied_index: int, kept_bytes: int) -> None:
+    def __init__(
+        self, records: Iterable[JournalRecord], applied_index: int, kept_bytes: int, folder: str = MACHINE_FOLDER
+    ) -> None:
         self.applied_index, self._kept_bytes = max(1, applied_index), kept_bytes
         self.term, self.vote = 0, ""
         self.incarnation, self.members = 0, ()  # type: tuple[int, tuple[Member, ...]]
         self.stop_index = 0
-        self.folder = MACHINE_FOLDER
+        self.folder = folder
         self.entries: list[LogEntry] = []
         self._base = (0, 0)
         self._front = (1, 0)
