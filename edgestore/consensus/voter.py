@@ -104,7 +104,7 @@ class Voter:
             return now_s + 3600.0
         if (self.core.is_leader or self.core.is_candidate) and now_s >= self._next_heartbeat_s:
             # A multiple of the period: heartbeats of all groups leave together.
-            self._next_heartbeat_s = (now_s // heartbeat_s + 1) * heartbeat_s
+            self._next_heartbeat_s = (int(now_s / heartbeat_s + 0.001) + 1) * heartbeat_s
             self._beat()
         if not self.core.is_leader:
             self.elections.tick()
