@@ -34,6 +34,16 @@ class Applying:
         self.on_stop_sign: Callable[[int, int, StopSign], None]
         """Called with index, term and content when a stop-sign of this incarnation was applied."""
 
+    def commit(self, index: int) -> bool:
+        """Everything up to `index` is committed, but for what lies behind a stop-sign. Whether that says more."""
+        stops = self._raft_journal.stops
+        if stops and stops[0] < index:
+            index = stops[0]
+        if index <= self.commit_index:
+            return False
+        self.commit_index = index
+        return True
+
     def run(self) -> None:
         """Applies what may be; each entry's callbacks right after it. Raises NotAppliedError."""
         raft_journal, waiting = self._raft_journal, self.waiting
@@ -60,6 +70,7 @@ class Applying:
             stop = decode(memoryview(command)[1:], StopSign)
             self._machine.begin_incarnation(index, term, stop.next_incarnation)
             self.applied_index = index
+            self._raft_journal.stops = [other for other in self._raft_journal.stops if other > index]
             self.on_stop_sign(index, term, stop)
         except Exception as error:
             raise NotAppliedError(f"stop-sign {index} of term {term}: {error}") from error

@@ -216,14 +216,14 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def commit(self, index: int) -> None:
         """The leader says so, and the log is as the leader's up to there."""
-        if index > self._SyncObj__raftCommitIndex:
-            self._SyncObj__raftCommitIndex = self._applying.commit_index = index
-            self._raft_journal.setRaftCommitIndex(index)
+        if self._applying.commit(index):
+            self._SyncObj__raftCommitIndex = self._applying.commit_index
+            self._raft_journal.setRaftCommitIndex(self._applying.commit_index)
 
     def installed(self) -> None:
         """The state machine was switched to a snapshot."""
         self._SyncObj__raftLastApplied = self._applying.applied_index
-        self.commit(self._applying.applied_index)
+        self._SyncObj__raftCommitIndex = self._applying.commit_index
 
     def propose(self, command: bytes, done: Done) -> None:
         """Appends a command, as leader. Raises what the journal raises: then it is in nobody's log."""

@@ -14,7 +14,7 @@ import pysyncobj.journal
 
 from edgestore.consensus.interface import Snapshot, SnapshotBase
 from edgestore.consensus.messages import StopSign, first_term, incarnation_of
-from edgestore.consensus.recovery import LogEntry, Recovery, first_folder
+from edgestore.consensus.recovery import STOP_KIND, LogEntry, Recovery, first_folder
 from edgestore.disk import Journal, JournalRecord, RecordKind
 from edgestore.errors import Corrupt, EdgeStoreError
 from edgestore.records import Member, MembersRecord, SnapshotRecord, StopSignRecord
@@ -47,6 +47,8 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         self.committed_floor = max(found.applied_index, min(found.stop_index, self.entries[-1][1]))
         """What is committed for certain: applied, or before a stop-sign that was applied."""
         self._commit = self.committed_floor
+        self.stops = [entry[1] for entry in self.entries if entry[0][:1] == STOP_KIND and entry[1] > applied_index]
+        """Stop-signs that were not applied yet: what lies behind one is not committed, whoever counts (rule 4)."""
         self._hard_states = self._hard_states_synced = 0
         self._marks: list[_Mark] = []
         self.is_dirty = False
@@ -111,6 +113,8 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         self.entries.append((command, idx, term))  # after it: what the journal refuses is not in the log
         self.size_bytes += len(command)
         self.is_dirty = True
+        if command[:1] == STOP_KIND:
+            self.stops.append(idx)
 
     def merge(self, previous: tuple[int, int], entries: Sequence[tuple[int, bytes]], committed_index: int) -> int:
         """Takes entries (term, command) that follow `previous` (index, term), which is here. Cuts at a conflict only.
@@ -147,6 +151,7 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         self.is_dirty = True
         self.size_bytes -= sum(len(entry[0]) for entry in self.entries[at:])
         del self.entries[at:]
+        self.stops = [stop for stop in self.stops if stop < index]
         self.synced_index = min(self.synced_index, index - 1)
         for mark in self._marks:
             mark.index = min(mark.index, index - 1)
@@ -202,6 +207,7 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
         else:
             self.entries = [(b"", snapshot.index, snapshot.term)]
             self.synced_index, self.size_bytes = snapshot.index, 0
+        self.stops = [stop for stop in self.stops if stop > snapshot.index]
         if begins:
             self._begin_terms()
         return begins

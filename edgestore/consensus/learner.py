@@ -95,8 +95,7 @@ class Learner:
         if matched == index and answer.entries:
             raise TooBusy("the journal takes no more just now")
         self._verified_index = matched
-        commit_index = min(answer.commit_index, matched)
-        context.applying.commit_index = max(context.applying.commit_index, commit_index)
+        context.applying.commit(min(answer.commit_index, matched))
         context.changed()
 
 

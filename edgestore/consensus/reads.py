@@ -65,7 +65,7 @@ class Reads:
         self._fresh: list[_Reader] = []
         self._asking: list[_Reader] = []
         self._applying: deque[tuple[int, list[_Reader]]] = deque()
-        self._number = 0
+        self._number = context.rng.getrandbits(48)  # an answer to an earlier life is none
         self._asked_ms = 0
         self._waiting = 0
 

@@ -163,8 +163,11 @@ class Running:
         self._applying.commit_index = min(self._applying.commit_index, self._raft_journal.last_index)
         log.info("incarnation-begins group=%d incarnation=%d index=%d", self._group, stop.next_incarnation, index)
         self._context.outbox.drop()
-        for _, done in self._applying.waiting.pop(index, ()):
-            done([], None)
+        for proposed_term, done in self._applying.waiting.pop(index, ()):
+            if proposed_term == term:
+                done([], None)
+            else:
+                done(None, RetryOperation("another leader's stop-sign took its place: send it again"))
         for done in self._applying.discard(index):
             done(None, RetryOperation("the members of the group changed: send it again"))
         self._begin_role(was_restarted=False)

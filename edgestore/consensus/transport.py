@@ -7,7 +7,8 @@ there is more of it, as any message may be.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
@@ -18,8 +19,17 @@ log = logging.getLogger("edgestore.consensus")
 
 HELD_MAX = 256
 
-TOPIC: Any = "raft"
-FETCH: Any = "raft-fetch"
+TOPIC: Any = 1
+FETCH: Any = 10
+"""`net.Topic.RAFT` and `net.Method.RAFT_FETCH`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """As `net.Reply`."""
+
+    head: bytes
+    payload: Sequence[bytes] = ()
 
 
 class Listener(Protocol):
@@ -105,12 +115,7 @@ class RaftPort:
             raise BadRequest(f"that is no fetch: {error}") from error
         if (group := self._groups.get(fetch.group)) is None:
             raise Unavailable(f"group {fetch.group} is not open here")
-        return reply(encode(await group.on_fetch(caller.member, fetch)))
-
-
-def reply(head: bytes) -> Any:
-    """An answer without a payload."""
-    return head
+        return Reply(encode(await group.on_fetch(caller.member, fetch)))
 
 
 class Outbox:

@@ -47,7 +47,6 @@ class Voter:
         self._next_heartbeat_s = 0.0
         self._matched_term = self._matched_index = 0
         self._answers: list[tuple[str, int]] = []
-        self._stop_index = 0
         self._handlers: dict[type, Any] = {
             PreVote: self.elections.on_pre_vote,
             PreVoteAnswer: self.elections.on_pre_vote_answer,
@@ -83,13 +82,12 @@ class Voter:
 
     def propose_stop(self, stop: StopSign, done: Done) -> None:
         """Appends a stop-sign, as leader."""
-        self._stop_index = self._context.raft_journal.last_index + 1
         self.core.propose(STOP_KIND + encode(stop), done)
 
     @property
     def is_stopping(self) -> bool:
         """Whether a stop-sign is in the log and not applied yet."""
-        return self._stop_index > self._context.applying.applied_index
+        return bool(self._context.raft_journal.stops)
 
     @property
     def knows_commit(self) -> bool:
@@ -106,7 +104,7 @@ class Voter:
             return now_s + 3600.0
         if (self.core.is_leader or self.core.is_candidate) and now_s >= self._next_heartbeat_s:
             # A multiple of the period: heartbeats of all groups leave together.
-            self._next_heartbeat_s = (now_s // heartbeat_s + 1) * heartbeat_s
+            self._next_heartbeat_s = (int(now_s / heartbeat_s + 0.001) + 1) * heartbeat_s
             self._beat()
         if not self.core.is_leader:
             self.elections.tick()
@@ -132,10 +130,6 @@ class Voter:
 
     def begin_to_lead(self) -> None:
         """Called when the core became leader."""
-        raft_journal = self._context.raft_journal
-        self._stop_index = max(
-            (index for command, index, _ in raft_journal.entries[1:] if command[:1] == STOP_KIND), default=0
-        )
         self.replication = Replication(self._context, self.core, self.others)
         log.info("leads group=%d member=%s term=%d", self._context.group, self._context.member, self.core.term)
 

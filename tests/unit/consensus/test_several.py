@@ -1,0 +1,279 @@
+"""Members that agree: who leads, what is durable where, what may be read, and how the voters change."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from edgestore.consensus import Role
+from edgestore.errors import Conflict, NotLeader, RetryOperation, TooBusy, Unavailable
+from edgestore.records import Member
+from tests.unit.consensus.several import CONFIG, Several
+
+THREE = ("a", "b", "c")
+
+
+def voters(*names: str) -> tuple[Member, ...]:
+    """As `change_members` takes them."""
+    return tuple(Member(name) for name in names)
+
+
+def test_what_was_acknowledged_is_synced_on_a_majority() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        for number in range(20):
+            await site.propose(leader, b"%d" % number)
+            index = leader.machines[0].applied_index
+            synced = [one for one in site.members.values() if one.groups[0].status().synced_index >= index]
+            assert len(synced) >= 2
+        await site.until(lambda: all(len(one.machines[0].payloads) == 20 for one in site.members.values()))
+        assert len({tuple(one.machines[0].entries) for one in site.members.values()}) == 1
+
+    site.run(main())
+
+
+def test_a_follower_refuses_and_says_who_leads() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        await site.propose(leader, b"x")
+        follower = next(one for one in site.members.values() if one is not leader)
+        with pytest.raises(NotLeader) as refused:
+            await site.propose(follower, b"y")
+        assert refused.value.fields["leader"] == leader.name == follower.groups[0].leader()
+
+    site.run(main())
+
+
+def test_another_leads_soon_and_the_old_one_answers_nothing_more() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        old = await site.leader()
+        await site.propose(old, b"before")
+        site.cut_off(old.name)
+        began_s = site.loop.time()
+        lost = asyncio.ensure_future(site.propose(old, b"lost"))
+        await site.until(lambda: any(one.groups[0].can_read_now() for one in site.members.values() if one is not old))
+        assert site.loop.time() - began_s < 1.0
+        assert not old.groups[0].can_read_now(), "its lease ended before another could lead"
+        new = await site.leader()
+        await site.propose(new, b"after")
+        site.cut.clear()
+        with pytest.raises(RetryOperation):
+            await lost
+        await site.until(lambda: old.machines[0].payloads == [b"before", b"after"])
+
+    site.run(main())
+
+
+def test_two_leases_never_overlap() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        for turn in range(10):
+            leader = await site.leader()
+            await site.propose(leader, b"%d" % turn)
+            site.cut_off(leader.name)
+            for _ in range(200):
+                assert sum(one.groups[0].can_read_now() for one in site.members.values()) <= 1
+                await asyncio.sleep(0.005)
+            site.cut.clear()
+            await asyncio.sleep(0.1)
+
+    site.run(main())
+
+
+def test_a_member_that_hears_nobody_does_not_disturb_those_that_do() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        lonely = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(lonely.name)
+        await asyncio.sleep(5)
+        assert lonely.groups[0].status().term == leader.groups[0].status().term
+        site.cut.clear()
+        await asyncio.sleep(1)
+        assert await site.leader() is leader
+
+    site.run(main())
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_follower_reads_what_was_acknowledged_or_nothing(is_cut: bool) -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        follower = next(one for one in site.members.values() if one is not leader)
+        for number in range(20):
+            await site.propose(leader, b"%d" % number)
+            await follower.groups[0].read_barrier()
+            assert len(follower.machines[0].payloads) == number + 1
+        if is_cut:
+            site.cut_off(follower.name)
+            with pytest.raises(Unavailable):
+                await follower.groups[0].read_barrier()
+
+    site.run(main())
+
+
+def test_a_learner_follows_and_reads() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        await site.propose(leader, b"before it came")
+        await site.add("d", founders=THREE)
+        learner = site.members["d"]
+        await site.propose(leader, b"after it came")
+        await learner.groups[0].read_barrier()
+        assert learner.machines[0].payloads == [b"before it came", b"after it came"]
+        assert learner.groups[0].status().role is Role.LEARNER
+
+    site.run(main())
+
+
+def test_voters_grow_from_one_to_five_and_one_is_replaced() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add("a")
+        names, sent = ["a"], 0
+        for count in (2, 3, 5):
+            new = ["abcde"[number] for number in range(len(names), count)]
+            await site.add(*new, founders=("a",))
+            names += new
+            sent = await change(names, sent)
+        await site.add("f", founders=("a",))
+        sent = await change([*names[1:], "f"], sent)
+        await site.until(lambda: all(len(one.machines[0].payloads) == sent for one in site.members.values()))
+        assert site.members["a"].groups[0].status().role is Role.LEARNER
+        assert len({tuple(one.machines[0].entries) for one in site.members.values()}) == 1
+
+    async def change(names: list[str], sent: int) -> int:
+        while True:
+            leader = await site.leader()
+            try:
+                await leader.groups[0].change_members(voters(*names))
+                break
+            except (TooBusy, Conflict):
+                await asyncio.sleep(0.05)
+        began_s = site.loop.time()
+        leader = await site.leader()
+        await site.propose(leader, b"%d" % sent)
+        assert site.loop.time() - began_s <= 0.3, "writes paused too long"
+        assert sorted(leader.groups[0].status().voters) == sorted(names)
+        return sent + 1
+
+    site.run(main())
+
+
+def test_members_change_only_when_a_majority_of_the_next_has_caught_up() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add("a")
+        leader = await site.leader()
+        with pytest.raises(TooBusy):
+            await leader.groups[0].change_members(voters("a", "b"))
+        with pytest.raises(Conflict):
+            await leader.groups[0].change_members(voters("a"))
+        await site.propose(leader, b"goes on")
+
+    site.run(main())
+
+
+def test_a_voter_that_missed_the_end_of_its_incarnation_catches_up() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        away = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(away.name)
+        stay = [name for name in THREE if name != away.name]
+        await leader.groups[0].change_members(voters(*stay))
+        leader = await site.leader()
+        await site.propose(leader, b"without it")
+        site.cut.clear()
+        await site.until(lambda: away.machines[0].payloads == [b"without it"])
+        assert away.groups[0].status().role is Role.LEARNER
+        assert away.machines[0].incarnations == [1]
+
+    site.run(main())
+
+
+def test_a_follower_far_behind_takes_a_snapshot_and_goes_on_voting() -> None:
+    site = Several(config=replace(CONFIG, log_kept_bytes=2000, log_behind_max_bytes=4000))
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        behind = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(behind.name)
+        for number in range(60):
+            await site.propose(leader, b"%d" % number * 200)
+        site.cut.clear()
+        await site.until(lambda: behind.machines[0].entries == leader.machines[0].entries)
+        assert behind.machines[0].received
+        await site.propose(leader, b"after")
+        await behind.groups[0].read_barrier()
+        assert behind.machines[0].payloads[-1] == b"after"
+
+    site.run(main())
+
+
+def test_leadership_is_handed_over_within_a_round_trip() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        await site.propose(leader, b"x")
+        await site.until(lambda: leader.groups[0].status().last_index in leader.groups[0].status().matched.values())
+        began_s = site.loop.time()
+        assert leader.groups[0].yield_leadership()
+        new = await site.leader()
+        assert new is not leader
+        assert site.loop.time() - began_s < 0.1
+
+    site.run(main())
+
+
+def test_four_groups_share_a_journal_and_a_beat() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE, groups=4)
+        leaders = [await site.leader(group) for group in range(4)]
+        for group, leader in enumerate(leaders):
+            for number in range(10):
+                await site.propose(leader, b"%d/%d" % (group, number), group)
+        for group in range(4):
+            await site.until(
+                lambda group=group: all(len(one.machines[group].payloads) == 10 for one in site.members.values())
+            )
+        for one in site.members.values():
+            one.wire.sent_at_s.clear()
+        await asyncio.sleep(1)
+        for name in {leader.name for leader in leaders}:
+            beats = {round(at_s, 6) for at_s in site.members[name].wire.sent_at_s}
+            led = sum(leader.name == name for leader in leaders)
+            answers = 20 * (4 - led)
+            assert len(beats) <= 21 + answers, "heartbeats of all groups leave together"
+
+    site.run(main())
