@@ -187,10 +187,8 @@ class ClusterConfig:
     """Log time is stepped forward when it is this far behind the clocks of a majority of the voters."""
     layouts_kept: int = 8
     """Newest epochs that are never retired."""
-    remove_after_s: int = 0
-    """A node that is down for this long is removed for ever; 0: only by the operator."""
     remove_pause_s: int = 3600
-    """Least time between two such removals."""
+    """Least time between two removals of nodes that stayed away (the site's `remove_after_ms`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +407,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "cluster.quality_failed_share": (0.001, 1.0),
     "cluster.quality_damaged_share": (0.0001, 1.0),
     "cluster.quality_step": (1, 100),
-    "cluster.remove_after_s": (0, math.inf),
     "objects.parts_max": (1, 10_000),
     "http.head_max_bytes": (1024, _MIB),
     "http.fast_body_max_bytes": (0, 4 * _MIB),

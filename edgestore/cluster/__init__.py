@@ -1,7 +1,24 @@
 """Who is alive, how well each node does, and what the leader makes of it: SWIM, status gossip, quality, control."""
 
+from edgestore.cluster.control import ChangeVoters, Control, SeenStatus, SiteView, StepLogTime
 from edgestore.cluster.members import Standing
 from edgestore.cluster.messages import Kind, NodeStatus, PeerView, SwimMessage
+from edgestore.cluster.quality import Observer, Outcome, Scores
 from edgestore.cluster.swim import Swim
 
-__all__ = ["Kind", "NodeStatus", "PeerView", "Standing", "Swim", "SwimMessage"]
+__all__ = [
+    "ChangeVoters",
+    "Control",
+    "Kind",
+    "NodeStatus",
+    "Observer",
+    "Outcome",
+    "PeerView",
+    "Scores",
+    "SeenStatus",
+    "SiteView",
+    "Standing",
+    "StepLogTime",
+    "Swim",
+    "SwimMessage",
+]
