@@ -28,6 +28,7 @@ class GapApplier:
             return
         if index != site.index + 1:  # a leader's first entries carry nothing, and are not handed in
             self._has_gap = True
+            self._applier.judges_fragments = False
             self._applier.site = msgspec.structs.replace(site, index=index - 1)
         if self._has_gap:
             self._stand_in(payload)
