@@ -22,7 +22,6 @@ STATUS_AGE_MAX_MS = 10_000
 """An older status tells nothing about now."""
 VOTER_LAG_MAX = 10_000
 """Entries that a node may lack and still be named a voter; the change itself waits until it has caught up."""
-RETIRE_INTERVAL_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class SeenStatus:
 @dataclass(frozen=True, slots=True)
 class SiteView:
     """All that the leader knows. `standings` and `statuses` by member; `layouts`: (epoch, extents under it);
-    `condemned`: (chunk id, index at which it was condemned)."""
+    `condemned`: (chunk id, index at which it was condemned); both may be left out while nothing is to be done."""
 
     own: str
     nodes: Sequence[NodeRecord]
@@ -91,7 +90,6 @@ class Control:
         self._states: dict[str, NodeState] = {}
         self._settled_ms = now_ms + config.control_settle_ms
         self._judged_ms = now_ms
-        self._retired_ms = now_ms
         self._voters_changed_ms = -math.inf
         self._removed_ms = -math.inf
 
@@ -116,7 +114,7 @@ class Control:
         decisions += self._feature_level(view)
         decisions += self._log_time(view, now_ms)
         decisions += self._reclaimed(view)
-        decisions += self._layouts(view, now_ms)
+        decisions += self._layouts(view)
         return decisions
 
     def _follow(self, view: SiteView, now_ms: float) -> None:
@@ -254,10 +252,7 @@ class Control:
         gone = tuple(chunk_id for chunk_id, index in view.condemned if index <= floor)
         return [commands.ReclaimedChunks(gone)] if gone and floor != math.inf else []
 
-    def _layouts(self, view: SiteView, now_ms: float) -> list[Decision]:
-        if now_ms - self._retired_ms < RETIRE_INTERVAL_MS:
-            return []
-        self._retired_ms = now_ms
+    def _layouts(self, view: SiteView) -> list[Decision]:
         before = min(view.balance_epoch, view.epoch - self._config.layouts_kept)
         if any(1 < epoch < before and not extents for epoch, extents in view.layouts):
             return [commands.RetireLayouts(before)]
