@@ -16,7 +16,6 @@ from edgestore.cluster.control import ChangeVoters, Control, Decision, SiteView,
 from edgestore.cluster.detector import Detector
 from edgestore.cluster.members import Standing
 from edgestore.config import ClusterConfig
-from edgestore.consensus import ConsensusStatus
 from edgestore.errors import EdgeStoreError
 from edgestore.observe import Metrics
 from edgestore.records import SITE_TENANT, Member, NodeRecord, NodeState
@@ -31,6 +30,35 @@ CONDEMNED_MAX = 256
 LAYOUTS_INTERVAL_MS = 60_000
 
 
+class GroupStatus(Protocol):
+    """What the leader reads of where its group stands (`ConsensusStatus`)."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Of its leader."""
+        ...
+
+    @property
+    def incarnation(self) -> int:
+        """Of its members (rule 4)."""
+        ...
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Of this incarnation."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """What `state` contains."""
+        ...
+
+
 class SiteGroup(Protocol):
     """What the leader needs of the catalog's group (`Meta`)."""
 
@@ -39,7 +67,7 @@ class SiteGroup(Protocol):
         """The applied state."""
         ...
 
-    def status(self) -> ConsensusStatus:
+    def status(self) -> GroupStatus:
         """Where the group stands."""
         ...
 
@@ -126,7 +154,7 @@ class Leader:
         for decision in self._control.decide(self._view(status, now_ms), now_ms):
             self._carry_out(decision)
 
-    def _view(self, status: ConsensusStatus, now_ms: float) -> SiteView:
+    def _view(self, status: GroupStatus, now_ms: float) -> SiteView:
         state = self._group.state
         layout = state.layout()
         condemned: list[tuple[bytes, int]] = []
