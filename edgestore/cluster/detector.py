@@ -26,6 +26,8 @@ log = logging.getLogger("edgestore.cluster")
 
 NONCE_BYTES = 8
 TIMER_DELAY_MAX_S = 3600.0
+TIMER_SLACK_S = 0.0001
+"""A timer that fires a rounding error too early would fire again at once, and again."""
 
 
 class SwimLink(Protocol):
@@ -191,7 +193,7 @@ class Detector:
     def _plan(self) -> None:
         loop = asyncio.get_running_loop()
         delay_s = min(TIMER_DELAY_MAX_S, max(0.0, self._swim.due_ms / 1000 - loop.time()))
-        due_s = loop.time() + delay_s
+        due_s = loop.time() + delay_s + TIMER_SLACK_S
         if self._timer is not None:
             if self._timer.when() <= due_s:
                 return  # an early tick does nothing but plan again
