@@ -123,10 +123,10 @@ class ClusterConfig:
     suspicion_min_ms: int = 500
     """How long a suspected node has to speak up when `accusers_full` accuse it; up to 3.25 times as long where fewer
     than three others could."""
-    suspicion_retry_ms: int = 60
-    """A suspected node is asked this often."""
     suspicion_max_ms: int = 4000
     """... when nobody joins the first accuser."""
+    suspicion_retry_ms: int = 60
+    """A suspected node is asked this often."""
     accusers_full: int = 4
     health_max: int = 7
     """A node that does badly itself gives others up to 1 + this times as long."""
@@ -149,7 +149,7 @@ class ClusterConfig:
     quality_answers_min: float = 8.0
     """Fewer answers than this, fading, and an observer says nothing about a node."""
     quality_floor: int = 5
-    """What the worst node keeps, in percent: a trickle, so that it can prove itself again."""
+    """What the worst node keeps, in percent. At 10 and less it takes new data only where no other node can."""
     quality_slow_ratio: float = 3.0
     """A node this many times slower than the others loses quality, and all of it above the floor at twice that."""
     quality_slow_floor_us: int = 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgestore.cluster import Kind, Standing, Swim, SwimMessage
@@ -161,3 +163,44 @@ def test_members_that_leave_are_forgotten() -> None:
     for now_ms in range(3, 5000, 50):
         assert all(to != THIRD for to, _ in swim.tick(now_ms))
     assert swim.members.suspects.keys() <= {OTHER}
+
+
+@pytest.mark.parametrize(("count", "together"), [(2, 2), (5, 4), (9, 9)])
+def test_machines_that_stall_together_do_not_blame_each_other(count: int, together: int) -> None:
+    for seed in range(10):
+        town = Town(count, seed)
+        town.run(10_000)
+        stalled = town.names[:together]
+        for name in stalled:
+            town.stall(name, 10_000)
+        town.run(40_000)
+        assert {row[2] for row in town.failed} <= (set(stalled) if together < count else set())
+        assert all(view is Standing.ALIVE for name in town.names for view in town.views(name))
+
+
+def test_answers_that_take_long_are_answers() -> None:
+    town = Town(9, 13)
+    town.delay_ms = (0.2, 300.0)
+    town.run(1_800_000)
+    assert not town.failed
+
+
+def test_on_slower_lines_with_three_times_the_times_it_takes_less_than_ten_seconds() -> None:
+    wide = replace(
+        ClusterConfig(),
+        probe_interval_ms=1200,
+        probe_timeout_ms=400,
+        suspicion_min_ms=1500,
+        suspicion_max_ms=12_000,
+        suspicion_retry_ms=200,
+    )
+    took = []
+    for seed in range(100):
+        town = Town(5, seed, config=wide)
+        town.delay_ms = (40.0, 100.0)
+        town.run(10_000)
+        died_ms = town.now_ms
+        town.kill(town.names[0])
+        town.run(died_ms + 60_000, lambda town=town: set(town.views(town.names[0])) == {Standing.FAILED})
+        took.append(town.now_ms - died_ms)
+    assert sorted(took)[98] < 10_000
