@@ -188,6 +188,7 @@ class Core:
         )
         self.chunks = ChunkStore(self.segments, files, config.chunks, writer=self.writer.writer)
         self._opened.append(("chunks", self.chunks.close))
+        self._opened.append(("site chunks", self.chunks.leave_site))
 
     def _open_objects(self, entropy: Entropy) -> None:
         config = self.config
@@ -211,6 +212,7 @@ class Core:
             config.chunks,
             config.disk,
             low_water=self.chunks.low_water,
+            forget=self.chunks.forget,
             metrics=self.metrics,
         )
 

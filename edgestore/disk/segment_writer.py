@@ -212,7 +212,11 @@ class SegmentWriter:
         opened, offset = segment.opened or self._descriptors.hold(segment), segment.tail
         segment.tail = offset + reserved
         self._put_block(
-            segment, opened, offset, Fragment(chunk_id, k, m, shard, 0, reserved, len(data), units, page_crcs(data)), data
+            segment,
+            opened,
+            offset,
+            Fragment(chunk_id, k, m, shard, 0, reserved, len(data), units, page_crcs(data)),
+            data,
         )
 
     def _put_block(self, segment: Segment, opened: OpenFile, offset: int, fragment: Fragment, *data: Buffer) -> None:

@@ -149,6 +149,10 @@ class Segments(SegmentKeeper):
         """Whether scrub or compaction found the fragment damaged, and it was not deleted since."""
         return row_key(chunk_id, shard) in self.damaged
 
+    def mark_damaged(self, chunk_id: bytes, shard: int, reason: str) -> None:
+        """A reader found that the fragment does not check out."""
+        self.report_damage(row_key(chunk_id, shard), reason)
+
     def numbers(self) -> list[int]:
         """All segments."""
         return sorted(self._segments)

@@ -74,7 +74,7 @@ def decode(
     present: tuple[int, ...],
     wanted: tuple[int, ...],
 ) -> bytes:
-    """Makes the shards `wanted` in place from exactly the k that are `present`; nothing else of the stripe is looked at.
+    """Makes the shards `wanted` in place from exactly the k that are `present`; nothing else counts.
 
     Returns the page CRCs of those made, in the order wanted: whoever has the CRCs of the inputs has checked them.
     """
