@@ -13,6 +13,8 @@ from contextlib import suppress
 from edgestore.errors import ConfigError
 
 SLAB_STEP_BYTES = 64 * 1024
+IDLE_SHARE = 4
+"""A quarter of the budget at most is kept as idle slabs: a node that rests gives memory back."""
 
 
 class ByteBudget:
@@ -114,6 +116,8 @@ class SlabPool:
 
     def _trim(self) -> None:
         """Idle memory and what is in use stay within the budget together."""
-        while self._idle and self._idle_bytes + self.budget.taken_bytes > self.budget.limit_bytes:
+        limit = self.budget.limit_bytes
+        room = min(limit // IDLE_SHARE, limit - self.budget.taken_bytes)
+        while self._idle and self._idle_bytes > room:
             size, _ = self._idle.popleft()
             self._idle_bytes -= size

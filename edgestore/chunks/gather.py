@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.compression import PLAIN, Compression
-from edgestore.chunks.encoder import pages_of, rebuild
+from edgestore.chunks.encoder import rebuild
 from edgestore.chunks.facts import Facts, Source
+from edgestore.chunks.race import Fetch, OtherUnits, Race, Units, worst
 from edgestore.chunks.remote import Shelves
 from edgestore.chunks.site import Manners, Sites
-from edgestore.chunks.stripes import Piece, Stripes
+from edgestore.chunks.stripes import Stripes
 from edgestore.disk import FragmentUnit, Worker
-from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, NotFound, Unavailable
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.placement import NOBODY
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES
 
 TABLES_KEPT = 4096
-
-Units = tuple[FragmentUnit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +38,6 @@ class GatherTools:
 
 
 _Whole = tuple[Facts, int, memoryview] | EdgeStoreError
-
-
-class _OtherUnits(Exception):
-    """The chunk is packed otherwise than was guessed."""
-
-    def __init__(self, units: Units) -> None:
-        self.units = units
-
-
-@dataclass(slots=True)
-class _Have:
-    """Bytes of one fragment from `start` on."""
-
-    start: int
-    data: memoryview
-
-    def covers(self, start: int, stop: int) -> bool:
-        return self.start <= start and stop <= self.start + len(self.data)
-
-    def cut(self, start: int, stop: int) -> memoryview:
-        return self.data[start - self.start : stop - self.start]
-
-
-@dataclass(slots=True)
-class Fetch:
-    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more."""
-
-    shard: int
-    start: int
-    stop: int
-    node: int = NOBODY
-    is_late: bool = False
 
 
 class Gather:
@@ -103,11 +69,7 @@ class Gather:
                 return shard
         return None
 
-    def is_doubtful(self, source: Source, shard: int) -> bool:
-        """Whether a shard is better made of others than waited for."""
-        return self._preference(source, shard)[:2] > (False, False)
-
-    def _preference(self, source: Source, shard: int) -> tuple[bool, bool, bool, int]:
+    def preference(self, source: Source, shard: int) -> tuple[bool, bool, bool, int]:
         """Smaller is better to ask."""
         first = next(iter(self.holders(source, shard)), NOBODY)
         is_far = first != self._tools.sites.own_number
@@ -121,13 +83,13 @@ class Gather:
         units = self._tables.get(source.chunk.chunk_id) or _guess(source.chunk.size_bytes)
         try:
             return await self._read_packed(source, units, offset, length)
-        except _OtherUnits as other:
+        except OtherUnits as other:
             if sum(unit.plain_bytes for unit in other.units) != source.chunk.size_bytes:
                 raise Corrupt("the fragments of a chunk hold another size than its extent says") from None
             self._remember(source.chunk.chunk_id, other.units)
             try:
                 return await self._read_packed(source, other.units, offset, length)
-            except _OtherUnits:
+            except OtherUnits:
                 raise Corrupt("the fragments of a chunk contradict each other") from None
 
     def _remember(self, chunk_id: bytes, units: Units) -> None:
@@ -176,7 +138,7 @@ class Gather:
         pieces = stripes.pieces(begin, end)
         if not pieces:
             return []
-        race = _Race(self, self._tools, source, units, pieces)
+        race = Race(self, self._tools.manners, source, units, pieces)
         try:
             return await race.run()
         finally:
@@ -189,11 +151,11 @@ class Gather:
         found: dict[int, memoryview] = {}
         units: Units | None = None
         errors: list[EdgeStoreError] = []
-        candidates = sorted(set(range(source.count)) - {shard}, key=lambda one: self._preference(source, one))
+        candidates = sorted(set(range(source.count)) - {shard}, key=lambda one: self.preference(source, one))
         while len(found) < source.k:
             asked, candidates = candidates[: source.k - len(found)], candidates[source.k - len(found) :]
             if not asked:
-                raise _worst(errors, source)
+                raise worst(errors, source)
             for one, answer in zip(asked, await self._fetch_whole(source, asked), strict=True):
                 if isinstance(answer, EdgeStoreError):
                     errors.append(answer)
@@ -254,155 +216,9 @@ class Gather:
         raise worst
 
 
-class _Race:
-    """One range of one chunk."""
-
-    def __init__(self, gather: Gather, tools: GatherTools, source: Source, units: Units, pieces: list[Piece]) -> None:
-        self._gather, self._tools, self._source, self._units = gather, tools, source, units
-        self._pieces = pieces
-        length = Stripes(source.k, sum(unit.stored_bytes for unit in units)).fragment_bytes
-        self._wanted: dict[int, tuple[int, int]] = {}
-        for piece in pieces:
-            start, stop = self._wanted.get(piece.shard, (piece.start, piece.stop))
-            self._wanted[piece.shard] = min(start, piece.start), max(stop, piece.stop)
-        hull = min(start for start, _ in self._wanted.values()), max(stop for _, stop in self._wanted.values())
-        self._hull = pages_of(*hull, length)
-        self._have: dict[int, _Have] = {}
-        self._tasks: dict[asyncio.Task[tuple[Facts, int, memoryview]], Fetch] = {}
-        self._errors: list[EdgeStoreError] = []
-        self._failed: set[int] = set()
-        self._spare = sorted(range(source.count), key=lambda one: gather._preference(source, one))
-
-    async def run(self) -> list[memoryview]:
-        """The pieces' bytes in their order."""
-        self._tools.manners.began()
-        late_s = self._tools.manners.late_s
-        self._begin_directly()
-        while not self._is_direct():
-            if len(self._whole()) >= self._source.k:
-                return await self._decoded()
-            if not self._tasks:
-                raise _worst(self._errors, self._source)
-            done, _ = await asyncio.wait(self._tasks, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                self._judge(task)
-            if not done:
-                late_s *= 2
-                if self._tools.manners.may_hedge():
-                    self._give_up_waiting()
-        return [self._have[piece.shard].cut(piece.start, piece.stop) for piece in self._pieces]
-
-    def stop(self) -> None:
-        """What is still on its way is not wanted."""
-        for task, fetch in self._tasks.items():
-            task.cancel()
-            if fetch.is_late:
-                self._tools.manners.overtaken(fetch.node)
-
-    def _give_up_waiting(self) -> None:
-        """What is on its way is late; where it comes after all it is taken."""
-        for fetch in self._tasks.values():
-            fetch.is_late = True
-        self._recover()
-
-    def _begin_directly(self) -> None:
-        """Of copies the best one; else the data fragments that hold the range."""
-        if self._source.k == 1:
-            self._begin(self._spare.pop(0), *self._hull)
-            return
-        for shard, (start, stop) in self._wanted.items():
-            if not self._gather.is_doubtful(self._source, shard):
-                self._begin(shard, start, stop)
-        if len(self._tasks) < len(self._wanted):
-            self._recover()
-
-    def _begin(self, shard: int, start: int, stop: int) -> None:
-        fetch = Fetch(shard, start, stop)
-        task = asyncio.get_running_loop().create_task(self._gather.fetch(self._source, fetch))
-        task.add_done_callback(_looked_at)
-        self._tasks[task] = fetch
-
-    def _is_direct(self) -> bool:
-        """Whether the range is there as it is."""
-        if self._source.k == 1 and self._have:
-            self._have[0] = next(iter(self._have.values()))
-        return all(
-            shard in self._have and self._have[shard].covers(start, stop)
-            for shard, (start, stop) in self._wanted.items()
-        )
-
-    def _whole(self) -> dict[int, memoryview]:
-        """The hull of every shard that is there."""
-        return {shard: have.cut(*self._hull) for shard, have in self._have.items() if have.covers(*self._hull)}
-
-    def _judge(self, task: asyncio.Task[tuple[Facts, int, memoryview]]) -> None:
-        fetch = self._tasks.pop(task)
-        error = task.exception()
-        if error is None:
-            facts, start, data = task.result()
-            if facts.units != self._units:
-                raise _OtherUnits(facts.units)
-            known = self._have.get(fetch.shard)
-            if known is None or len(known.data) < len(data):
-                self._have[fetch.shard] = _Have(start, data)
-            return
-        if isinstance(error, DiskFailed) or not isinstance(error, EdgeStoreError):
-            raise error
-        self._errors.append(error)
-        self._failed.add(fetch.shard)
-        self._recover()
-
-    def _recover(self) -> None:
-        """Asks for as many whole shards as are still needed, the best first."""
-        coming = {
-            fetch.shard
-            for fetch in self._tasks.values()
-            if (fetch.start, fetch.stop) == self._hull and not fetch.is_late
-        }
-        wanted = self._source.k - len(self._whole().keys() | coming)
-        late = {fetch.shard for fetch in self._tasks.values() if fetch.is_late}
-        if self._source.k == 1:
-            wanted = 1
-        for shard in list(self._spare):
-            if wanted <= 0:
-                return
-            self._spare.remove(shard)
-            if shard in self._whole() or shard in coming or shard in self._failed or shard in late:
-                continue
-            self._begin(shard, *self._hull)
-            wanted -= 1
-
-    async def _decoded(self) -> list[memoryview]:
-        """Out of k whole shards, those that lack."""
-        present = self._whole()
-        chosen = {shard: present[shard] for shard in sorted(present)[: self._source.k]}
-        lacking = [shard for shard in self._wanted if shard not in present]
-        made, _ = await self._gather.decode(self._source, chosen, lacking) if lacking else ([], b"")
-        rows = {**present, **dict(zip(lacking, made, strict=True))}
-        begin = self._hull[0]
-        return [rows[piece.shard][piece.start - begin : piece.stop - begin] for piece in self._pieces]
-
-
-def _looked_at(task: asyncio.Task[object]) -> None:
-    if not task.cancelled():
-        task.exception()
-
-
 def _guess(size_bytes: int) -> Units:
     """Plain units, as they are where compression did not pay."""
     return tuple(
         FragmentUnit(min(UNIT_BYTES, size_bytes - at), min(UNIT_BYTES, size_bytes - at), PLAIN)
         for at in range(0, size_bytes, UNIT_BYTES)
     )
-
-
-def _worst(errors: Iterable[EdgeStoreError], source: Source) -> EdgeStoreError:
-    """Corrupt only where nobody could bring better bytes later."""
-    name = source.chunk.chunk_id.hex()
-    for error in errors:
-        if isinstance(error, Unavailable):
-            return Unavailable(f"too few nodes with fragments of chunk {name} answer", chunk_id=name)
-    for error in errors:
-        if isinstance(error, Corrupt):
-            return Corrupt(f"too few fragments of chunk {name} check out", chunk_id=name)
-    return Corrupt(f"too few fragments of chunk {name} are there", chunk_id=name)

@@ -12,9 +12,10 @@ from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.encoder import ChunkBuilder, slab_bytes
 from edgestore.chunks.facts import Source
-from edgestore.chunks.gather import Fetch, Gather, GatherTools
+from edgestore.chunks.gather import Gather, GatherTools
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
+from edgestore.chunks.race import Fetch
 from edgestore.chunks.remote import Call, Shelves
 from edgestore.chunks.sender import Sender, holders_left
 from edgestore.chunks.server import FragmentServer
