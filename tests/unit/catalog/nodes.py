@@ -85,6 +85,9 @@ class NodeSite(Site):
         return placement.owners(extent.chunks[position].chunk_id, extent.k + extent.m)
 
     def record(self, extent: commands.NewExtent) -> ExtentRecord:
-        found = self.state.extent(OWNER, extent.extent_id)
+        return self.record_of(extent.extent_id)
+
+    def record_of(self, extent_id: bytes) -> ExtentRecord:
+        found = self.state.extent(OWNER, extent_id)
         assert found is not None
         return found
