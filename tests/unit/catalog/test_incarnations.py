@@ -25,7 +25,7 @@ def applier() -> Applier:
 
 def test_an_operation_behind_a_stop_sign_is_sent_again_under_its_id(applier: Applier) -> None:
     index = applier.applied_index
-    applier.begin_incarnation(index + 1, 4, term=9)
+    applier.begin_incarnation(index + 1, 9, 4)
     assert (applier.applied_index, applier.site.incarnation, applier.site.term) == (index + 1, 4, 9)
     (sent_back,) = applier.apply(index + 2, 9, entry(0, create(90)))
     assert isinstance(sent_back, RetryOperation)
@@ -39,13 +39,13 @@ def test_an_operation_behind_a_stop_sign_is_sent_again_under_its_id(applier: App
 def test_the_incarnation_is_kept_and_a_stop_sign_comes_once() -> None:
     site = Site()
     index = site.applier.applied_index
-    site.applier.begin_incarnation(index + 1, 1)
-    site.applier.begin_incarnation(index + 1, 1)
+    site.applier.begin_incarnation(index + 1, 9, 1)
+    site.applier.begin_incarnation(index + 1, 9, 1)
     site.reopen()
     assert (site.applier.applied_index, site.applier.site.incarnation) == (index + 1, 1)
     for place, incarnation in ((index + 3, 2), (index + 2, 1), (index + 2, 0)):
         with pytest.raises(Corrupt):
-            site.applier.begin_incarnation(place, incarnation)
+            site.applier.begin_incarnation(place, 9, incarnation)
 
 
 def test_an_entry_of_an_incarnation_to_come_is_refused(applier: Applier) -> None:
@@ -67,7 +67,7 @@ def test_the_outcomes_of_the_own_session_are_told_wherever_they_were_proposed(ap
     applier.on_own_outcome = lambda sequence, outcome: told.append((sequence, type(outcome).__name__))
     applier.apply(index + 2, 1, entry(0, create(90, "theirs"), create(2, "ours", 77), create(3, "theirs", 77)))
     applier.apply(index + 3, 1, entry(0, create(2, "ours", 77)))
-    applier.begin_incarnation(index + 4, 1)
+    applier.begin_incarnation(index + 4, 9, 1)
     applier.apply(index + 5, 1, entry(0, create(4, "late", 77)))
     assert told == [
         (2, "BucketRecord"),
