@@ -30,7 +30,8 @@ class Sites(Protocol):
         ...
 
     def placements(self, epoch: int) -> Sequence[Placement]:
-        """Those of this epoch and of all newer ones that are kept, oldest first; the newest is always among them."""
+        """Where fragments of an extent of this epoch are looked for, in this order, the newest last. That of the epoch
+        itself may have retired; those between are not needed, for what is moved is published before it is dropped."""
         ...
 
     def scheme(self, bucket: BucketRecord | None) -> Scheme:

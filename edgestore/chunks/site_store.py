@@ -64,10 +64,19 @@ class SiteStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def is_alone(self) -> bool:
-        """Whether this is the only node that takes data: then chunks are written as a lone node does."""
+    @property
+    def is_lone(self) -> bool:
+        """Whether the site has no other node."""
+        return len(self.sites.layout().nodes) <= 1
+
+    def is_alone(self, bucket: BucketRecord | None) -> bool:
+        """Whether chunks are written as a lone node does: nobody else takes data, and nothing more was promised.
+        Raises Unavailable where more was promised than one node can hold."""
+        if self.is_lone:
+            return True
         own = self.sites.own_number
-        return all(node.number == own or not is_storage(node) for node in self.sites.layout().nodes)
+        live = [node.number for node in self.sites.layout().nodes if is_storage(node)]
+        return live == [own] and self.sites.scheme(bucket).count == 1
 
     def _scheme(self, bucket: BucketRecord | None, size_bytes: int | None) -> Scheme:
         """Small bodies are copies: one node answers for the whole of them."""

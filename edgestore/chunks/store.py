@@ -111,20 +111,20 @@ class ChunkStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def _epoch(self) -> int | None:
+    def _epoch(self, bucket: BucketRecord | None) -> int | None:
         """The layout epoch of what is stored on this node alone; None where chunks go to several."""
         if self.site is None:
             return 1
-        return self.site.sites.layout().epoch if self.site.is_alone() else None
+        return self.site.sites.layout().epoch if self.site.is_alone(bucket) else None
 
     def check_room(self, size_bytes: int) -> None:
         """Raises StorageFull where content would eat into the disk's reserve. On a site of several nodes others may
         have room: there it is about the command alone."""
-        self._segments.check_room(size_bytes if self._epoch() is not None else 0)
+        self._segments.check_room(size_bytes if self.site is None or self.site.is_lone else 0)
 
     def put_small(self, data: bytes, done: SmallDone, bucket: BucketRecord | None = None) -> None:
         """A body of at most one unit, in one write; `done` after the sync. Raises StorageFull at once."""
-        epoch = self._epoch()
+        epoch = self._epoch(bucket)
         if epoch is None:
             self._put_small_on_site(data, done, bucket)
             return
@@ -168,7 +168,7 @@ class ChunkStore:
 
     async def write(self, body: Body, digests: Digests, bucket: BucketRecord | None = None) -> StoredBody:
         """A whole body; returns when it is on the disk. Whatever fails, the chunks written so far go."""
-        epoch = self._epoch()
+        epoch = self._epoch(bucket)
         if epoch is None:
             assert self.site is not None
             return await self.site.write(body, digests, bucket)

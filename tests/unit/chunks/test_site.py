@@ -272,6 +272,21 @@ async def test_one_node_of_a_site_writes_as_a_lone_one(tmp_path: Path) -> None:
         assert await nodes.read(1, stored) == data
 
 
+async def test_the_survivor_of_two_nodes_does_not_promise_less(tmp_path: Path) -> None:
+    async with opened(tmp_path, 2) as nodes:
+        nodes.site.change(2, NodeState.DOWN)
+        with pytest.raises(Unavailable):
+            await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
+        with pytest.raises(Unavailable):
+            await nodes.put_small(1, os.urandom(20_000))
+        nodes.site.settings = SiteSettings(tolerate=0)
+        data = os.urandom(CHUNK_MAX_BYTES)
+        stored = await nodes.write(1, data)
+        assert not stored.placed
+        assert [extent.layout_epoch for extent in stored.extents()] == [2]
+        assert await nodes.read(1, stored) == data
+
+
 async def test_settings_of_the_site_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, 5, settings=SiteSettings(tolerate=1, scheme="3+1")) as nodes:
         stored = await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
