@@ -198,6 +198,7 @@ class Core:
         await self._open_segments(entropy, open_store)
         self.chunks = ChunkStore(self.segments, files, config.chunks)
         self._opened.append(("chunks", self.chunks.close))
+        self._opened.append(("site chunks", self.chunks.leave_site))
 
     def _open_objects(self, entropy: Entropy) -> None:
         config = self.config
@@ -222,6 +223,7 @@ class Core:
             config.chunks,
             config.disk,
             low_water=self.chunks.low_water,
+            forget=self.chunks.forget,
             metrics=self.metrics,
         )
 
