@@ -303,6 +303,8 @@ class ClusterConfig:
     renew_check_ms: int = 60_000
     identity_check_ms: int = 500
     """How long a node waits before it takes its row back from another start under its identity."""
+    writer_check_ms: int = 1000
+    """How soon a node that was down notices that it needs another writer."""
 
 
 @dataclass(frozen=True, slots=True)

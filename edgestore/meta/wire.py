@@ -12,14 +12,15 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from edgestore.errors import BadRequest, Unavailable
+from edgestore.net import Method
 from edgestore.records import Member
 
 T = TypeVar("T")
 
-PROPOSE: Any = "meta-propose"
-SNAPSHOT_OPEN: Any = "meta-snapshot-open"
-SNAPSHOT_READ: Any = "meta-snapshot-read"
-SNAPSHOT_CLOSE: Any = "meta-snapshot-close"
+PROPOSE = Method.PROPOSE
+SNAPSHOT_OPEN = Method.SNAPSHOT_OPEN
+SNAPSHOT_READ = Method.SNAPSHOT_READ
+SNAPSHOT_CLOSE = Method.SNAPSHOT_CLOSE
 
 Group = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
@@ -140,7 +141,7 @@ class MetaPort:
         self, member: str, method: Any, request: msgspec.Struct, payload: bytes = b"", *, timeout_s: float
     ) -> Any:
         """The answer (head, payload). Raises Unavailable, and whatever the other one raised."""
-        return await self._peers.call(member, method, encode(request), payload, timeout_s=timeout_s)
+        return await self._peers.call(member, method, encode(request), (payload,) if payload else (), timeout_s=timeout_s)
 
     def _handler_of(self, method: Any) -> Callable[[Any, bytes, memoryview], Awaitable[Reply]]:
         async def handle(caller: Any, head: bytes, payload: memoryview) -> Reply:

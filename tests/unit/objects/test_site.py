@@ -13,7 +13,7 @@ import pytest
 from edgestore.catalog import commands
 from edgestore.chunks import bytes_body
 from edgestore.core import Core
-from edgestore.core_site import MetaSites
+from edgestore.core.site_view import MetaSites
 from edgestore.errors import Unavailable
 from edgestore.objects import PartRequest, PutRequest, UploadRequest
 from edgestore.records import SITE_TENANT, NodeState, Principal, VersionRecord
