@@ -74,6 +74,7 @@ class Detector:
         self._version = clock.wall_ms()
         self._watchers: list[Callable[[str, Standing], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = 0.0
         self._status_timer: asyncio.TimerHandle | None = None
         self._closed = True
 
@@ -195,10 +196,11 @@ class Detector:
         delay_s = min(TIMER_DELAY_MAX_S, max(0.0, self._swim.due_ms / 1000 - loop.time()))
         due_s = loop.time() + delay_s + TIMER_SLACK_S
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._timer_due_s <= due_s:
                 return  # an early tick does nothing but plan again
             self._timer.cancel()
         self._timer = loop.call_at(due_s, self._tick)
+        self._timer_due_s = due_s  # uvloop's handles do not tell where they are due at once
 
     def _probe_answered(self, member: str, took_ms: float) -> None:
         self.observer.saw(member, Outcome.GOOD, took_ms * 1000, self.now_ms())

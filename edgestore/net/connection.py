@@ -12,7 +12,7 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt, Unavailable
@@ -120,8 +120,7 @@ class _FrameProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         secure = transport.get_extra_info("ssl_object")
         self.peer_certificate = secure.getpeercert(binary_form=True) or b""
         self.address = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
