@@ -18,7 +18,7 @@ def test_frames_of_all_sizes_arrive_whole(step_bytes: int) -> None:
         protocol = _FrameProtocol(NetConfig(), lambda one: None)
         heard: list[bytes] = []
         protocol.on_frame = lambda frame: heard.append(frame.head + b"".join(frame.payload))
-        sizes = [0, 1, 300, 131_056, 200_000, 1] if step_bytes >= 4096 else [0, 1, 300]
+        sizes = [0, 1, 300, 131_056, 200_000, 1, 400_000] if step_bytes >= 4096 else [0, 1, 300]
         sent = [b"head" + bytes([size % 251]) * size for size in sizes]
         stream = b""
         for data in sent:
