@@ -1,6 +1,7 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
 from edgestore.consensus.applying import NotAppliedError
+from edgestore.consensus.by_hand import force_members
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
     Consensus,
@@ -25,6 +26,7 @@ __all__ = [
     "SnapshotBase",
     "StateMachine",
     "first_folder",
+    "force_members",
     "machine_folder",
     "salvage_entries",
 ]

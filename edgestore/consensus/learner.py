@@ -81,6 +81,8 @@ class Learner:
         term = context.raft_journal.term_at(index)
         fetch = Fetch(context.group, context.incarnation, index, term or 0)
         answer = await self._port.fetch(source, fetch, 2 * context.config.fetch_wait_ms / 1000)
+        if answer.incarnation < context.incarnation:
+            raise Unavailable("it has not got so far: others may")
         self._source, self.leader = source, answer.leader
         self.voters = answer.voters or self.voters
         if answer.first_index > index + 1:
