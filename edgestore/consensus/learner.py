@@ -20,6 +20,8 @@ log = logging.getLogger("edgestore.consensus")
 
 AGAIN_S = 0.05
 AGAIN_MAX_S = 1.0
+KNOWN_MS = 60_000
+"""Who has not asked for so long is forgotten, where many did."""
 
 
 class Learner:
@@ -112,7 +114,10 @@ class Fetches:
 
     async def serve(self, member: str, fetch: Fetch) -> Fetched:
         """Waits for something behind the entry named, a while."""
-        self.fetched[member] = (fetch.previous_index, self._context.now_ms())
+        now_ms = self._context.now_ms()
+        self.fetched[member] = (fetch.previous_index, now_ms)
+        if len(self.fetched) > self._context.config.fetches_max:
+            self.fetched = {name: known for name, known in self.fetched.items() if known[1] > now_ms - KNOWN_MS}
         if self._has_nothing(fetch):
             await self._wait()
         context, raft_journal = self._context, self._context.raft_journal
