@@ -98,8 +98,12 @@ class MortalWorker:
         """See disk.Worker."""
         self.worker.submit(
             lambda: None if self.files.is_off else work(),
-            lambda result, error: None if self.files.is_off else done(result, error),
+            lambda result, error: self.files.loop.call_later(self.files.slow_s, self._answer, done, result, error),
         )
+
+    def _answer(self, done: Callable[..., None], result: Any, error: BaseException | None) -> None:
+        if not self.files.is_off:
+            done(result, error)
 
     def close(self) -> None:
         """See disk.Worker."""
@@ -109,6 +113,8 @@ class MortalFiles(SimFiles):
     """Files of one machine: when its power goes nothing more is written, and the others go on."""
 
     is_off = False
+    slow_s = 0.0
+    """How much later it answers."""
 
     def power_off(self) -> None:
         """No more."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
 from edgestore.consensus import Role, force_members
+from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Conflict, NotLeader, RetryOperation, TooBusy, Unavailable
 from edgestore.records import Member
@@ -335,3 +338,33 @@ def test_every_member_may_lose_power_at_any_time() -> None:
             assert set(acknowledged) <= set(machines[0].payloads)
 
         site.run(main())
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["the rule", "without it"])
+def test_a_leader_that_does_not_know_yet_that_it_has_ended_gives_no_read(is_broken: bool) -> None:
+    """Its stop-sign is committed by the others and not on its own disk: they may go on, and its lease still runs."""
+    site = Several(config=replace(CONFIG, heartbeat_ms=100, election_min_ms=300, election_max_ms=600))
+    seen: list[bool] = []
+
+    async def main() -> None:
+        await site.add(*THREE)
+        await site.leader()
+        await site.add("d", "e", "f", founders=THREE)
+        old = await site.leader()
+        await site.until(lambda: set(old.groups[0].status().fetched) == {"d", "e", "f"})
+        await site.propose(old, b"before")
+        await asyncio.sleep(0.1)
+        old.files.slow_s = 0.5
+        change = asyncio.ensure_future(old.groups[0].change_members(voters("d", "e", "f")))
+        new = next(one for one in site.members.values() if one.name == "d")
+        await site.until(new.groups[0].can_read_now)
+        await site.propose(new, b"acknowledged")
+        assert old.groups[0].is_leader
+        await old.groups[0].read_barrier()
+        seen.append(b"acknowledged" in old.machines[0].payloads)
+        change.cancel()
+
+    broken = mock.patch.object(Voter, "has_stopped", False) if is_broken else nullcontext()
+    with broken:
+        site.run(main())
+    assert seen == [not is_broken]
