@@ -128,6 +128,8 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
             known = self.term_at(index)
             if known == term or index < self.first_index:
                 continue
+            if incarnation_of(term) < self.incarnation:
+                return index - 1  # its sender does not know yet that it lies behind a stop-sign
             if known is not None:
                 if index <= committed_index:
                     raise DivergedError(

@@ -20,6 +20,8 @@ log = logging.getLogger("edgestore.consensus")
 
 AGAIN_S = 0.05
 AGAIN_MAX_S = 1.0
+KNOWN_MS = 60_000
+"""Who has not asked for so long is forgotten, where many did."""
 
 
 class Learner:
@@ -81,6 +83,8 @@ class Learner:
         term = context.raft_journal.term_at(index)
         fetch = Fetch(context.group, context.incarnation, index, term or 0)
         answer = await self._port.fetch(source, fetch, 2 * context.config.fetch_wait_ms / 1000)
+        if answer.incarnation < context.incarnation:
+            raise Unavailable("it has not got so far: others may")
         self._source, self.leader = source, answer.leader
         self.voters = answer.voters or self.voters
         if answer.first_index > index + 1:
@@ -110,7 +114,10 @@ class Fetches:
 
     async def serve(self, member: str, fetch: Fetch) -> Fetched:
         """Waits for something behind the entry named, a while."""
-        self.fetched[member] = (fetch.previous_index, self._context.now_ms())
+        now_ms = self._context.now_ms()
+        self.fetched[member] = (fetch.previous_index, now_ms)
+        if len(self.fetched) > self._context.config.fetches_max:
+            self.fetched = {name: known for name, known in self.fetched.items() if known[1] > now_ms - KNOWN_MS}
         if self._has_nothing(fetch):
             await self._wait()
         context, raft_journal = self._context, self._context.raft_journal

@@ -34,7 +34,7 @@ class LeaderReads:
     def ask(self, answer: Callable[[int], None]) -> None:
         """Calls `answer` with what must be applied; 0: this member does not lead, ask again."""
         voter = self._voter()
-        if voter is None or voter.replication is None or not voter.knows_commit:
+        if voter is None or voter.replication is None or not voter.knows_commit or voter.has_stopped:
             answer(0)
         elif voter.replication.has_lease:
             answer(self._context.applying.commit_index)

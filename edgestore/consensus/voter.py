@@ -90,6 +90,13 @@ class Voter:
         return bool(self._context.raft_journal.stops)
 
     @property
+    def has_stopped(self) -> bool:
+        """A stop-sign is committed and not applied yet here: the next incarnation may have begun elsewhere, and
+        acknowledged what this leader does not know of."""
+        stops = self._context.raft_journal.stops
+        return bool(stops) and stops[0] <= self._context.applying.commit_index
+
+    @property
     def knows_commit(self) -> bool:
         """A leader has committed an entry of its own: what came before is committed, too."""
         return self.core.is_leader and 0 < self.core.first_of_term <= self.core.raftCommitIndex

@@ -88,6 +88,43 @@ class Wire:
         return Answer(reply.head)
 
 
+class MortalWorker:
+    """A worker whose answers stop with its machine."""
+
+    def __init__(self, files: MortalFiles, worker: Any) -> None:
+        self.files, self.worker = files, worker
+
+    def submit(self, work: Callable[[], Any], done: Callable[..., None]) -> None:
+        """See disk.Worker."""
+        self.worker.submit(
+            lambda: None if self.files.is_off else work(),
+            lambda result, error: self.files.loop.call_later(self.files.slow_s, self._answer, done, result, error),
+        )
+
+    def _answer(self, done: Callable[..., None], result: Any, error: BaseException | None) -> None:
+        if not self.files.is_off:
+            done(result, error)
+
+    def close(self) -> None:
+        """See disk.Worker."""
+
+
+class MortalFiles(SimFiles):
+    """Files of one machine: when its power goes nothing more is written, and the others go on."""
+
+    is_off = False
+    slow_s = 0.0
+    """How much later it answers."""
+
+    def power_off(self) -> None:
+        """No more."""
+        self.is_off = True
+
+    def worker(self, name: str, threads: int = 1) -> Any:
+        """See disk.Files."""
+        return MortalWorker(self, super().worker(name, threads))
+
+
 class Follower(Machine):
     """`StateMachine` that takes a snapshot from the machine of another member as it is."""
 
@@ -118,11 +155,11 @@ class Follower(Machine):
 class OneOf:
     """A member: one journal, one wire, some groups."""
 
-    def __init__(self, site: Several, name: str, founders: tuple[Member, ...], groups: int) -> None:
+    def __init__(self, site: Several, name: str, founders: tuple[Member, ...], groups: int, disk: Disk | None) -> None:
         self.name = name
-        self.disk = Disk(random.Random(name))
-        self.files = SimFiles(self.disk, site.loop)
-        self.wire = Wire(site, name)
+        self.disk = disk or Disk(random.Random(f"{name} {site.rng.random()}"))
+        self.files = MortalFiles(self.disk, site.loop)
+        self.wire = site.wire_of(name)
         entropy = random.Random(f"{name} entropy").randbytes
         self.journal = Journal.open(self.files, "journal", DISK, entropy)
         self.machines = [Follower(site, group) for group in range(groups)]
@@ -145,7 +182,8 @@ class OneOf:
 class Several:
     """The members of a test. `cut`: pairs (from, to) between which nothing passes."""
 
-    def __init__(self, *, config: ConsensusConfig = CONFIG) -> None:
+    def __init__(self, *, config: ConsensusConfig = CONFIG, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
         self.loop = SimLoop()
         self.clock = SimClock(self.loop)
         self.config = config
@@ -165,6 +203,10 @@ class Several:
         finally:
             self.loop.abandon()
 
+    def wire_of(self, name: str) -> Any:
+        """Its peers."""
+        return Wire(self, name)
+
     def passes(self, source: str, target: str) -> bool:
         """Whether anything passes that way."""
         return target in self.members and (source, target) not in self.cut
@@ -173,14 +215,24 @@ class Several:
         """Nothing passes from or to it."""
         self.cut |= {pair for other in self.members for pair in ((name, other), (other, name))}
 
-    async def add(self, *names: str, founders: tuple[str, ...] = (), groups: int = 1) -> None:
-        """New members, that are told who votes."""
+    async def add(self, *names: str, founders: tuple[str, ...] = (), groups: int = 1, disk: Disk | None = None) -> None:
+        """New members, that are told who votes; or one on a disk that has a journal already."""
         members = tuple(Member(name) for name in founders or names)
-        added = [OneOf(self, name, members, groups) for name in names]
+        added = [OneOf(self, name, members, groups, disk) for name in names]
         self.members |= {one.name: one for one in added}
         for one in added:
             for group in one.groups:
                 await group.start()
+
+    async def lose_power(self, name: str) -> None:
+        """It goes, with what it had not synced, and comes back. Its machine kept nothing: the journal says it all."""
+        one = self.members.pop(name)
+        for group in one.groups:
+            group.close()
+        one.files.power_off()
+        one.disk.lose_power()
+        await asyncio.sleep(self.rng.uniform(0, 0.3))
+        await self.add(name, founders=tuple(sorted({*self.members, name})), disk=one.disk)
 
     async def leader(self, group: int = 0) -> OneOf:
         """The one that leads, once there is one that may be read from."""

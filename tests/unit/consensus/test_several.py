@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
-from edgestore.consensus import Role
+from edgestore.consensus import Role, force_members
+from edgestore.consensus.voter import Voter
+from edgestore.disk import Journal
 from edgestore.errors import Conflict, NotLeader, RetryOperation, TooBusy, Unavailable
 from edgestore.records import Member
-from tests.unit.consensus.several import CONFIG, Several
+from tests.sim.disk import SimFiles
+from tests.unit.consensus.several import CONFIG, DISK, Several
 
 THREE = ("a", "b", "c")
 
@@ -277,3 +282,89 @@ def test_four_groups_share_a_journal_and_a_beat() -> None:
             assert len(beats) <= 21 + answers, "heartbeats of all groups leave together"
 
     site.run(main())
+
+
+def test_a_survivor_goes_on_alone_when_it_is_told_to() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        for number in range(5):
+            await site.propose(leader, b"%d" % number)
+        survivor = next(one for one in site.members.values() if one is not leader)
+        await site.until(lambda: len(survivor.machines[0].payloads) == 5)
+        for one in site.members.values():
+            for group in one.groups:
+                group.close()
+        await survivor.journal.close()
+        journal = Journal.open(SimFiles(survivor.disk, site.loop), "journal", DISK, bytes)
+        index, incarnation = await force_members(journal, 0, voters(survivor.name))
+        await journal.close()
+        assert incarnation == 1
+        site.members.clear()
+        await site.add(survivor.name, founders=(survivor.name,), disk=survivor.disk)
+        again = site.members[survivor.name]
+        await site.propose(again, b"goes on")
+        assert again.machines[0].payloads == [b"0", b"1", b"2", b"3", b"4", b"goes on"]
+        assert again.machines[0].incarnations == [1]
+        assert again.machines[0].entries[index - 1][0] == index
+
+    site.run(main())
+
+
+def test_every_member_may_lose_power_at_any_time() -> None:
+    for seed in range(6):
+        site = Several(seed=seed)
+
+        async def main(site: Several = site) -> None:
+            await site.add(*THREE)
+            acknowledged: list[bytes] = []
+            for turn in range(12):
+                for number in range(site.rng.randint(1, 8)):
+                    payload = b"%d/%d" % (turn, number)
+                    try:
+                        async with asyncio.timeout(1):
+                            await site.propose(await site.leader(), payload)
+                        acknowledged.append(payload)
+                    except (Unavailable, TimeoutError):
+                        pass
+                for name in site.rng.sample(THREE, site.rng.choice((1, 1, 2, 3))):
+                    await site.lose_power(name)
+            await site.propose(await site.leader(), b"last")
+            machines = [one.machines[0] for one in site.members.values()]
+            await site.until(lambda: all(b"last" in machine.payloads for machine in machines))
+            assert len({tuple(machine.entries) for machine in machines}) == 1
+            assert set(acknowledged) <= set(machines[0].payloads)
+
+        site.run(main())
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["the rule", "without it"])
+def test_a_leader_that_does_not_know_yet_that_it_has_ended_gives_no_read(is_broken: bool) -> None:
+    """Its stop-sign is committed by the others and not on its own disk: they may go on, and its lease still runs."""
+    site = Several(config=replace(CONFIG, heartbeat_ms=100, election_min_ms=300, election_max_ms=600))
+    seen: list[bool] = []
+
+    async def main() -> None:
+        await site.add(*THREE)
+        await site.leader()
+        await site.add("d", "e", "f", founders=THREE)
+        old = await site.leader()
+        await site.until(lambda: set(old.groups[0].status().fetched) == {"d", "e", "f"})
+        await site.propose(old, b"before")
+        await asyncio.sleep(0.1)
+        old.files.slow_s = 0.5
+        change = asyncio.ensure_future(old.groups[0].change_members(voters("d", "e", "f")))
+        new = next(one for one in site.members.values() if one.name == "d")
+        await site.until(new.groups[0].can_read_now)
+        await site.propose(new, b"acknowledged")
+        assert old.groups[0].is_leader
+        await old.groups[0].read_barrier()
+        seen.append(b"acknowledged" in old.machines[0].payloads)
+        change.cancel()
+
+    broken = mock.patch.object(Voter, "has_stopped", False) if is_broken else nullcontext()
+    with broken:
+        site.run(main())
+    assert seen == [not is_broken]

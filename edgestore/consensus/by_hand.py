@@ -1,0 +1,31 @@
+"""The forced, loud way out when the quorum of a group is lost for good: other voters, by hand, on what one member has.
+
+Rule: nobody calls this but an operator who was told what may be lost; everything that the survivor's log holds counts
+as committed, and whoever had applied something else is refused for ever (DivergedError).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.messages import StopSign, encode
+from edgestore.consensus.recovery import STOP_KIND
+from edgestore.disk import Journal
+from edgestore.records import Member
+
+
+async def force_members(
+    journal: Journal, applied_index: int, members: tuple[Member, ...], *, group: int = 0
+) -> tuple[int, int]:
+    """Ends the incarnation of a group that is not running, on this member's journal, with a stop-sign that names
+    `members`. Returns its index and the next incarnation, when both are synced: the next start goes on from there."""
+    raft_journal = RaftJournal(journal, group, applied_index)
+    stop = StopSign(raft_journal.incarnation + 1, members)
+    index, term = raft_journal.last_index + 1, max(raft_journal.term, raft_journal.entries[-1][2]) + 1
+    raft_journal.add(STOP_KIND + encode(stop), index, term)
+    raft_journal.begin_incarnation(index, term, stop)
+    synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    raft_journal.sync(lambda: synced.set_result(None))
+    await synced
+    return index, stop.next_incarnation
