@@ -102,7 +102,7 @@ class Recovery:
             self._old_bytes, self._first_index = 0, record.index
         self._last_index = record.index
         if record.payload[:1] == STOP_KIND:
-            self._stops[record.index] = decode(record.payload[1:], StopSign)
+            self._stops[record.index] = _stop_sign(record)
         elif incarnation_of(record.term) > self.incarnation and record.index - 1 in self._stops:
             self._followed.add(record.index - 1)
         self.entries.append((record.payload, record.index, record.term))
@@ -194,6 +194,13 @@ class Recovery:
                 "`edgestore doctor --salvage`"
             )
             raise Corrupt(message, applied_index=applied_index, first_index=first)
+
+
+def _stop_sign(record: JournalRecord) -> StopSign:
+    try:
+        return decode(record.payload[len(STOP_KIND) :], StopSign)
+    except ValueError as error:
+        raise Corrupt(f"the stop-sign at entry {record.index} does not decode: {error}", index=record.index) from error
 
 
 def decoded(record: JournalRecord, kind: type[T]) -> T:

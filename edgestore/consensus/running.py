@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
 
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import ConsensusConfig
@@ -36,6 +35,7 @@ from edgestore.consensus.transport import Outbox, RaftPort
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, RetryOperation, Unavailable
+from edgestore.net import Peers
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import Member
 
@@ -56,7 +56,7 @@ class Running:
         *,
         member: str,
         group: int = 0,
-        peers: Any = None,
+        peers: Peers | None = None,
         founders: tuple[Member, ...] = (),
         config: ConsensusConfig = DEFAULTS,
         clock: Clock = SYSTEM_CLOCK,

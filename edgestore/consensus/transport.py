@@ -7,29 +7,17 @@ there is more of it, as any message may be.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 from edgestore.consensus.messages import Fetch, Fetched, Message, decode, decode_message, encode
 from edgestore.errors import BadRequest, Unavailable
+from edgestore.net import Caller, Method, Peers, Reply, Topic
 
 log = logging.getLogger("edgestore.consensus")
 
 HELD_MAX = 256
-
-TOPIC: Any = 1
-FETCH: Any = 10
-"""`net.Topic.RAFT` and `net.Method.RAFT_FETCH`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """As `net.Reply`."""
-
-    head: bytes
-    payload: Sequence[bytes] = ()
 
 
 class Listener(Protocol):
@@ -51,17 +39,17 @@ class Listener(Protocol):
 class RaftPort:
     """The groups of one node on its peers."""
 
-    _ports: ClassVar[WeakKeyDictionary[Any, RaftPort]] = WeakKeyDictionary()
+    _ports: ClassVar[WeakKeyDictionary[Peers, RaftPort]] = WeakKeyDictionary()
 
-    def __init__(self, peers: Any) -> None:
+    def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._groups: dict[int, Listener] = {}
-        peers.on_message(TOPIC, self._received)
-        peers.serve(FETCH, self._fetch)
+        peers.on_message(Topic.RAFT, self._received)
+        peers.serve(Method.RAFT_FETCH, self._fetch)
         peers.on_connected(self._connected)
 
     @classmethod
-    def of(cls, peers: Any) -> RaftPort:
+    def of(cls, peers: Peers) -> RaftPort:
         """The one port of these peers."""
         if peers not in cls._ports:
             cls._ports[peers] = cls(peers)
@@ -77,11 +65,11 @@ class RaftPort:
 
     def send(self, member: str, message: Message) -> bool:
         """Whether it is on its way."""
-        return bool(self._peers.send(member, TOPIC, encode(message)))
+        return self._peers.send(member, Topic.RAFT, encode(message))
 
     async def fetch(self, member: str, fetch: Fetch, timeout_s: float) -> Fetched:
         """Raises Unavailable, and whatever else the member raised."""
-        answer = await self._peers.call(member, FETCH, encode(fetch), timeout_s=timeout_s)
+        answer = await self._peers.call(member, Method.RAFT_FETCH, encode(fetch), timeout_s=timeout_s)
         try:
             return decode(answer.head, Fetched)
         except ValueError as error:
@@ -89,13 +77,13 @@ class RaftPort:
 
     def is_connected(self, member: str) -> bool:
         """Whether something could be sent to it now."""
-        return bool(self._peers.is_connected(member))
+        return self._peers.is_connected(member)
 
     def known(self) -> list[str]:
         """Every member that there is an address of, sorted."""
         return sorted(self._peers.known())
 
-    def _received(self, caller: Any, head: bytes) -> None:
+    def _received(self, caller: Caller, head: bytes) -> None:
         try:
             message = decode_message(head)
         except ValueError as error:
@@ -108,7 +96,7 @@ class RaftPort:
         for group in list(self._groups.values()):
             group.on_connected(member)
 
-    async def _fetch(self, caller: Any, head: bytes, payload: memoryview) -> Any:
+    async def _fetch(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         try:
             fetch = decode(head, Fetch)
         except ValueError as error:

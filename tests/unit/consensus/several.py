@@ -122,7 +122,7 @@ class OneOf:
         self.name = name
         self.disk = Disk(random.Random(name))
         self.files = SimFiles(self.disk, site.loop)
-        self.wire = Wire(site, name)
+        self.wire = site.wire_of(name)
         entropy = random.Random(f"{name} entropy").randbytes
         self.journal = Journal.open(self.files, "journal", DISK, entropy)
         self.machines = [Follower(site, group) for group in range(groups)]
@@ -164,6 +164,10 @@ class Several:
             assert not self.loop.failures
         finally:
             self.loop.abandon()
+
+    def wire_of(self, name: str) -> Any:
+        """Its peers."""
+        return Wire(self, name)
 
     def passes(self, source: str, target: str) -> bool:
         """Whether anything passes that way."""

@@ -106,7 +106,7 @@ async def test_a_start_does_not_hold_what_was_applied(tmp_path: Path) -> None:
     config = DiskConfig(journal_file_bytes=16 * 1024 * 1024)
     journal = open_journal(tmp_path, config)
     for index in range(2, 50):
-        await append(journal, JournalRecord(0, 0, RecordKind.ENTRY, index, 1, os.urandom(256 * 1024)))
+        await append(journal, JournalRecord(0, 0, RecordKind.ENTRY, index, 1, b"\x00" + os.urandom(256 * 1024)))
     await journal.close()
     tracemalloc.start()
     try:
