@@ -134,7 +134,7 @@ class Applier:
             )
         return self._apply_entry(index, term, entry)
 
-    def begin_incarnation(self, index: int, incarnation: int, term: int | None = None) -> None:
+    def begin_incarnation(self, index: int, term: int, incarnation: int) -> None:
         """Applies a stop-sign (rule 4): entries of older incarnations behind it change nothing. Again: no effect."""
         if index <= self.site.index:
             return
@@ -145,7 +145,7 @@ class Applier:
                 index=index,
             )
         self.site = msgspec.structs.replace(self.site, incarnation=incarnation)
-        self._advance(index, self.site.term if term is None else term)
+        self._advance(index, term)
 
     def _send_back(self, index: int, term: int, entry: commands.Entry) -> list[object]:
         """An entry behind a stop-sign (rule 4). Nothing is remembered: the same ids come again."""

@@ -48,8 +48,9 @@ def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExten
             tolerate=extent.tolerate,
             missing=found.missing,
         )
+        if found is not places.AT_HOME:
+            places.list_degraded(context, tenant, record)
         context.move_epoch(record.layout_epoch, 1)
-        places.list_degraded(context, tenant, record)
         context.put(Table.EXTENTS, tenant, extent.extent_id, rows.encode(record))
         spans.append(ExtentSpan(extent.extent_id, extent.size_bytes))
     return tuple(spans)

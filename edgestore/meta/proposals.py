@@ -28,7 +28,8 @@ from edgestore.errors import (
     TooBusy,
     Unavailable,
 )
-from edgestore.meta.wire import PROPOSE, MetaPort, Propose, Reply, decode, encode
+from edgestore.meta.wire import MetaPort, Propose, decode, encode
+from edgestore.net import Method, Reply
 from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.meta")
@@ -100,7 +101,7 @@ class Proposals:
         self.refusal: EdgeStoreError | None = None
         """What a new operation is told, once there is one."""
         if port is not None:
-            port.serve(PROPOSE, group, self._serve)
+            port.serve(Method.PROPOSE, group, self._serve)
 
     def submit(self, tenant: int, command: commands.Command, done: Done) -> None:
         """See `Meta.submit`."""
@@ -234,7 +235,7 @@ class Proposals:
         assert self._port is not None
         timeout_s = self._config.resend_after_ms / 1000
         try:
-            await self._port.call(leader, PROPOSE, Propose(self._group), payload, timeout_s=timeout_s)
+            await self._port.call(leader, Method.PROPOSE, Propose(self._group), (payload,), timeout_s=timeout_s)
         except EdgeStoreError as error:
             self._refused(batch, sending, error)
 

@@ -23,6 +23,7 @@ from edgestore.meta.machine import CatalogMachine, OpenFolder
 from edgestore.meta.proposals import NOT_KNOWN, Done, Header, Proposals
 from edgestore.meta.snapshots import SnapshotReceiver, SnapshotSender, remove_others
 from edgestore.meta.wire import MetaPort
+from edgestore.net import Peers
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT, Member
 
@@ -41,7 +42,7 @@ class GroupSetup:
     alone); a member that joins names the voters it was told of. `open_folder` opens a catalog that was received."""
 
     group: int = 0
-    peers: Any = None
+    peers: Peers | None = None
     founders: tuple[Member, ...] = ()
     open_folder: OpenFolder | None = None
 

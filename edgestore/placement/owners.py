@@ -43,7 +43,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The nodes that were there after one change of the layout's history, and how many a zone may give."""
+    """The nodes that were there after one change of the layout's history, and how many a zone may give (0: all)."""
 
     present: frozenset[int]
     zone_max: int
@@ -125,6 +125,8 @@ class Placement:
 
     def _choose(self, order: tuple[int, ...], step: _Step, count: int) -> list[int]:
         """The first `count` of the nodes that are there, none from a zone that has given its share."""
+        if not step.zone_max:
+            return [number for number in order if number in step.present][:count]
         chosen: list[int] = []
         taken: Counter[str] = Counter()
         for number in order:
@@ -174,4 +176,4 @@ def _step(present: frozenset[int], zones: Mapping[int, str], count: int) -> _Ste
     share = 1
     while sum(min(size, share) for size in sizes.values()) < wanted:
         share += 1
-    return _Step(present, share)
+    return _Step(present, share if max(sizes.values(), default=0) > share else 0)
