@@ -37,7 +37,7 @@ log = logging.getLogger("edgestore.meta")
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
 UNENCODABLE = (ValueError, OverflowError, TypeError)
-REFUSED = (TooBusy, StorageFull)
+REFUSED = (TooBusy, StorageFull, BadRequest)
 """At the first sending it is known that the operations are in nobody's log, and why."""
 NOT_KNOWN = "the commit takes too long: whether it happened is not known yet; read, then decide"
 
@@ -317,6 +317,7 @@ class Proposals:
 
     async def _serve(self, member: str, request: Propose, payload: memoryview) -> Reply:
         """Another node's operations: taken or refused; their outcomes that node applies itself."""
+        decode(payload, list[commands.Operation])  # what does not decode would stop every member that applies it
         operations = decode(payload, list[msgspec.Raw])
         count = len(operations)
         if not operations or count > self._limits.entry_operations_max:
