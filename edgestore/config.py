@@ -164,12 +164,41 @@ class ChunksConfig:
     """`[chunks]`: cutting, compressing, buffering and reclaiming bodies."""
 
     pool_bytes: int = 64 * 1024 * 1024
-    """All receive, intake and decode buffers of the node together (rule 13)."""
+    """The units that bodies of clients arrive in and are read ahead in."""
     pool_read_reserve_bytes: int = 16 * 1024 * 1024
     compression_level: int = 1
     compression_saving_min: float = 0.10
     worker_threads: int = 2
     read_ahead_units: int = 4
+    slab_bytes: int = 96 * 1024 * 1024
+    """Chunks that are being striped and sent to other nodes; more uploads wait."""
+    intake_bytes: int = 32 * 1024 * 1024
+    """Fragments of other nodes on their way to this disk; more of them wait, uploads of clients never for them."""
+    decode_bytes: int = 16 * 1024 * 1024
+    """Fragments that are being turned into missing ones, for reads and for repair."""
+    chunks_in_flight: int = 2
+    """Chunks of one upload that are on their way to other nodes."""
+    copies_max_bytes: int = 128 * 1024
+    """Bodies up to this size are kept as whole copies."""
+    confirm_ms: int = 250
+    """A node that has not confirmed a fragment so long after it was sent is passed over ..."""
+    confirm_bytes_per_s: int = 32 * 1024 * 1024
+    """... beside the time that the fragment takes on a line of this speed."""
+    avoid_ms: int = 2000
+    """A node that was passed over is given no new fragments for so long where others can take them."""
+    fragment_timeout_s: float = 10.0
+    """How long one request to another node's fragments may take."""
+    write_timeout_s: float = 20.0
+    """How long a chunk looks for enough nodes before its upload fails."""
+    linger_ms: int = 1000
+    """While others wait for a slab, an upload that brings nothing for so long gives its own away: its chunk ends."""
+    hedge_min_ms: int = 5
+    hedge_max_ms: int = 500
+    """A read that waits longer than 19 of 20 lately (within these bounds) is raced by a second way to the bytes."""
+    hedge_share: float = 0.1
+    """At most this share of all reads is raced for being late; failed ones always are."""
+    drops_max: int = 256
+    """Fragments that are being dropped on other nodes; what is not dropped is found by the sweep."""
     pin_ttl_ms: int = 300_000
     """A read without progress for longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
     reclaim_batch_chunks: int = 256
@@ -274,6 +303,8 @@ class ClusterConfig:
     renew_check_ms: int = 60_000
     identity_check_ms: int = 500
     """How long a node waits before it takes its row back from another start under its identity."""
+    writer_check_ms: int = 1000
+    """How soon a node that was down notices that it needs another writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +318,8 @@ class ObjectsConfig:
     buckets_per_owner_max: int = 1000
     commit_timeout_s: float = 30.0
     """How long a caller waits for the commit of what it has stored; the outcome is followed up in any case."""
+    mends_max: int = 4
+    """How often a commit that came too late for its fragments is mended and proposed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +517,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "net.frame_max_bytes": (5 * _MIB, 1024 * _MIB),
     "net.bulk_connections": (1, 16),
     "chunks.pool_bytes": (8 * _MIB, math.inf),
+    "chunks.slab_bytes": (64 * _MIB, math.inf),
+    "chunks.intake_bytes": (8 * _MIB, math.inf),
+    "chunks.decode_bytes": (8 * _MIB, math.inf),
+    "chunks.chunks_in_flight": (1, 64),
+    "chunks.copies_max_bytes": (0, 256 * 1024),
+    "chunks.hedge_share": (0.0, 1.0),
     "chunks.compression_level": (1, 19),
     "chunks.compression_saving_min": (0.0, 1.0),
     "chunks.worker_threads": (1, 256),

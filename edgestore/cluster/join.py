@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,7 +19,7 @@ from edgestore.errors import BadRequest, Denied, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Method, Peers, Reply, Rights
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
-from edgestore.security import read_request
+from edgestore.security import RequestFacts, read_request
 
 log = logging.getLogger("edgestore.cluster")
 
@@ -86,43 +85,31 @@ class JoinServer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class JoinAttempt:
-    """The joiner's side: whom to ask and what to say."""
+async def ask_to_join(
+    peers: Peers, config: ClusterConfig, token: Token, addresses: tuple[str, ...], request: JoinRequest
+) -> JoinAnswer:
+    """Asks one member after the other until one answers. Raises what they refuse with, Unavailable when the time is
+    up. `peers` need not listen."""
+    refusal: Exception = Unavailable("no member was asked")
+    try:
+        async with asyncio.timeout(config.join_timeout_s):
+            while True:
+                for address in addresses:
+                    try:
+                        return await _ask(peers, config, token, address, request)
+                    except (Unavailable, TimeoutError) as error:
+                        refusal = error
+                        log.info("join-postponed address=%s reason=%s", address, error)
+                await asyncio.sleep(ASK_AGAIN_S)
+    except TimeoutError as error:
+        message = f"no member let this node join within {config.join_timeout_s:g} s: {refusal}"
+        raise Unavailable(message) from error
 
-    peers: Peers
-    token: Token
-    addresses: tuple[str, ...]
-    request: JoinRequest
-    config: ClusterConfig
 
-    async def run(self) -> JoinAnswer:
-        """Asks one member after the other until one answers. Raises what they refuse with, Unavailable when the time is
-        up."""
-        refusal: Exception = Unavailable("no member was asked")
-        try:
-            async with asyncio.timeout(self.config.join_timeout_s):
-                while True:
-                    for address in self.addresses:
-                        try:
-                            return await self._ask(address)
-                        except (Unavailable, TimeoutError) as error:
-                            refusal = error
-                            log.info("join-postponed address=%s reason=%s", address, error)
-                    await asyncio.sleep(ASK_AGAIN_S)
-        except TimeoutError as error:
-            message = f"no member let this node join within {self.config.join_timeout_s:g} s: {refusal}"
-            raise Unavailable(message) from error
-
-    async def _ask(self, address: str) -> JoinAnswer:
-        answer = await self.peers.call_address(
-            address,
-            self.token.ca_digest,
-            Method.JOIN,
-            msgspec.msgpack.encode(self.request),
-            timeout_s=self.config.ask_timeout_s,
-        )
-        try:
-            return msgspec.msgpack.decode(answer.head, type=JoinAnswer)
-        except msgspec.MsgspecError as error:
-            raise Denied(f"{address} answered with what is no certificate: {error}") from error
+async def _ask(peers: Peers, config: ClusterConfig, token: Token, address: str, request: JoinRequest) -> JoinAnswer:
+    head = msgspec.msgpack.encode(request)
+    answer = await peers.call_address(address, token.ca_digest, Method.JOIN, head, timeout_s=config.ask_timeout_s)
+    try:
+        return msgspec.msgpack.decode(answer.head, type=JoinAnswer)
+    except msgspec.MsgspecError as error:
+        raise Denied(f"{address} answered with what is no certificate: {error}") from error

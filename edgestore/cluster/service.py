@@ -20,8 +20,8 @@ DEGRADED_SHOWN_MAX = 10_000
 class Suspicion(Protocol):
     """Who does not answer just now."""
 
-    def is_suspected(self, number: int) -> bool:
-        """Whether others avoid the node."""
+    def is_suspected(self, member: str) -> bool:
+        """Whether others avoid it."""
         ...
 
 
@@ -68,7 +68,7 @@ class Site:
             "witness": node.witness,
             "leader": node.member == leader,
             "voter": node.member in voters,
-            "suspected": self.suspicion is not None and self.suspicion.is_suspected(node.number),
+            "suspected": self.suspicion is not None and self.suspicion.is_suspected(node.member),
             "joined_ms": node.joined_ms,
         }
 

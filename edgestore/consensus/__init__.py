@@ -1,6 +1,7 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
 from edgestore.consensus.applying import NotAppliedError
+from edgestore.consensus.forced import log_end, make_sole_voter
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
     Consensus,
@@ -25,6 +26,8 @@ __all__ = [
     "SnapshotBase",
     "StateMachine",
     "first_folder",
+    "log_end",
     "machine_folder",
+    "make_sole_voter",
     "salvage_entries",
 ]

@@ -7,6 +7,7 @@ disk. What only a node of several needs is loaded when a node is one.
 from edgestore.core.joining import Joining, MeshOptions, open_in_site
 from edgestore.core.membership import read_site
 from edgestore.core.opening import INDEX_FOLDER, Core, OpenStore, root_keys_of_environment
+from edgestore.core.recovery import plan_recovery, recover_site
 
 __all__ = [
     "INDEX_FOLDER",
@@ -15,6 +16,8 @@ __all__ = [
     "MeshOptions",
     "OpenStore",
     "open_in_site",
+    "plan_recovery",
     "read_site",
+    "recover_site",
     "root_keys_of_environment",
 ]

@@ -110,6 +110,7 @@ async def _join(
 ) -> SiteFile:
     """Gets the papers and writes them, `site.json` last: before that the same token may be shown again."""
     from edgestore.cluster import JoinRequest, ask_to_join
+    from edgestore.net import Credentials, Peers, Rights
     from edgestore.security import authority_digest, load_key, make_request, new_key, read_certificate
 
     lock = files.lock("lock")
@@ -140,7 +141,15 @@ async def _join(
         )
         proof = make_request(load_key(key), member)
         request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
-        answer = await ask_to_join(network, config, joining.token, joining.peers, request)
+        peers = Peers(
+            network,
+            config.net,
+            Credentials(lambda facts: Rights.NONE),
+            member=member,
+            clock=SystemClock(),
+            entropy=system_entropy,
+        )
+        answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
         facts = read_certificate(answer.certificate)
         if facts.member != member or authority_digest(answer.authority) != joining.token.ca_digest:
             raise Corrupt("the member answered with a certificate that is not this node's")

@@ -7,32 +7,47 @@ needs one comes later (`arrive`). A founder has its catalog first, for its autho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+import logging
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgestore.catalog import commands
 from edgestore.clock import Entropy
-from edgestore.cluster import Admission, Certifier, JoinServer, Presence, Renewal, Site
+from edgestore.chunks import FragmentMethod
+from edgestore.cluster import (
+    SHUT_OUT,
+    Admission,
+    Certifier,
+    Detector,
+    Facts,
+    JoinServer,
+    Leader,
+    Presence,
+    Renewal,
+    Site,
+)
 from edgestore.config import host_and_port
 from edgestore.core import membership
 from edgestore.core.membership import Papers, SiteFile
-from edgestore.net import Credentials, Network, Peers
-from edgestore.records import SITE_TENANT
+from edgestore.core.site_view import MetaSites
+from edgestore.errors import EdgeStoreError
+from edgestore.net import Answer, Caller, Credentials, Lane, Method, Network, Peers, Reply, Topic
+from edgestore.records import SITE_TENANT, Member, NodeState
 from edgestore.security import (
     authority_digest,
     load_key,
     make_request,
     new_authority,
     new_key,
-    read_certificate,
     read_request,
 )
 
 if TYPE_CHECKING:
     from edgestore.core.opening import Core
+
+log = logging.getLogger("edgestore.node")
 
 NONCE_BYTES = 8
 
@@ -47,6 +62,7 @@ class Mesh:
         self._admission = Admission()
         self.peers: Peers
         self.site: Site | None = None
+        self._detector: Detector | None = None
 
     @property
     def address(self) -> str:
@@ -62,6 +78,12 @@ class Mesh:
     def founds(self) -> bool:
         """Whether the folder is to become the first of a site."""
         return not self._settings.site_id
+
+    @property
+    def founders(self) -> tuple[Member, ...]:
+        """Who votes, as this node was told when it joined; nobody named: it founds the group itself."""
+        peers = self._settings.peers
+        return tuple(Member(member, True, peers.get(member, "")) for member in self._settings.voters)
 
     @property
     def _member(self) -> str:
@@ -96,13 +118,31 @@ class Mesh:
         core, config = self._core, self._core.config.cluster
         self._admission.begin(core.meta)
         if self.founds:
+            await core.meta.ready()
             await self._found()
         self._certifier = Certifier(core.meta, config)
         self._certifier.serve(self.peers)
         JoinServer(core.meta, self._certifier).serve(self.peers)
         self._presence = Presence(core.meta, self.peers, config, self._member, self._nonce, self._announcement, core.stop)
         self._presence.begin()
-        self.site = Site(core.meta, config, self._entropy, authority_digest(self.credentials.authority))
+        self._detector = Detector(
+            PeersLink(self.peers),
+            config,
+            member=self._member,
+            start_nonce=self._nonce,
+            facts=self._facts,
+            clock=core.clock,
+            entropy=self._entropy,
+            metrics=core.metrics,
+        )
+        self.peers.on_message(Topic.SWIM, lambda caller, head: self._detector.received(caller.member, head))
+        self.peers.on_disconnected(self._detector.disconnected)
+        self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
+        sites = MetaSites(core.meta, self._member, self._detector.is_suspected)
+        core.chunks.join_site(sites, self._call_fragments)
+        self._serve_fragments()
+        digest = authority_digest(self.credentials.authority)
+        self.site = Site(core.meta, config, self._entropy, digest, self._detector)
 
     async def arrive(self) -> None:
         """With a quorum: the node says that it is here."""
@@ -119,7 +159,50 @@ class Mesh:
             core.config.cluster,
             lambda certificate: membership.write_certificate(core.files, certificate),
         )
-        return [self._presence.run(), renewal.run()]
+        leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
+        return [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
+
+    async def _keep_writer(self) -> None:
+        """A node that was down has no open writer any more (rule 6): it opens another once it is up again."""
+        core = self._core
+        while True:
+            await asyncio.sleep(core.config.cluster.writer_check_ms / 1000)
+            row = core.meta.state.node_of(self._member)
+            if row is None or row.state is not NodeState.UP or core.meta.state.writer(core.writer.writer) is not None:
+                continue
+            try:
+                await core.renew_writer()
+                log.info("writer-renewed number=%d", row.number)
+            except (EdgeStoreError, TimeoutError) as error:
+                log.warning("writer-not-renewed error=%s", error)
+
+    def _facts(self) -> Facts:
+        """What this node says of itself to the others."""
+        core = self._core
+        applied = core.meta.applied_index
+        return Facts(
+            applied_index=applied,
+            pin_floor_index=core.pins.lowest(applied + 1) - 1,
+            reclaimed_index=0,
+            disk_free_bytes=core.free_bytes,
+            damaged_fragments=len(core.segments.damaged),
+            feature_level=commands.FEATURE_LEVEL,
+        )
+
+    async def _call_fragments(
+        self, member: str, method: FragmentMethod, head: bytes, payload: Sequence[bytes | memoryview], *, timeout_s: float
+    ) -> Answer:
+        return await self.peers.call(member, Method(method), head, payload, timeout_s=timeout_s, lane=Lane.BULK)
+
+    def _serve_fragments(self) -> None:
+        store = self._core.chunks.site
+        assert store is not None
+        for method, handler in store.server.handlers().items():
+
+            async def serve(caller: Caller, head: bytes, payload: memoryview, handler: Any = handler) -> Reply:
+                return Reply(*await handler(head, payload))
+
+            self.peers.serve(Method(method), serve)
 
     def _capacity_bytes(self) -> int:
         return self._settings.capacity_bytes or self._core.files.free_bytes()
@@ -142,9 +225,8 @@ class Mesh:
         now_ms = core.meta.log_time_ms()
         if core.meta.state.authority() is None:
             authority = new_authority(self._entropy, site_id, now_ms)
-            await core.meta.propose(
-                SITE_TENANT, commands.SetAuthority(authority.certificate_der, authority.private_bytes)
-            )
+            command = commands.SetAuthority(authority.certificate_der, authority.private_bytes)
+            await core.meta.propose(SITE_TENANT, command)
         certifier = Certifier(core.meta, core.config.cluster)
         key = membership.read_key(core.files)
         if key is None:
@@ -176,4 +258,17 @@ class Mesh:
 
     async def close(self) -> None:
         """Leaves the others alone."""
+        if self._detector is not None:
+            self._detector.close()
         await self.peers.close()
+
+
+class PeersLink:
+    """What the detector needs of the peers."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    def send(self, member: str, head: bytes) -> bool:
+        """See `SwimLink`."""
+        return self._peers.send(member, Topic.SWIM, head)

@@ -21,7 +21,7 @@ from edgestore.core.chunk_catalog import MetaChunkCatalog
 from edgestore.core.membership import read_site
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
 from edgestore.errors import ConfigError, EdgeStoreError, InUse, StoreDamaged, Unavailable
-from edgestore.meta import Meta
+from edgestore.meta import GroupSetup, Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT, WriterRecord
@@ -120,12 +120,15 @@ class Core:
             try:
                 await self.meta.ready()
                 await self.mesh.arrive()
-                return await self._arrive(root_keys)
+                await self._arrive(root_keys)
+                break
             except (Unavailable, TimeoutError) as error:
                 log.info("arrival-postponed reason=%s", error)
                 await asyncio.sleep(ARRIVE_AGAIN_S)
             except EdgeStoreError as error:
                 return self._fail(error)
+        for housekeeping in self.mesh.housekeeping():
+            self._keep(housekeeping)
 
     async def renew_writer(self) -> None:
         """A writer of its own for what is written from now on; the earlier ones of this node are closed (rule 6)."""
@@ -143,14 +146,28 @@ class Core:
         self.identity = open_identity(files, entropy)
         self.journal = Journal.open(files, "journal", config.disk, entropy, metrics=self.metrics)
         self._opened.append(("journal", self.journal.close))
-        self.catalog_store = open_store(
-            files,
-            machine_folder(self.journal),
-            write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
-            cache_bytes=config.meta.catalog_cache_bytes,
-        )
+        self.catalog_store = self._open_catalog(open_store, machine_folder(self.journal))
         self._opened.append(("catalog", self._close_catalog))
         self.journal.on_failure = self._fail
+
+    def _open_catalog(self, open_store: OpenStore, folder: str) -> OrderedStore:
+        meta = self.config.meta
+        return open_store(
+            self.files,
+            folder,
+            write_buffer_bytes=meta.catalog_write_buffer_bytes,
+            cache_bytes=meta.catalog_cache_bytes,
+        )
+
+    def _setup(self, open_store: OpenStore) -> GroupSetup:
+        """With whom the catalog is kept."""
+        if self.mesh is None:
+            return GroupSetup()
+        return GroupSetup(
+            peers=self.mesh.peers,
+            founders=self.mesh.founders,
+            open_folder=lambda folder: self._open_catalog(open_store, folder),
+        )
 
     async def _open_segments(self, entropy: Entropy, open_store: OpenStore) -> None:
         """The index of the segments is derived from them: where it does not check out it is made again."""
@@ -193,16 +210,18 @@ class Core:
             entropy=entropy,
             member=self.identity.member_id.hex(),
             metrics=self.metrics,
+            setup=self._setup(open_store),
         )
         self._opened.append(("meta", self.meta.close))
         await self._open_segments(entropy, open_store)
         self.chunks = ChunkStore(self.segments, files, config.chunks)
         self._opened.append(("chunks", self.chunks.close))
+        self._opened.append(("site chunks", self.chunks.leave_site))
 
     def _open_objects(self, entropy: Entropy) -> None:
         config = self.config
         self.metrics.watch("chunks_pool_taken_bytes", lambda: float(self.chunks.pool.taken_bytes))
-        pins = Pins(self.clock, config.chunks.pin_ttl_ms)
+        pins = self.pins = Pins(self.clock, config.chunks.pin_ttl_ms)
         self.objects = ObjectService(
             self.meta,
             self.chunks,
@@ -222,6 +241,7 @@ class Core:
             config.chunks,
             config.disk,
             low_water=self.chunks.low_water,
+            forget=self.chunks.forget,
             metrics=self.metrics,
         )
 

@@ -266,6 +266,10 @@ class Meta:
         """Where the group stands."""
         return self._consensus.status()
 
+    async def change_members(self, members: tuple[Member, ...]) -> None:
+        """Names the next voters (rule 4). Raises NotLeader, Conflict, TooBusy, Unavailable."""
+        await self._consensus.change_members(members)
+
     def can_read_now(self) -> bool:
         """Whether `state` may be read without waiting."""
         return self._failed is None and self._consensus.can_read_now()
