@@ -16,6 +16,12 @@ class LogTime:
         self._last_ms = self._start_ms
         self._followed_ms = 0
 
+    def resume(self, last_ms: int) -> None:
+        """Goes on from where the log turned out to end."""
+        if last_ms:
+            self._start_ms = self._last_ms = last_ms
+            self._boot_ms = self._clock.boot_ms()
+
     def now_ms(self) -> int:
         """Milliseconds of log time."""
         self._last_ms = max(self._last_ms, self._start_ms + self._clock.boot_ms() - self._boot_ms)

@@ -28,7 +28,8 @@ from edgestore.errors import (
     TooBusy,
     Unavailable,
 )
-from edgestore.meta.wire import PROPOSE, MetaPort, Propose, Reply, decode, encode
+from edgestore.meta.wire import MetaPort, Propose, decode, encode
+from edgestore.net import Method, Reply
 from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.meta")
@@ -36,7 +37,7 @@ log = logging.getLogger("edgestore.meta")
 Done = Callable[[Any, BaseException | None], None]
 OPERATION_OVERHEAD_BYTES = 512
 UNENCODABLE = (ValueError, OverflowError, TypeError)
-REFUSED = (TooBusy, StorageFull)
+REFUSED = (TooBusy, StorageFull, BadRequest)
 """At the first sending it is known that the operations are in nobody's log, and why."""
 NOT_KNOWN = "the commit takes too long: whether it happened is not known yet; read, then decide"
 
@@ -100,7 +101,7 @@ class Proposals:
         self.refusal: EdgeStoreError | None = None
         """What a new operation is told, once there is one."""
         if port is not None:
-            port.serve(PROPOSE, group, self._serve)
+            port.serve(Method.PROPOSE, group, self._serve)
 
     def submit(self, tenant: int, command: commands.Command, done: Done) -> None:
         """See `Meta.submit`."""
@@ -234,7 +235,7 @@ class Proposals:
         assert self._port is not None
         timeout_s = self._config.resend_after_ms / 1000
         try:
-            await self._port.call(leader, PROPOSE, Propose(self._group), payload, timeout_s=timeout_s)
+            await self._port.call(leader, Method.PROPOSE, Propose(self._group), (payload,), timeout_s=timeout_s)
         except EdgeStoreError as error:
             self._refused(batch, sending, error)
 
@@ -316,6 +317,7 @@ class Proposals:
 
     async def _serve(self, member: str, request: Propose, payload: memoryview) -> Reply:
         """Another node's operations: taken or refused; their outcomes that node applies itself."""
+        decode(payload, list[commands.Operation])  # what does not decode would stop every member that applies it
         operations = decode(payload, list[msgspec.Raw])
         count = len(operations)
         if not operations or count > self._limits.entry_operations_max:

@@ -8,50 +8,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from edgestore.catalog import WATCHED, State, Table, commands
+from edgestore.catalog import State, Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus, Readable, machine_folder
 from edgestore.disk import Files, Journal, OrderedStore
-from edgestore.errors import BadRequest, Closing, Unavailable
+from edgestore.errors import Closing, Unavailable
 from edgestore.meta.log_time import LogTime
-from edgestore.meta.machine import CatalogMachine, OpenFolder
+from edgestore.meta.machine import CatalogMachine
 from edgestore.meta.proposals import NOT_KNOWN, Done, Header, Proposals
+from edgestore.meta.setup import LONE, GroupSetup
 from edgestore.meta.snapshots import SnapshotReceiver, SnapshotSender, remove_others
+from edgestore.meta.watches import Watches
 from edgestore.meta.wire import MetaPort
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.records import SITE_TENANT, Member
+from edgestore.records import SITE_TENANT
 
 log = logging.getLogger("edgestore.meta")
 
 FLUSH_AGAIN_S = 1.0
-WATCHES_MAX = 64
 ARRIVE_AGAIN_S = 0.05
 LATER = (Unavailable, TimeoutError)
 """A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
 
 
-@dataclass(frozen=True)
-class GroupSetup:
-    """Which group it is and with whom. `founders`: who forms it where this journal is empty (nobody named: this member
-    alone); a member that joins names the voters it was told of. `open_folder` opens a catalog that was received."""
-
-    group: int = 0
-    peers: Any = None
-    founders: tuple[Member, ...] = ()
-    open_folder: OpenFolder | None = None
-
-
-LONE = GroupSetup()
-
-
 class Meta:
     """Proposals and reads of one group."""
 
+    watch: Callable[[Iterable[Table], Callable[[int], None]], Callable[[], None]]
+    """See `Watches.watch`."""
     submit: Callable[[int, commands.Command, Done], None]
     """Proposes for a tenant; `done(value, error)` after commit and apply. Raises TooBusy or Unavailable at once."""
 
@@ -86,36 +73,13 @@ class Meta:
             cache_bytes=config.row_cache_bytes,
             own_session=session if peers is not None else 0,
         )
-        machine.on_changed = self._changed
-        self._watches: list[tuple[frozenset[Table], Callable[[int], None]]] = []
+        watches = Watches()
+        machine.on_changed, self.watch = watches.changed, watches.watch
         self._time = LogTime(clock, machine.applier.site.log_time_ms)
-        self._consensus = RaftConsensus(
-            journal,
-            machine,
-            member=member,
-            group=group,
-            peers=peers,
-            founders=setup.founders,
-            config=consensus_config,
-            clock=clock,
-            entropy=entropy,
-            metrics=metrics,
-        )
-        self._consensus.on_failure = self._stop_node
+        self._consensus = self._new_consensus(consensus_config, setup, member)
         self._port = MetaPort.of(peers) if peers is not None else None
-        proposals = self._proposals = Proposals(
-            self._consensus,
-            config,
-            consensus_config,
-            session=session,
-            group=group,
-            port=self._port,
-            header=self._header,
-            born_ms=self.log_time_ms if peers is not None else self._born_ms,
-            answered=self._applied,
-            metrics=metrics,
-        )
-        self.submit = proposals.submit
+        self._proposals = self._new_proposals(consensus_config, session)
+        self.submit = self._proposals.submit
         self._sender: SnapshotSender | None = None
         if self._port is not None:
             self._join(files, self._port)
@@ -126,7 +90,37 @@ class Meta:
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._ready: asyncio.Task[None] | None = None
         self.state: State = machine.state
-        metrics.watch("meta_proposals_waiting", lambda: proposals.waiting)
+        metrics.watch("meta_proposals_waiting", lambda: self._proposals.waiting)
+
+    def _new_consensus(self, limits: ConsensusConfig, setup: GroupSetup, member: str) -> RaftConsensus:
+        consensus = RaftConsensus(
+            self._journal,
+            self._machine,
+            member=member,
+            group=setup.group,
+            peers=setup.peers,
+            founders=setup.founders,
+            config=limits,
+            clock=self._clock,
+            entropy=self._entropy,
+            metrics=self._metrics,
+        )
+        consensus.on_failure = self._stop_node
+        return consensus
+
+    def _new_proposals(self, limits: ConsensusConfig, session: int) -> Proposals:
+        return Proposals(
+            self._consensus,
+            self._config,
+            limits,
+            session=session,
+            group=self._group,
+            port=self._port,
+            header=self._header,
+            born_ms=self.log_time_ms if self._port is not None else self._time.now_ms,
+            answered=self._applied,
+            metrics=self._metrics,
+        )
 
     def _join(self, files: Files, port: MetaPort) -> None:
         """What a node with peers does beside: hears outcomes, sends and takes snapshots."""
@@ -195,7 +189,7 @@ class Meta:
     async def _begin(self) -> None:
         await self._consensus.start()
         # Not before: the journal may hold entries that are younger than what the catalog had flushed.
-        self._time = LogTime(self._clock, self._machine.applier.site.log_time_ms)
+        self._time.resume(self._machine.applier.site.log_time_ms)
         if self._port is None:
             await self._arrive()
         else:
@@ -251,27 +245,6 @@ class Meta:
         """Index of the last entry that `state` contains."""
         return self._machine.applied_index
 
-    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
-        """Calls `changed(applied index)` after each entry that changed one of the tables, before its proposer hears.
-
-        So a cache that reads anew there is never behind what was acknowledged. Nothing is queued: a watcher that falls
-        behind reads the newest state. Only `catalog.WATCHED` can be watched. Returns what ends the watch.
-        """
-        watched = frozenset(tables)
-        if not watched <= WATCHED or len(self._watches) >= WATCHES_MAX:
-            raise BadRequest(f"at most {WATCHES_MAX} watches, of {', '.join(sorted(table.name for table in WATCHED))}")
-        watch = (watched, changed)
-        self._watches.append(watch)
-        return partial(self._watches.remove, watch)
-
-    def _changed(self, index: int, tables: frozenset[Table]) -> None:
-        for watched, changed in tuple(self._watches):
-            if watched & tables:
-                try:
-                    changed(index)
-                except Exception:
-                    log.exception("watcher-failed index=%d", index)
-
     async def step_log_time(self, to_ms: int) -> None:
         """The operator's clock is right, and log time lags behind it (rule 9). Raises BadRequest for a step back."""
         self._time.step(to_ms)
@@ -281,9 +254,6 @@ class Meta:
         """Log time now: what expiry and retention are judged by (rule 9). Who does not lead goes on from the log."""
         if self._port is not None and not self._consensus.is_leader:
             self._time.follow(self._machine.applier.site.log_time_ms)
-        return self._time.now_ms()
-
-    def _born_ms(self) -> int:
         return self._time.now_ms()
 
     def _header(self) -> Header:

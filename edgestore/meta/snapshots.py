@@ -20,20 +20,17 @@ from edgestore.disk import Files, OrderedStore, Worker
 from edgestore.errors import BadRequest, EdgeStoreError, NotFound, StorageFull, TooBusy, Unavailable
 from edgestore.kernels import crc32c
 from edgestore.meta.wire import (
-    SNAPSHOT_CLOSE,
-    SNAPSHOT_OPEN,
-    SNAPSHOT_READ,
     CloseSnapshot,
     Manifest,
     MetaPort,
     OpenSnapshot,
     Piece,
     ReadPiece,
-    Reply,
     SnapshotFile,
     decode,
     encode,
 )
+from edgestore.net import Lane, Method, Reply
 
 log = logging.getLogger("edgestore.meta")
 
@@ -82,9 +79,9 @@ class SnapshotSender:
 
     def join(self, port: MetaPort) -> None:
         """Serves them."""
-        port.serve(SNAPSHOT_OPEN, self._group, self._open)
-        port.serve(SNAPSHOT_READ, self._group, self._read)
-        port.serve(SNAPSHOT_CLOSE, self._group, self._close)
+        port.serve(Method.SNAPSHOT_OPEN, self._group, self._open)
+        port.serve(Method.SNAPSHOT_READ, self._group, self._read)
+        port.serve(Method.SNAPSHOT_CLOSE, self._group, self._close)
 
     async def _open(self, member: str, request: OpenSnapshot, payload: memoryview) -> Reply:
         snapshot_id = request.snapshot_id
@@ -228,7 +225,9 @@ class SnapshotReceiver:
         known = self._partial
         wanted = known.manifest.snapshot_id if known is not None and known.member == member else self._entropy(8)
         request = OpenSnapshot(self._group, wanted)
-        answer = await self._port.call(member, SNAPSHOT_OPEN, request, timeout_s=self._config.snapshot_open_timeout_s)
+        answer = await self._port.call(
+            member, Method.SNAPSHOT_OPEN, request, timeout_s=self._config.snapshot_open_timeout_s
+        )
         manifest = decode(answer.head, Manifest)
         if known is not None:
             if known.manifest == manifest:
@@ -254,7 +253,11 @@ class SnapshotReceiver:
         if length:
             place = (self._group, partial_.manifest.snapshot_id, partial_.file, partial_.offset, length)
             answer = await self._port.call(
-                partial_.member, SNAPSHOT_READ, ReadPiece(*place), timeout_s=self._config.snapshot_piece_timeout_s
+                partial_.member,
+                Method.SNAPSHOT_READ,
+                ReadPiece(*place),
+                timeout_s=self._config.snapshot_piece_timeout_s,
+                lane=Lane.BULK,
             )
             data = memoryview(answer.payload)
             if len(data) != length or crc32c(data) != decode(answer.head, Piece).crc32c:
@@ -275,7 +278,7 @@ class SnapshotReceiver:
     async def _finish(self, partial_: _Partial) -> None:
         request = CloseSnapshot(self._group, partial_.manifest.snapshot_id)
         try:
-            await self._port.call(partial_.member, SNAPSHOT_CLOSE, request, timeout_s=1.0)
+            await self._port.call(partial_.member, Method.SNAPSHOT_CLOSE, request, timeout_s=1.0)
         except EdgeStoreError as error:
             log.debug("snapshot-close-failed member=%s error=%s", partial_.member, error)
 

@@ -6,21 +6,16 @@ Rule: every request may come twice, late, or not at all: operations carry their 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from edgestore.errors import BadRequest, Unavailable
-from edgestore.net import Method
+from edgestore.net import Answer, Caller, Lane, Method, Peers, Reply
 from edgestore.records import Member
 
 T = TypeVar("T")
-
-PROPOSE = Method.PROPOSE
-SNAPSHOT_OPEN = Method.SNAPSHOT_OPEN
-SNAPSHOT_READ = Method.SNAPSHOT_READ
-SNAPSHOT_CLOSE = Method.SNAPSHOT_CLOSE
 
 Group = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
@@ -83,20 +78,13 @@ class CloseSnapshot(msgspec.Struct, frozen=True, array_like=True):
     snapshot_id: SnapshotId
 
 
-class Reply(NamedTuple):
-    """What a handler answers."""
-
-    head: bytes
-    payload: Sequence[bytes | memoryview] = ()
-
-
 Handler = Callable[[str, Any, memoryview], Awaitable[Reply]]
 """Takes the member that asks, the request, and the payload."""
-REQUESTS: dict[Any, type[Any]] = {
-    PROPOSE: Propose,
-    SNAPSHOT_OPEN: OpenSnapshot,
-    SNAPSHOT_READ: ReadPiece,
-    SNAPSHOT_CLOSE: CloseSnapshot,
+REQUESTS: dict[Method, type[Any]] = {
+    Method.PROPOSE: Propose,
+    Method.SNAPSHOT_OPEN: OpenSnapshot,
+    Method.SNAPSHOT_READ: ReadPiece,
+    Method.SNAPSHOT_CLOSE: CloseSnapshot,
 }
 
 encode = msgspec.msgpack.Encoder().encode
@@ -113,22 +101,22 @@ def decode(data: bytes | memoryview, kind: type[T]) -> T:
 class MetaPort:
     """The groups of one node on its peers."""
 
-    _ports: ClassVar[WeakKeyDictionary[Any, MetaPort]] = WeakKeyDictionary()
+    _ports: ClassVar[WeakKeyDictionary[Peers, MetaPort]] = WeakKeyDictionary()
 
-    def __init__(self, peers: Any) -> None:
+    def __init__(self, peers: Peers) -> None:
         self._peers = peers
-        self._handlers: dict[tuple[Any, int], Handler] = {}
+        self._handlers: dict[tuple[Method, int], Handler] = {}
         for method in REQUESTS:
             peers.serve(method, self._handler_of(method))
 
     @classmethod
-    def of(cls, peers: Any) -> MetaPort:
+    def of(cls, peers: Peers) -> MetaPort:
         """The one port of these peers."""
         if peers not in cls._ports:
             cls._ports[peers] = cls(peers)
         return cls._ports[peers]
 
-    def serve(self, method: Any, group: int, handler: Handler) -> None:
+    def serve(self, method: Method, group: int, handler: Handler) -> None:
         """Requests of the group go there from now on."""
         self._handlers[method, group] = handler
 
@@ -138,13 +126,20 @@ class MetaPort:
             self._handlers.pop((method, group), None)
 
     async def call(
-        self, member: str, method: Any, request: msgspec.Struct, payload: bytes = b"", *, timeout_s: float
-    ) -> Any:
-        """The answer (head, payload). Raises Unavailable, and whatever the other one raised."""
-        return await self._peers.call(member, method, encode(request), (payload,) if payload else (), timeout_s=timeout_s)
+        self,
+        member: str,
+        method: Method,
+        request: msgspec.Struct,
+        payload: Sequence[bytes] = (),
+        *,
+        timeout_s: float,
+        lane: Lane = Lane.CONTROL,
+    ) -> Answer:
+        """Raises Unavailable, and whatever the other one raised."""
+        return await self._peers.call(member, method, encode(request), payload, timeout_s=timeout_s, lane=lane)
 
-    def _handler_of(self, method: Any) -> Callable[[Any, bytes, memoryview], Awaitable[Reply]]:
-        async def handle(caller: Any, head: bytes, payload: memoryview) -> Reply:
+    def _handler_of(self, method: Method) -> Callable[[Caller, bytes, memoryview], Awaitable[Reply]]:
+        async def handle(caller: Caller, head: bytes, payload: memoryview) -> Reply:
             request = decode(head, REQUESTS[method])
             handler = self._handlers.get((method, request.group))
             if handler is None:

@@ -18,7 +18,7 @@ from edgestore.consensus import machine_folder
 from edgestore.disk import Journal, RocksIndex, SystemFiles
 from edgestore.errors import Unavailable
 from edgestore.meta import GroupSetup, Meta
-from edgestore.meta.wire import SNAPSHOT_READ
+from edgestore.net import Method
 from edgestore.records import Member
 from tests.unit.meta.life import bucket, put
 
@@ -60,11 +60,13 @@ class Peers:
         )
         return True
 
-    async def call(self, member: str, method: Any, head: bytes, payload: Any = b"", *, timeout_s: float) -> Any:
+    async def call(
+        self, member: str, method: Any, head: bytes, payload: Any = (), *, timeout_s: float, lane: object = None
+    ) -> Any:
         self.harm(method)
         handler = self.all[member].handlers[method]
         async with asyncio.timeout(timeout_s):
-            reply = await handler(SimpleNamespace(member=self.member), head, memoryview(bytes(payload)))
+            reply = await handler(SimpleNamespace(member=self.member), head, memoryview(b"".join(payload)))
         if isinstance(reply, bytes):
             return SimpleNamespace(head=reply, payload=memoryview(b""))
         return SimpleNamespace(head=reply.head, payload=memoryview(b"".join(reply.payload)))
@@ -88,7 +90,12 @@ class Node:
             clock=SystemClock(),
             entropy=os.urandom,
             member=self.peers.member,
-            setup=GroupSetup(0, self.peers, (Member(self.founder),), open_folder),
+            setup=GroupSetup(
+                0,
+                self.peers,  # type: ignore[arg-type]
+                (Member(self.founder),),
+                open_folder,
+            ),
         )
         return self
 
@@ -119,7 +126,7 @@ async def test_a_new_member_takes_a_snapshot_and_goes_on_where_it_was_cut_off(tm
 
     def harm(method: Any) -> None:
         nonlocal reads, left
-        if method == SNAPSHOT_READ:
+        if method == Method.SNAPSHOT_READ:
             reads += 1
             if left and reads % 4 == 0:
                 left -= 1
