@@ -1,7 +1,7 @@
 """Who is alive, how well each node does, and what the leader makes of it: SWIM, status gossip, quality, control."""
 
 from edgestore.cluster.control import ChangeVoters, Control, SeenStatus, SiteView, StepLogTime
-from edgestore.cluster.detector import Detector, Facts, SwimLink
+from edgestore.cluster.detector import Detector, Facts
 from edgestore.cluster.leader import GroupStatus, Leader, SiteGroup
 from edgestore.cluster.members import Standing
 from edgestore.cluster.messages import Kind, NodeStatus, PeerView, SwimMessage
@@ -27,6 +27,5 @@ __all__ = [
     "Standing",
     "StepLogTime",
     "Swim",
-    "SwimLink",
     "SwimMessage",
 ]
