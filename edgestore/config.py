@@ -212,26 +212,20 @@ class ClusterConfig:
     """`[cluster]`: finding dead nodes, judging slow ones, and what the leader does about them. Defaults fit a LAN."""
 
     members_max: int = 64
-    """Nodes of a site that are watched; news of more are dropped."""
     probe_interval_ms: int = 400
-    """A node probes one other this often, each in turn."""
     probe_timeout_ms: int = 125
     """An answer that is not there by then is asked for again, also through others."""
     probe_tries: int = 4
     """Unanswered tries until the probed node is suspected."""
     confirm_tries: int = 2
-    """... when somebody suspects it already."""
     indirect_probes: int = 3
     """How many others are asked to probe a node that does not answer."""
     accusers_min: int = 2
     """Nodes that must have failed to reach a node before it counts as failed, where there are as many."""
     suspicion_min_ms: int = 500
-    """How long a suspected node has to speak up when `accusers_full` accuse it; up to 3.25 times as long where fewer
-    than three others could."""
+    """What a suspect has to speak up when `accusers_full` accuse it; up to 3.25 times it where under three can."""
     suspicion_max_ms: int = 4000
-    """... when nobody joins the first accuser."""
     suspicion_retry_ms: int = 60
-    """A suspected node is asked this often."""
     accusers_full: int = 4
     health_max: int = 7
     """A node that does badly itself gives others up to 1 + this times as long."""
@@ -239,11 +233,9 @@ class ClusterConfig:
     """A node that finds itself this late was stalled: it begins all its judgements anew."""
     words_per_message_max: int = 16
     word_relays: int = 12
-    """How often a node passes a piece of news on."""
     broadcast_max: int = 32
     """Nodes that are told of an accusation or a refutation at once; the rest hear it with the probes."""
     relayed_probes_max: int = 256
-    """Probes under way for others."""
     status_interval_ms: int = 500
     status_bytes_max: int = 8192
     statuses_per_message_max: int = 3
@@ -252,30 +244,26 @@ class ClusterConfig:
     """After this time an observation of another node counts half."""
     quality_interval_ms: int = 2000
     quality_answers_min: float = 8.0
-    """Fewer answers than this, fading, and an observer says nothing about a node."""
     quality_floor: int = 5
     """What the worst node keeps, in percent. At 10 and less it takes new data only where no other node can."""
     quality_slow_ratio: float = 3.0
     """A node this many times slower than the others loses quality, and all of it above the floor at twice that."""
     quality_slow_floor_us: int = 500
-    """Nothing faster than this is slow, whatever the others do."""
+    """The others count as at least this slow in that comparison."""
     quality_failed_share: float = 0.05
     """A larger share of failed answers than the others' by this costs quality, and all of it at twice that."""
     quality_damaged_share: float = 0.002
-    """The same for damaged answers."""
     quality_flaps_max: int = 3
     """Times that a node went down within `quality_flap_window_ms` until it is at the floor."""
     quality_flap_window_ms: int = 900_000
     quality_fall_ms: int = 6000
     """A node must do badly for this long before it loses anything."""
     quality_proof_ms: int = 60_000
-    """A node must do well for this long before it gets anything back..."""
     quality_rise_per_minute: int = 20
-    """... and then gets back this much a minute."""
+    """What a node gets back once it did well for `quality_proof_ms`."""
     quality_step: int = 10
     """Smaller changes make no new epoch, except those that end at the floor or at 100."""
     control_interval_ms: int = 100
-    """How often the leader looks."""
     control_settle_ms: int = 1000
     """A new leader, and one that was stalled, waits this long before it declares anybody down."""
     up_after_ms: int = 1000

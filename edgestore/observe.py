@@ -58,6 +58,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("cluster_failures_total", Kind.COUNTER, "Times that another node counted as failed here."),
     MetricSpec("cluster_messages_dropped_total", Kind.COUNTER, "Membership messages that did not decode."),
     MetricSpec("cluster_decisions_total", Kind.COUNTER, "Decisions that this node took as leader of its site."),
+    MetricSpec("cluster_looks_failed_total", Kind.COUNTER, "Times that looking at the site failed; it goes on."),
     MetricSpec("objects_puts_total", Kind.COUNTER, "Objects and parts stored."),
     MetricSpec("objects_gets_total", Kind.COUNTER, "Objects read."),
     MetricSpec("http_requests_total", Kind.COUNTER, "Requests answered, both lanes."),

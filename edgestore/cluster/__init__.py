@@ -3,7 +3,7 @@ makes of it."""
 
 from edgestore.cluster.certificates import SHUT_OUT, Admission, Certifier, Renewal
 from edgestore.cluster.control import ChangeVoters, Control, SeenStatus, SiteView, StepLogTime
-from edgestore.cluster.detector import Detector, Facts, SwimLink
+from edgestore.cluster.detector import Detector, Facts
 from edgestore.cluster.join import JoinAnswer, JoinRequest, JoinServer, ask_to_join
 from edgestore.cluster.leader import GroupStatus, Leader, SiteGroup
 from edgestore.cluster.members import Standing
@@ -42,7 +42,6 @@ __all__ = [
     "Standing",
     "StepLogTime",
     "Swim",
-    "SwimLink",
     "SwimMessage",
     "Token",
     "ask_to_join",

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -20,6 +19,7 @@ from edgestore.cluster.messages import NodeStatus, decode_message, decode_status
 from edgestore.cluster.quality import Observer, Outcome
 from edgestore.cluster.swim import Sends, Swim
 from edgestore.config import ClusterConfig
+from edgestore.net import Caller, Peers, Topic
 from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.cluster")
@@ -28,14 +28,6 @@ NONCE_BYTES = 8
 TIMER_DELAY_MAX_S = 3600.0
 TIMER_SLACK_S = 0.0001
 """A timer that fires a rounding error too early would fire again at once, and again."""
-
-
-class SwimLink(Protocol):
-    """What the detector needs of the peers: one-way messages, and to hear of broken connections."""
-
-    def send(self, member: str, head: bytes) -> bool:
-        """False: it is not on its way."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +47,9 @@ class Detector:
 
     def __init__(
         self,
-        link: SwimLink,
+        peers: Peers,
         config: ClusterConfig,
         *,
-        member: str,
         start_nonce: bytes,
         facts: Callable[[], Facts],
         clock: Clock,
@@ -66,9 +57,9 @@ class Detector:
         metrics: Metrics,
     ) -> None:
         self.observer = Observer(config)
-        self._link, self._config, self._clock, self._metrics = link, config, clock, metrics
+        self._peers, self._config, self._clock, self._metrics = peers, config, clock, metrics
         self._facts = facts
-        self._swim = Swim(config, member, int.from_bytes(start_nonce[:NONCE_BYTES], "big"), _below(entropy))
+        self._swim = Swim(config, peers.member, int.from_bytes(start_nonce[:NONCE_BYTES], "big"), _below(entropy))
         self._swim.answered = self._probe_answered
         self._statuses: dict[str, SeenStatus] = {}
         self._version = clock.wall_ms()
@@ -77,6 +68,8 @@ class Detector:
         self._timer_due_s = 0.0
         self._status_timer: asyncio.TimerHandle | None = None
         self._closed = True
+        peers.on_message(Topic.SWIM, self._received)
+        peers.on_disconnected(self._disconnected)
 
     def start(self, members: Iterable[str]) -> None:
         """Begins to watch."""
@@ -149,18 +142,17 @@ class Detector:
 
     # -- what happens -----------------------------------------------------------------------------------------
 
-    def received(self, sender: str, head: bytes) -> None:
-        """A message, straight from the reader; `sender` is whom the certificate names."""
+    def _received(self, caller: Caller, head: bytes) -> None:
         if self._closed:
             return
         message = decode_message(head)
         if message is None:
             self._metrics.count("cluster_messages_dropped_total")
             return
-        self._done(self._swim.handle(sender, message, self.now_ms()))
+        self._done(self._swim.handle(caller.member, message, self.now_ms()))
 
-    def disconnected(self, member: str) -> None:
-        """A connection to it broke: that alone proves nothing, but it is worth a question."""
+    def _disconnected(self, member: str) -> None:
+        """That alone proves nothing, but it is worth a question."""
         if not self._closed:
             self._done(self._swim.hint(member, self.now_ms()))
 
@@ -171,7 +163,7 @@ class Detector:
     def _done(self, sends: Sends) -> None:
         """Sends, notes what has changed, and sets the timer."""
         for member, message in sends:
-            self._link.send(member, encode(message))
+            self._peers.send(member, Topic.SWIM, encode(message))
         for word in self._swim.statuses.drain():
             status = decode_status(word.body)
             if status is not None:

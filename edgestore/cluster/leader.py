@@ -116,7 +116,11 @@ class Leader:
         try:
             while True:
                 looked_ms = self._detector.now_ms()
-                self._look(looked_ms)
+                try:
+                    self._look(looked_ms)
+                except Exception:
+                    log.exception("looking-failed")
+                    self._metrics.count("cluster_looks_failed_total")
                 try:
                     async with asyncio.timeout(interval_s):
                         await self._wake.wait()
@@ -145,12 +149,14 @@ class Leader:
             shut_out = (NodeState.REMOVED, NodeState.QUARANTINED)
             self._detector.set_members(node.member for node in self._nodes if node.state not in shut_out)
         status = self._group.status()
-        if not status.is_leader or not self._group.can_read_now():
+        if not status.is_leader:
             self._control = None
             return
         term = (status.incarnation, status.term)
         if self._control is None or self._term != term:
             self._control, self._term = Control(self._config, now_ms), term
+        if not self._group.can_read_now():
+            return
         for decision in self._control.decide(self._view(status, now_ms), now_ms):
             self._carry_out(decision)
 

@@ -80,14 +80,15 @@ class Members:
         entry = self.entries.get(word.member)
         if entry is None or word.incarnation < entry.incarnation:
             return False
+        accusers = {accuser for accuser in word.accusers if accuser in self.entries or accuser == self._own}
         if word.incarnation == entry.incarnation:
-            if word.nonce != entry.nonce or entry.accusers.issuperset(word.accusers):
+            if word.nonce != entry.nonce or entry.accusers >= accusers:
                 return False
-            entry.accusers.update(word.accusers[: self._config.members_max])
+            entry.accusers |= accusers
         else:
             self._take_start(entry, word.nonce)
             entry.incarnation = word.incarnation
-            entry.accusers = set(word.accusers)
+            entry.accusers = accusers
         self._settle(entry, now_ms)
         return True
 

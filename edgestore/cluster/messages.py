@@ -7,10 +7,14 @@ raised.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
 
 FORMAT_VERSION = 1
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Incarnation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""Bounded, so that the next one always fits the wire, whatever a member says."""
 
 
 class Kind(IntEnum):
@@ -29,8 +33,8 @@ class Word(msgspec.Struct, frozen=True, array_like=True, gc=False):
     it in this incarnation."""
 
     member: str
-    nonce: int
-    incarnation: int
+    nonce: Number
+    incarnation: Incarnation
     accusers: tuple[str, ...] = ()
 
 
@@ -38,8 +42,8 @@ class StatusWord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The encoded `NodeStatus` of a member, as it last made it: a higher version of the same start wins."""
 
     member: str
-    nonce: int
-    version: int
+    nonce: Number
+    version: Number
     body: bytes
 
 
@@ -48,9 +52,9 @@ class SwimMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     version: int
     kind: Kind
-    sequence: int
-    nonce: int
-    incarnation: int
+    sequence: Number
+    nonce: Number
+    incarnation: Incarnation
     target: str = ""
     words: tuple[Word, ...] = ()
     statuses: tuple[StatusWord, ...] = ()

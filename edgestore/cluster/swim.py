@@ -99,7 +99,7 @@ class Swim:
         if now_ms - self.due_ms > self._config.stall_ms:
             self._wake(now_ms, sends)
         if now_ms >= self._probe_ms and self._ring:
-            self._probe_ms = now_ms + self._interval_ms() * (1 + self.health)
+            self._probe_ms = now_ms + self._interval_ms(now_ms) * (1 + self.health)
             self._probe_next(now_ms, sends)
         if self._rounds:
             for member in [member for member, probe in self._rounds.items() if now_ms >= probe.due_ms]:
@@ -144,9 +144,11 @@ class Swim:
 
     # -- probing ----------------------------------------------------------------------------------------------
 
-    def _interval_ms(self) -> int:
-        """Deaths come in groups: while anybody is suspected the others are looked at faster."""
-        return self._config.probe_timeout_ms if self.members.suspects else self._config.probe_interval_ms
+    def _interval_ms(self, now_ms: float) -> int:
+        """Deaths come in groups: when somebody has come under suspicion the others are looked at faster."""
+        since_ms = now_ms - self._config.suspicion_max_ms
+        is_urgent = any(entry.suspected_ms > since_ms for entry in self.members.suspects.values())
+        return self._config.probe_timeout_ms if is_urgent else self._config.probe_interval_ms
 
     def _probe_next(self, now_ms: float, sends: Sends) -> None:
         for _ in range(len(self._ring)):
@@ -181,7 +183,10 @@ class Swim:
             self._note(entry)
             self._tell(entry.member, sends)
         probe.tries += 1
-        wait_ms = self._config.suspicion_retry_ms if accuses else self._config.probe_timeout_ms
+        wait_ms = self._config.probe_timeout_ms
+        if accuses:
+            is_fresh = now_ms - entry.suspected_ms < self._config.suspicion_max_ms
+            wait_ms = self._config.suspicion_retry_ms if is_fresh else self._config.probe_interval_ms
         probe.due_ms = now_ms + wait_ms * (1 + self.health)
         sends.append((entry.member, self._message(Kind.PING, probe.sequence, entry.member)))
         if not accuses:
@@ -209,6 +214,8 @@ class Swim:
     def _acknowledged(self, sender: str, message: SwimMessage, now_ms: float, sends: Sends) -> None:
         asked = self._relays.pop(message.sequence, None)
         if asked is not None:
+            if asked[0] not in self.members.entries:
+                return
             entry = self.members.entries[sender]
             relayed = Word(sender, entry.nonce, entry.incarnation)
             sends.append((asked[0], self._message(Kind.ACK, asked[1], asked[0], target=sender, word=relayed)))

@@ -1,8 +1,7 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
 from edgestore.consensus.applying import NotAppliedError
-from edgestore.consensus.forced import log_end, make_sole_voter
-from edgestore.consensus.by_hand import force_members
+from edgestore.consensus.by_hand import force_members, log_end
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
     Consensus,
@@ -30,6 +29,5 @@ __all__ = [
     "log_end",
     "force_members",
     "machine_folder",
-    "make_sole_voter",
     "salvage_entries",
 ]

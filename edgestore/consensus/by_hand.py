@@ -15,13 +15,20 @@ from edgestore.disk import Journal
 from edgestore.records import Member
 
 
+def log_end(journal: Journal, applied_index: int, *, group: int = 0) -> tuple[int, tuple[str, ...]]:
+    """Index of the last entry of this member's log, and who votes as far as it knows."""
+    found = RaftJournal(journal, group, applied_index)
+    return found.last_index, tuple(member.member for member in found.members)
+
+
 async def force_members(
-    journal: Journal, applied_index: int, members: tuple[Member, ...], *, group: int = 0
+    journal: Journal, applied_index: int, members: tuple[Member, ...], *, group: int = 0, skipped: int = 0
 ) -> tuple[int, int]:
     """Ends the incarnation of a group that is not running, on this member's journal, with a stop-sign that names
-    `members`. Returns its index and the next incarnation, when both are synced: the next start goes on from there."""
+    `members`. Returns its index and the next incarnation, when both are synced: the next start goes on from there.
+    `skipped` incarnations are left out: those that the lost may have begun meanwhile."""
     raft_journal = RaftJournal(journal, group, applied_index)
-    stop = StopSign(raft_journal.incarnation + 1, members)
+    stop = StopSign(raft_journal.incarnation + 1 + skipped, members)
     index, term = raft_journal.last_index + 1, max(raft_journal.term, raft_journal.entries[-1][2]) + 1
     raft_journal.add(STOP_KIND + encode(stop), index, term)
     raft_journal.begin_incarnation(index, term, stop)

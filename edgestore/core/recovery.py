@@ -15,15 +15,17 @@ from typing import Any
 from edgestore.catalog import State, commands
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config
-from edgestore.consensus import log_end, machine_folder, make_sole_voter
+from edgestore.consensus import force_members, log_end, machine_folder
 from edgestore.core.membership import SiteFile, read_site
 from edgestore.disk import Files, Journal, OrderedStore, RocksIndex, SystemFiles
 from edgestore.errors import BadRequest, ConfigError, NoSuchLayout
 from edgestore.meta import Meta
 from edgestore.placement import NOBODY, Placement
-from edgestore.records import SITE_TENANT, ExtentRecord, NodeRecord, NodeState
+from edgestore.records import SITE_TENANT, ExtentRecord, Member, NodeRecord, NodeState
 
 PAGE_EXTENTS = 1000
+FENCE = 1 << 16
+"""Incarnations that are left out: the lost ones can never have begun so many."""
 GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
 
 
@@ -75,7 +77,8 @@ def recover_site(folder: str, config: Config, plan: RecoveryPlan) -> dict[str, A
 
     async def work() -> dict[str, Any]:
         async with _opened(folder, config) as (files, site, journal, store):
-            index = await make_sole_voter(journal, site.member, State(store).site().index)
+            alone = (Member(site.member),)
+            index, _ = await force_members(journal, State(store).site().index, alone, skipped=FENCE)
             meta = await Meta.open(
                 files,
                 journal,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from edgestore.catalog import commands
 from edgestore.cluster import Facts, Outcome, Standing
+from edgestore.net import Topic
 from edgestore.records import NodeState
 from tests.sim.loop import SimLoop
 from tests.unit.cluster.village import Village
@@ -22,12 +23,11 @@ def play(scene: Callable[[Village], Awaitable[None]], count: int = 5, seed: int 
     async def main() -> None:
         village = Village(count, seed, loss)
         villages.append(village)
-        village.start()
-        await asyncio.sleep(0)
+        await village.start()
         try:
             await scene(village)
         finally:
-            village.stop()
+            await village.stop()
             await asyncio.sleep(1)
 
     try:
@@ -45,16 +45,48 @@ def test_a_dead_node_is_down_within_three_seconds_and_up_by_itself_when_it_is_ba
     async def scene(village: Village) -> None:
         await asyncio.sleep(20 + village.random.random())
         victim = village.names[-1]
-        village.kill(victim)
+        await village.kill(victim)
         took.append(await village.until(lambda: village.states()[-1] is NodeState.DOWN, 10))
         assert village.states()[:-1] == [NodeState.UP] * (count - 1)
         await asyncio.sleep(30)
-        village.start(victim)
+        await village.start(victim)
         await village.until(lambda: village.states()[-1] is NodeState.UP, 5)
 
-    for seed in range(20):
+    for seed in range(40 // count):
         play(scene, count, seed)
     assert max(took) < 3.05
+
+
+def test_a_dead_leader_is_down_soon_after_the_next_one_is_elected() -> None:
+    took = []
+
+    async def scene(village: Village) -> None:
+        await asyncio.sleep(20 + village.random.random())
+        await village.kill(village.names[0])
+        await asyncio.sleep(0.6)
+        village.leader, village.term = village.names[1], 2
+        took.append(0.6 + await village.until(lambda: village.states()[0] is NodeState.DOWN, 10))
+        assert village.states()[1:] == [NodeState.UP] * 4
+
+    for seed in range(10):
+        play(scene, 5, seed)
+    assert max(took) < 3.05
+
+
+def test_a_partition_heals_and_only_the_minority_was_down() -> None:
+    async def scene(village: Village) -> None:
+        await village.until(lambda: len(village.voters) == 5, 60)
+        minority = set(village.names[3:])
+        village.network.partition(minority, set(village.names[:3]))
+        await asyncio.sleep(30)
+        assert village.states() == [NodeState.UP] * 3 + [NodeState.DOWN] * 2
+        village.network.heal()
+        await village.until(lambda: village.states() == [NodeState.UP] * 5, 30)
+        await asyncio.sleep(60)
+        moves = [command for _, command in village.history if isinstance(command, commands.SetNodeState)]
+        assert sorted(move.number for move in moves) == [4, 4, 5, 5]
+
+    play(scene)
 
 
 def test_a_site_at_thirty_percent_loss_is_left_alone() -> None:
@@ -71,7 +103,7 @@ def test_voters_grow_with_the_site_and_survive_a_death() -> None:
     async def scene(village: Village) -> None:
         await village.until(lambda: len(village.voters) == 3, 30)
         third = village.voters[2]
-        village.kill(third)
+        await village.kill(third)
         await asyncio.sleep(village.config.voter_down_ms / 1000 - 10)
         assert third in village.voters
         await village.until(lambda: third not in village.voters, 60)
@@ -148,9 +180,24 @@ def test_a_node_that_was_removed_is_watched_no_more() -> None:
 def test_garbage_is_dropped_and_counted() -> None:
     async def scene(village: Village) -> None:
         detector = village.detectors[village.names[0]]
+        await asyncio.sleep(1)
         for garbage in (b"", b"\xff" * 100, b"\x80\x04cos\nsystem\n"):
-            detector.received(village.names[1], garbage)
+            assert village.peers[village.names[1]].send(village.names[0], Topic.SWIM, garbage)
+        await asyncio.sleep(1)
         assert village.metrics[village.names[0]].value("cluster_messages_dropped_total") == 3
         assert detector.standing(village.names[1]) is Standing.ALIVE
 
     play(scene)
+
+
+def test_a_killed_process_is_down_sooner_because_its_connections_break() -> None:
+    took = []
+
+    async def scene(village: Village) -> None:
+        await asyncio.sleep(20 + village.random.random())
+        await village.kill(village.names[-1], told=True)
+        took.append(await village.until(lambda: village.states()[-1] is NodeState.DOWN, 10))
+
+    for seed in range(20):
+        play(scene, 5, seed)
+    assert max(took) < 1.5

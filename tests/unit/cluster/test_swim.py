@@ -156,6 +156,44 @@ def test_strangers_and_garbage_change_nothing() -> None:
     assert decode_message(encode(message(Kind.PING))) == message(Kind.PING)
 
 
+def test_numbers_that_leave_no_room_for_the_next_one_are_no_message() -> None:
+    assert decode_message(encode(message(Kind.PING, incarnation=1 << 62))) is None
+    assert decode_message(encode(message(Kind.PING, Word(OWN, 7, (1 << 64) - 1, (OTHER,))))) is None
+    assert decode_message(encode(message(Kind.PING, incarnation=-1))) is None
+    assert decode_message(encode(message(Kind.PING, nonce=(1 << 64) - 1))) is not None
+    last = message(Kind.PING, Word(OWN, 7, (1 << 62) - 1, (OTHER,)))
+    for _, sent in lone_swim(OTHER).handle(OTHER, last, 1):
+        encode(sent)
+
+
+def test_accusers_that_are_no_members_do_not_count() -> None:
+    swim = lone_swim(OTHER, THIRD)
+    swim.handle(OTHER, message(Kind.PING, Word(THIRD, 1, 0, ("x", "y", "z"))), 1)
+    assert swim.standing(THIRD) is Standing.ALIVE
+    swim.handle(OTHER, message(Kind.PING, Word(THIRD, 1, 0, (OTHER, "x"))), 2)
+    assert swim.members.entries[THIRD].accusers == {OTHER}
+
+
+def test_a_probe_for_a_member_that_was_removed_meanwhile_ends_there() -> None:
+    swim = lone_swim(OTHER, THIRD)
+    ((to, ping),) = swim.handle(OTHER, SwimMessage(1, Kind.PING_FOR, 5, 9, 0, target=THIRD), 1)
+    assert to == THIRD
+    swim.set_members([OWN, THIRD], 2)
+    assert swim.handle(THIRD, message(Kind.ACK, sequence=ping.sequence), 3) == []
+
+
+def test_a_lone_survivor_does_not_ask_the_dead_without_end_at_the_same_pace() -> None:
+    town = Town(3, 14)
+    town.run(5000)
+    for name in town.names[1:]:
+        town.kill(name)
+    town.run(30_000)
+    before = town.messages
+    town.run(90_000)
+    assert town.messages - before < 60 * 10
+    assert all(view is not Standing.ALIVE for name in town.names[1:] for view in town.views(name))
+
+
 def test_members_that_leave_are_forgotten() -> None:
     swim = lone_swim(OTHER, THIRD)
     swim.handle(OTHER, message(Kind.PING, Word(THIRD, 1, 5, (OTHER,))), 1)

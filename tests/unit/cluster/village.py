@@ -1,4 +1,4 @@
-"""Nodes with the real detector, leader and catalog on one virtual loop; frames between them may be lost or late.
+"""Nodes with the real peers, detector, leader and catalog on one virtual loop and a simulated network.
 
 The group is one catalog that the node which leads may change, as if consensus took 5 ms.
 """
@@ -15,10 +15,13 @@ from edgestore.catalog import State, Table, commands
 from edgestore.cluster import Detector, Facts, Leader
 from edgestore.config import ClusterConfig
 from edgestore.errors import Unavailable
+from edgestore.net import Peers
 from edgestore.observe import Metrics
 from edgestore.records import Member, NodeState
 from tests.sim.loop import SimClock, SimLoop
+from tests.sim.network import SimNetwork, Weather
 from tests.unit.catalog.site import Site
+from tests.unit.net.site import Site as Certified
 
 COMMIT_S = 0.005
 
@@ -74,18 +77,6 @@ class Group:
 
 
 @dataclass
-class Link:
-    """The connections of one node."""
-
-    village: Village
-    name: str
-
-    def send(self, member: str, head: bytes) -> bool:
-        self.village.carry(self.name, member, head)
-        return True
-
-
-@dataclass
 class Village:
     """Make it inside a SimLoop; `start` a node for each name."""
 
@@ -101,7 +92,9 @@ class Village:
         self.voters: tuple[str, ...] = (self.names[0],)
         self.site = Site()
         self.watchers: list[Callable[[int], None]] = []
-        self.dead: set[str] = set()
+        self.network = SimNetwork(self.random, Weather(lost=self.loss))
+        self.certified = Certified(self.seed)
+        self.peers: dict[str, Peers] = {}
         self.history: list[tuple[float, commands.Command]] = []
         self.detectors: dict[str, Detector] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -129,41 +122,38 @@ class Village:
     def applied_index(self) -> int:
         return self.site.applier.applied_index
 
-    def start(self, *names: str) -> None:
+    async def start(self, *names: str) -> None:
         for name in names or self.names:
-            self.dead.discard(name)
+            number = self.names.index(name) + 1
             entropy = random.Random(f"{self.seed}{name}{self.loop.now_s}").randbytes
+            peers = self.certified.peers(number, self.network.machine(name), clock=SimClock(self.loop))
+            self.peers[name] = peers
             detector = self.detectors[name] = Detector(
-                Link(self, name),
+                peers,
                 self.config,
-                member=name,
                 start_nonce=entropy(16),
                 facts=lambda name=name: self.facts[name],
                 clock=SimClock(self.loop),
                 entropy=entropy,
                 metrics=self.metrics[name],
             )
+            await peers.start(f"10.0.0.{number}", 7000)
+            for other in range(1, self.count + 1):
+                peers.know(self.names[other - 1], f"10.0.0.{other}:7000")
             detector.start(self.names)
             leader = Leader(Group(self, name), detector, self.config, self.metrics[name])
             self.tasks[name] = self.loop.create_task(leader.run())
 
-    def kill(self, name: str) -> None:
-        self.dead.add(name)
+    async def kill(self, name: str, *, told: bool = False) -> None:
+        """`told`: the kernel of its machine lives, and breaks its connections."""
+        self.network.kill(name, told=told)
         self.detectors[name].close()
         self.tasks[name].cancel()
+        await self.peers[name].close()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for name in self.names:
-            self.kill(name)
-
-    def carry(self, sender: str, to: str, head: bytes) -> None:
-        if sender in self.dead or self.random.random() < self.loss:
-            return
-        self.loop.call_later(0.0002 + 0.002 * self.random.random(), self._arrive, sender, to, head)
-
-    def _arrive(self, sender: str, to: str, head: bytes) -> None:
-        if to not in self.dead and to in self.detectors:
-            self.detectors[to].received(sender, head)
+            await self.kill(name)
 
     def apply(self, command: commands.Command) -> Any:
         result = self.site.do(command)
