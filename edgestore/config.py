@@ -58,6 +58,44 @@ class DiskConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NetConfig:
+    """`[net]`: connections between the nodes of a site."""
+
+    advertise: str = ""
+    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at."""
+    frame_max_bytes: int = 8 * 1024 * 1024
+    send_buffer_high_bytes: int = 1024 * 1024
+    """A call waits while so much has not left its connection yet."""
+    send_buffer_max_bytes: int = 32 * 1024 * 1024
+    """Messages are dropped, and calls refused, beyond it."""
+    calls_max: int = 1024
+    """Requests of one connection that wait for their answers."""
+    served_max: int = 256
+    """Requests of one connection that are being answered."""
+    served_bytes_max: int = 64 * 1024 * 1024
+    """... and their bytes."""
+    connections_max: int = 256
+    """From other nodes, to this one."""
+    strangers_max: int = 16
+    """... of those that have shown no certificate, or one that ran out."""
+    stranger_life_s: float = 30.0
+    stranger_frame_max_bytes: int = 64 * 1024
+    handshakes_max: int = 64
+    """Under way; more callers wait in the backlog."""
+    frame_timeout_s: float = 60.0
+    """A frame that takes longer to come in ends its connection."""
+    bulk_connections: int = 2
+    """To each node, for fragments."""
+    handshake_timeout_s: float = 5.0
+    dial_timeout_s: float = 3.0
+    dial_backoff_min_ms: int = 50
+    dial_backoff_max_ms: int = 1000
+    ping_interval_ms: int = 1000
+    silence_max_s: float = 10.0
+    """A connection over which nothing came for so long is made anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConsensusConfig:
     """`[consensus]`: how operations are gathered into log entries."""
 
@@ -189,6 +227,7 @@ class Config:
     """All of it. Rooms receive their section only."""
 
     disk: DiskConfig = field(default_factory=DiskConfig)
+    net: NetConfig = field(default_factory=NetConfig)
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     chunks: ChunksConfig = field(default_factory=ChunksConfig)
@@ -287,6 +326,12 @@ def _consistent(config: Config) -> Config:
             "chunks.pool_read_reserve_bytes must be smaller than chunks.pool_bytes: uploads need the rest"
         )
     host_and_port(config.http.listen)
+    if config.net.served_bytes_max < 2 * config.net.frame_max_bytes:
+        raise ConfigError("net.served_bytes_max must be at least twice net.frame_max_bytes")
+    if config.net.send_buffer_max_bytes < 2 * config.net.frame_max_bytes:
+        raise ConfigError("net.send_buffer_max_bytes must be at least twice net.frame_max_bytes")
+    if config.net.advertise:
+        host_and_port(config.net.advertise)
     if config.http.key and not config.http.certificate:
         raise ConfigError("http.key needs http.certificate: the node would serve without TLS")
     if config.http.fast_body_max_bytes > config.http.fast_bodies_max_bytes:
@@ -322,6 +367,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "disk.segment_bytes": (16 * _MIB, 4096 * _MIB),
     "disk.segment_dead_ratio": (0.05, 1.0),
     "disk.reader_threads": (1, 256),
+    "net.frame_max_bytes": (5 * _MIB, 1024 * _MIB),
+    "net.bulk_connections": (1, 16),
     "chunks.pool_bytes": (8 * _MIB, math.inf),
     "chunks.slab_bytes": (64 * _MIB, math.inf),
     "chunks.intake_bytes": (8 * _MIB, math.inf),

@@ -16,7 +16,7 @@ from edgestore.chunks.gather import Gather, GatherTools
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.race import Fetch
-from edgestore.chunks.remote import Call, Shelves
+from edgestore.chunks.remote import Calls, Shelves
 from edgestore.chunks.sender import Sender, holders_left
 from edgestore.chunks.server import FragmentServer
 from edgestore.chunks.shelf import Intake, LocalShelf
@@ -40,7 +40,7 @@ class SiteStore:
         self,
         tools: Tools,
         sites: Sites,
-        call: Call,
+        peers: Calls,
         config: ChunksConfig,
         *,
         compression: Compression,
@@ -51,7 +51,7 @@ class SiteStore:
         self._tools, self.sites, self._config, self._numbers = tools, sites, config, numbers
         self._compression, self._worker = compression, worker
         self.local = LocalShelf(tools.segments, intake_worker)
-        self.shelves = Shelves(sites, self.local, call, config.fragment_timeout_s)
+        self.shelves = Shelves(sites, self.local, peers, config.fragment_timeout_s)
         self.server = FragmentServer(Intake(self.local, config.intake_bytes))
         self.manners = Manners(sites, config)
         self.slabs = SlabPool(config.slab_bytes)

@@ -19,7 +19,7 @@ from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import UnitPool
 from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
-from edgestore.chunks.remote import Call
+from edgestore.chunks.remote import Calls
 from edgestore.chunks.site import Sites
 from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.upload import Tools, Upload
@@ -60,20 +60,21 @@ class ChunkStore:
         self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def join_site(self, sites: Sites, call: Call) -> SiteStore:
-        """There are other nodes from now on, or may be. Its `server` is for them."""
+    def join_site(self, sites: Sites, peers: Calls) -> SiteStore:
+        """There are other nodes from now on, or may be: they are answered, and chunks go to several of them."""
         intake_worker = self._files.worker("intake", self._config.worker_threads)
         self._workers.append(intake_worker)
         self.site = SiteStore(
             self._tools,
             sites,
-            call,
+            peers,
             self._config,
             compression=self._compression,
             numbers=self._numbers,
             worker=self._read_worker,
             intake_worker=intake_worker,
         )
+        self.site.server.serve(peers)
         return self.site
 
     # --- names -----------------------------------------------------------------------------------------

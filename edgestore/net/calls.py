@@ -1,0 +1,106 @@
+"""Requests under way on one connection, and how errors travel.
+
+Rule: every request ends: with an answer, with the error that its handler raised, with the connection, or in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edgestore import errors
+from edgestore.errors import EdgeStoreError, TooBusy, Unavailable
+from edgestore.net.frames import Buffer, Frame, Kind
+
+_FieldValue = str | int | float | bytes | None
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """What a handler answers."""
+
+    head: bytes = b""
+    payload: Sequence[Buffer] = ()
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a call brings."""
+
+    head: bytes
+    payload: memoryview
+
+
+class _TravellingError(msgspec.Struct, frozen=True, array_like=True):
+    """An error of the tree, by its class."""
+
+    name: str
+    message: str
+    fields: dict[str, Any] = {}
+
+
+def encode_error(error: EdgeStoreError) -> bytes:
+    """The head of an ERROR frame."""
+    fields: dict[str, Any] = {key: value for key, value in error.fields.items() if isinstance(value, _FieldValue)}
+    if isinstance(error, Unavailable):
+        fields["retry_after_s"] = error.retry_after_s
+    return msgspec.msgpack.encode(_TravellingError(type(error).__name__, str(error), fields))
+
+
+def decode_error(head: bytes) -> EdgeStoreError:
+    """What the other side raised; Unavailable for a class that this version has not."""
+    try:
+        found = msgspec.msgpack.decode(head, type=_TravellingError)
+    except msgspec.MsgspecError:
+        return Unavailable("a node answered with an error that does not decode")
+    kind = getattr(errors, found.name, None)
+    if not (isinstance(kind, type) and issubclass(kind, EdgeStoreError)):
+        return Unavailable(found.message)
+    try:
+        return kind(found.message, **found.fields)
+    except TypeError:
+        return Unavailable(found.message)
+
+
+class Calls:
+    """The requests of one connection that wait for their answers."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._next = 1
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def begin(self) -> tuple[int, asyncio.Future[Answer]]:
+        """A number and where its answer comes. Raises TooBusy."""
+        if len(self._waiting) >= self._most:
+            raise TooBusy("too many requests to one node wait for their answers (net.calls_max)")
+        number, self._next = self._next, self._next + 1
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        return number, future
+
+    def forget(self, number: int) -> None:
+        """Nobody waits any more."""
+        self._waiting.pop(number, None)
+
+    def answered(self, frame: Frame) -> None:
+        """An ANSWER or an ERROR; late and doubled ones are passed over."""
+        future = self._waiting.pop(frame.number, None)
+        if future is None or future.done():
+            return
+        if frame.kind is Kind.ERROR:
+            future.set_exception(decode_error(frame.head))
+        else:
+            payload = memoryview(frame.payload[0]) if frame.payload else memoryview(b"")
+            future.set_result(Answer(frame.head, payload))
+
+    def fail(self, reason: str) -> None:
+        """The connection is gone."""
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(reason))

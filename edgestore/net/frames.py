@@ -1,0 +1,105 @@
+"""The bytes between nodes: a frame is a header, a head of msgpack, and a payload. Pure.
+
+Rule: lengths are judged before anything is allocated, and whatever is not exactly as it should be raises Corrupt.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+
+import msgspec
+
+from edgestore.errors import Corrupt
+
+FORMAT = 1
+MAGIC = 0xE5
+HEADER = struct.Struct("<BBHIIQ")
+HEADER_BYTES = HEADER.size
+HEAD_MAX_BYTES = 4 * 1024 * 1024
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Kind(IntEnum):
+    """What a frame is. HELLO is the first one of each side of a connection."""
+
+    HELLO = 1
+    MESSAGE = 2
+    REQUEST = 3
+    ANSWER = 4
+    ERROR = 5
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame. `code`: the topic or method; `number`: which request it belongs to."""
+
+    kind: Kind
+    code: int
+    number: int
+    head: bytes
+    payload: Sequence[Buffer] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole frame."""
+        return HEADER_BYTES + len(self.head) + sum(memoryview(part).nbytes for part in self.payload)
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """What the first bytes of a frame say."""
+
+    kind: Kind
+    code: int
+    head_bytes: int
+    payload_bytes: int
+    number: int
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
+    """Who dials says what the connection is for."""
+
+    format: int = FORMAT
+    lane: int = 0
+
+
+_KINDS = frozenset(Kind)
+
+
+def encode_header(frame: Frame) -> bytes:
+    """What stands before head and payload."""
+    payload_bytes = sum(memoryview(part).nbytes for part in frame.payload)
+    tag = FORMAT << 4 | frame.kind
+    return HEADER.pack(MAGIC, tag, frame.code, len(frame.head), payload_bytes, frame.number)
+
+
+def decode_header(data: Buffer, frame_max_bytes: int) -> Header:
+    """Raises Corrupt for another format, an unknown kind, and lengths over the limit."""
+    magic, tag, code, head_bytes, payload_bytes, number = HEADER.unpack(data)
+    kind = tag & 0x0F
+    if magic != MAGIC or tag >> 4 != FORMAT or kind not in _KINDS:
+        raise Corrupt(f"the peer sends no frames of format {FORMAT}: another version of edgestore, or no edgestore")
+    if head_bytes > HEAD_MAX_BYTES or head_bytes + payload_bytes > frame_max_bytes:
+        raise Corrupt(f"the peer announces a frame of {head_bytes + payload_bytes} bytes (net.frame_max_bytes)")
+    return Header(Kind(kind), code, head_bytes, payload_bytes, number)
+
+
+def decode_hello(frame: Frame) -> Hello:
+    """The first frame of a connection. Raises Corrupt."""
+    if frame.kind is not Kind.HELLO:
+        raise Corrupt("the peer does not say hello first")
+    try:
+        hello = msgspec.msgpack.decode(frame.head, type=Hello)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"the peer's hello does not decode: {error}") from error
+    if hello.format != FORMAT:
+        raise Corrupt(f"the peer speaks format {hello.format}, this node {FORMAT}: upgrade the older one")
+    if hello.lane not in (0, 1):
+        raise Corrupt(f"the peer asks for lane {hello.lane}, which this version does not know")
+    return hello
+
+
+def hello_frame(lane: int) -> Frame:
+    """What a dialling node sends first."""
+    return Frame(Kind.HELLO, 0, 0, msgspec.msgpack.encode(Hello(FORMAT, lane)))

@@ -1,0 +1,175 @@
+"""One other node: a connection that is always wanted, and some for fragments that are made when they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from edgestore.clock import Clock, Entropy
+from edgestore.config import NetConfig, host_and_port
+from edgestore.errors import EdgeStoreError, Unavailable
+from edgestore.net.calls import Answer
+from edgestore.net.connection import Network
+from edgestore.net.frames import Buffer
+from edgestore.net.link import Link, open_link
+from edgestore.net.methods import Lane, Method, Rights, Topic
+from edgestore.net.tls import Credentials
+from edgestore.observe import Metrics
+
+log = logging.getLogger("edgestore.net")
+
+SMOOTHING = 0.2
+
+
+class Peer:
+    """A member, and where it is."""
+
+    def __init__(
+        self,
+        member: str,
+        address: str,
+        network: Network,
+        config: NetConfig,
+        credentials: Credentials,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+    ) -> None:
+        self.on_connected: Callable[[str], None] = lambda member: None
+        self.on_disconnected: Callable[[str], None] = lambda member: None
+        self.member, self.address = member, address
+        self.round_trip_ms: float | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        self._network, self._config, self._credentials = network, config, credentials
+        self._entropy, self._metrics = entropy, metrics
+        self._local = ""
+        self._link: Link | None = None
+        self._bulk: list[Link] = []
+        self._dialling_bulk: asyncio.Lock | None = None
+        self._up = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can leave."""
+        return self._link is not None and self._link.is_open
+
+    def begin(self, local: str) -> None:
+        """Dials, and again whenever the connection is lost."""
+        self._local = local
+        self._dialling_bulk = asyncio.Lock()
+        self.tasks.append(asyncio.get_running_loop().create_task(self._keep_connected()))
+
+    async def _keep_connected(self) -> None:
+        pause_s = self._config.dial_backoff_min_ms / 1000
+        while not self._closed:
+            try:
+                link = await self._dial(Lane.CONTROL)
+            except EdgeStoreError as error:
+                log.debug("dial-failed member=%s address=%s reason=%s", self.member, self.address, error)
+                spread = 0.5 + self._entropy(1)[0] / 256
+                await asyncio.sleep(pause_s * spread)
+                pause_s = min(2 * pause_s, self._config.dial_backoff_max_ms / 1000)
+                continue
+            pause_s = self._config.dial_backoff_min_ms / 1000
+            await self._use(link)
+
+    async def _use(self, link: Link) -> None:
+        self._lost = asyncio.Event()
+        link.on_closed = self._lost.set
+        self._link = link
+        self._up.set()
+        log.info("peer-connected member=%s address=%s", self.member, self.address)
+        self.on_connected(self.member)
+        try:
+            await self._ping_while_open(link)
+        finally:
+            self._up.clear()
+            self._link = None
+            link.close()
+            for bulk in self._bulk:
+                bulk.close()
+            log.info("peer-disconnected member=%s address=%s", self.member, self.address)
+            self.on_disconnected(self.member)
+
+    async def _ping_while_open(self, link: Link) -> None:
+        """Until it is lost, or nothing was heard for too long."""
+        loop = asyncio.get_running_loop()
+        interval_s = self._config.ping_interval_ms / 1000
+        while not self._lost.is_set() and not self._closed:
+            begun = loop.time()
+            try:
+                async with asyncio.timeout(self._config.silence_max_s):
+                    await link.call(Method.PING, b"", ())
+            except TimeoutError:
+                if loop.time() - link.heard_s >= self._config.silence_max_s:
+                    return
+            except EdgeStoreError:
+                pass  # an error is an answer too, and a lost connection is told by `_lost`
+            else:
+                self._measured((loop.time() - begun) * 1000)
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self._lost.wait()
+            except TimeoutError:
+                continue
+
+    def _measured(self, round_trip_ms: float) -> None:
+        before = self.round_trip_ms
+        self.round_trip_ms = round_trip_ms if before is None else before + SMOOTHING * (round_trip_ms - before)
+
+    async def _dial(self, lane: Lane) -> Link:
+        host, port = host_and_port(self.address)
+        link = await open_link(self._network, host, port, self._credentials, self._config, self._local, lane)
+        member, rights = self._credentials.rights_of(link.peer_certificate)
+        if member != self.member or rights is Rights.NONE:
+            link.close()
+            raise Unavailable(f"{self.address} is not member {self.member} (it is {member or 'nobody of this site'})")
+        return link
+
+    def send(self, topic: Topic, head: bytes) -> bool:
+        """See `Peers.send`."""
+        return self._link is not None and self._link.send(topic, head)
+
+    async def call(self, method: Method, head: bytes, payload: Sequence[Buffer], lane: Lane) -> Answer:
+        """See `Peers.call`; the caller limits the time."""
+        link = await (self._bulk_link() if lane is Lane.BULK else self._control_link())
+        return await link.call(method, head, payload)
+
+    async def _control_link(self) -> Link:
+        while self._link is None or not self._link.is_open:
+            if self._closed:
+                raise Unavailable("the node is not known any more")
+            await self._up.wait()
+            if self._link is None or not self._link.is_open:
+                await asyncio.sleep(self._config.dial_backoff_min_ms / 1000)
+        return self._link
+
+    async def _bulk_link(self) -> Link:
+        """The one with the fewest calls; another one is dialled where all have some, up to the limit."""
+        await self._control_link()  # who cannot be reached need not be dialled again for each call
+        self._bulk = [link for link in self._bulk if link.is_open]
+        best = min(self._bulk, key=lambda link: link.waiting, default=None)
+        if best is not None and (best.waiting == 0 or len(self._bulk) >= self._config.bulk_connections):
+            return best
+        assert self._dialling_bulk is not None
+        if best is not None and self._dialling_bulk.locked():
+            return best
+        async with self._dialling_bulk:
+            if len(self._bulk) < self._config.bulk_connections:
+                link = await self._dial(Lane.BULK)
+                self._bulk.append(link)
+                return link
+        return min(self._bulk, key=lambda link: link.waiting)
+
+    def close(self) -> None:
+        """For good."""
+        self._closed = True
+        self._up.set()
+        for link in (self._link, *self._bulk):
+            if link is not None:
+                link.close()
+        for task in self.tasks:
+            task.cancel()

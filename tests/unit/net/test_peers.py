@@ -1,0 +1,243 @@
+"""Peers over real TLS on loopback: messages, calls, errors, both lanes, rights, renewal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from edgestore.config import NetConfig
+from edgestore.errors import Denied, NoSuchKey, TooBusy, Unavailable
+from edgestore.net import Answer, Caller, Credentials, Lane, Method, Peers, Reply, Rights, SystemNetwork, Topic
+from edgestore.observe import Metrics
+from edgestore.security import authority_digest
+from tests.unit.net.site import LIFE_MS, NOW_MS, Site, introduce, member_of
+
+ONE, TWO = member_of(1), member_of(2)
+LIMIT_S = 5.0
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(30):
+            await work()
+
+    asyncio.run(limited())
+
+
+@asynccontextmanager
+async def pair(site: Site, config: NetConfig | None = None) -> AsyncIterator[tuple[Peers, Peers]]:
+    members = {}
+    for number in (1, 2):
+        peers = site.peers(number, SystemNetwork(), config)
+        members[member_of(number)] = (peers, await peers.start("127.0.0.1", 0))
+    introduce(members)
+    one, two = members[ONE][0], members[TWO][0]
+    try:
+        yield one, two
+    finally:
+        await one.close()
+        await two.close()
+
+
+async def ask(peers: Peers, member: str = TWO, head: bytes = b"", **options: Any) -> Answer:
+    return await peers.call(member, Method.STATUS, head, timeout_s=LIMIT_S, **options)
+
+
+def test_a_call_brings_head_and_payload_on_both_lanes() -> None:
+    async def work() -> None:
+        async with pair(Site()) as (one, two):
+
+            async def echo(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+                assert caller.member == ONE
+                return Reply(head[::-1], (payload, b"!"))
+
+            two.serve(Method.STATUS, echo)
+            large = bytes(range(256)) * 4096
+            for lane in Lane:
+                answer = await ask(one, head=b"abc", payload=(large, b"tail"), lane=lane)
+                assert (answer.head, bytes(answer.payload)) == (b"cba", large + b"tail!")
+            assert one.is_connected(TWO)
+            assert one.round_trip_ms(TWO) is not None
+
+    run(work)
+
+
+def test_messages_arrive_in_order_and_name_their_sender() -> None:
+    async def work() -> None:
+        async with pair(Site()) as (one, two):
+            heard: list[bytes] = []
+            done = asyncio.Event()
+
+            def take(caller: Caller, head: bytes) -> None:
+                assert caller.member == ONE
+                heard.append(head)
+                if len(heard) == 100:
+                    done.set()
+
+            two.on_message(Topic.RAFT, take)
+            while not one.is_connected(TWO):
+                await asyncio.sleep(0.005)
+            assert all(one.send(TWO, Topic.RAFT, b"%d" % number) for number in range(100))
+            await done.wait()
+            assert heard == [b"%d" % number for number in range(100)]
+
+    run(work)
+
+
+def test_the_error_of_a_handler_is_raised_with_its_fields() -> None:
+    async def work() -> None:
+        async with pair(Site()) as (one, two):
+
+            async def fail(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+                if head == b"bug":
+                    raise KeyError("a bug")
+                raise NoSuchKey("it is gone", key="k", generation=7)
+
+            two.serve(Method.STATUS, fail)
+            with pytest.raises(NoSuchKey, match="it is gone") as raised:
+                await ask(one)
+            assert raised.value.fields == {"key": "k", "generation": 7}
+            with pytest.raises(Unavailable):
+                await ask(one, head=b"bug")
+            with pytest.raises(Unavailable):
+                await one.call(TWO, Method.PROPOSE, b"", timeout_s=LIMIT_S)
+            with pytest.raises(Unavailable):
+                await ask(one, member_of(9))
+
+    run(work)
+
+
+def test_a_call_ends_in_time_and_its_late_answer_is_passed_over() -> None:
+    async def work() -> None:
+        async with pair(Site()) as (one, two):
+            go_on = asyncio.Event()
+
+            async def slow(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+                if head == b"wait":
+                    await go_on.wait()
+                return Reply(head)
+
+            two.serve(Method.STATUS, slow)
+            await ask(one, head=b"first")
+            with pytest.raises(Unavailable):
+                await one.call(TWO, Method.STATUS, b"wait", timeout_s=0.05)
+            go_on.set()
+            assert (await ask(one, head=b"next")).head == b"next"
+
+    run(work)
+
+
+def test_what_one_connection_may_have_served_at_once_is_bounded() -> None:
+    async def work() -> None:
+        async with pair(Site(), NetConfig(served_max=2)) as (one, two):
+            go_on = asyncio.Event()
+
+            async def slow(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+                await go_on.wait()
+                return Reply()
+
+            two.serve(Method.STATUS, slow)
+            async with asyncio.TaskGroup() as group:
+                served = [group.create_task(ask(one)) for _ in range(2)]
+                await asyncio.sleep(0.1)
+                with pytest.raises(TooBusy):
+                    await ask(one)
+                go_on.set()
+            assert all(task.done() for task in served)
+
+    run(work)
+
+
+def test_a_member_that_is_shut_out_is_cut_off_and_not_let_in_again() -> None:
+    async def work() -> None:
+        site = Site()
+        async with pair(site) as (one, two):
+
+            async def echo(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+                return Reply(head)
+
+            two.serve(Method.STATUS, echo)
+            await ask(one)
+            site.rights[ONE] = Rights.NONE
+            two.review()
+            with pytest.raises((Denied, Unavailable)):
+                await one.call(TWO, Method.STATUS, b"", timeout_s=0.5)
+            site.rights[ONE] = Rights.EXPIRED
+            two.review()
+            two.serve(Method.RENEW, echo, rights=Rights.EXPIRED)
+            assert (await one.call(TWO, Method.RENEW, b"r", timeout_s=LIMIT_S)).head == b"r"
+            with pytest.raises(Denied):
+                await ask(one)
+
+    run(work)
+
+
+def test_a_joiner_says_nothing_before_the_site_of_its_token_has_proved_itself() -> None:
+    async def work() -> None:
+        site, other = Site(), Site(2, bytes(16))
+        heard: list[bytes] = []
+
+        async def join(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+            assert (caller.member, caller.rights) == ("", Rights.NONE)
+            heard.append(head)
+            return Reply(b"welcome")
+
+        two = site.peers(2, SystemNetwork())
+        two.serve(Method.JOIN, join, rights=Rights.NONE)
+        two.serve(Method.STATUS, join)
+        host, port = await two.start("127.0.0.1", 0)
+        joiner = Peers(
+            SystemNetwork(),
+            NetConfig(),
+            Credentials(lambda facts: Rights.NONE),
+            member=ONE,
+            clock=two._clock,
+            entropy=site.entropy,
+            metrics=Metrics(),
+        )
+        address = f"{host}:{port}"
+        good, bad = (authority_digest(one.authority.certificate_der) for one in (site, other))
+        with pytest.raises(Denied):
+            await joiner.call_address(address, bad, Method.JOIN, b"secret", timeout_s=LIMIT_S)
+        assert not heard
+        answer = await joiner.call_address(address, good, Method.JOIN, b"secret", timeout_s=LIMIT_S)
+        assert (answer.head, heard) == (b"welcome", [b"secret"])
+        with pytest.raises(Denied):
+            await joiner.call_address(address, good, Method.STATUS, b"", timeout_s=LIMIT_S)
+        await two.close()
+        await joiner.close()
+
+    run(work)
+
+
+def test_members_of_two_sites_never_meet() -> None:
+    async def work() -> None:
+        one, two = Site().peers(1, SystemNetwork()), Site(2, bytes(16)).peers(2, SystemNetwork())
+        await one.start("127.0.0.1", 0)
+        host, port = await two.start("127.0.0.1", 0)
+        one.know(TWO, f"{host}:{port}")
+        with pytest.raises(Unavailable):
+            await one.call(TWO, Method.PING, b"", timeout_s=0.5)
+        assert not one.is_connected(TWO)
+        await one.close()
+        await two.close()
+
+    run(work)
+
+
+def test_a_renewed_certificate_is_shown_to_new_connections() -> None:
+    async def work() -> None:
+        site = Site()
+        async with pair(site) as (one, two):
+            await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S)
+            credentials = two._credentials
+            renewed = site.issue_again(credentials, TWO, NOW_MS + LIFE_MS)
+            credentials.replace(renewed)
+            await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S, lane=Lane.BULK)
+            assert one._peers[TWO]._bulk[0].peer_certificate == renewed
+
+    run(work)
