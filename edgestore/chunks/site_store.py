@@ -60,7 +60,7 @@ class SiteStore:
         self.gather = Gather(
             GatherTools(self.shelves, sites, self.manners, compression, worker, ByteBudget(config.decode_bytes))
         )
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[asyncio.Task[None], None] = {}
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -211,12 +211,13 @@ class SiteStore:
 
     def _begin(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        self._jobs[task] = None
+        task.add_done_callback(lambda ended: self._jobs.pop(ended, None))
 
     async def close(self) -> None:
         """Ends what drops fragments elsewhere."""
-        for task in self._jobs:
+        jobs = list(self._jobs)
+        for task in jobs:
             task.cancel()
-        if self._jobs:
-            await asyncio.wait(self._jobs)
+        if jobs:
+            await asyncio.wait(jobs)

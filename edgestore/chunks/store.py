@@ -58,7 +58,7 @@ class ChunkStore:
         self._numbers = ChunkNumbers(writer)
         self._tools = Tools(segments, self._numbers, self._compression, cycle(lanes))
         self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     def join_site(self, sites: Sites, peers: Calls) -> SiteStore:
         """There are other nodes from now on, or may be: they are answered, and chunks go to several of them."""
@@ -164,8 +164,8 @@ class ChunkStore:
 
     def _begin(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
     async def write(self, body: Body, digests: Digests, bucket: BucketRecord | None = None) -> StoredBody:
         """A whole body; returns when it is on the disk. Whatever fails, the chunks written so far go."""
