@@ -7,7 +7,7 @@ from edgestore.chunks.facts import Extent, Facts, Source, sources_of
 from edgestore.chunks.placed import PlacedChunk, StoredBody
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
-from edgestore.chunks.remote import Call, FragmentMethod
+from edgestore.chunks.remote import Calls
 from edgestore.chunks.server import FragmentServer
 from edgestore.chunks.site import Sites
 from edgestore.chunks.site_store import SiteStore
@@ -16,14 +16,13 @@ from edgestore.chunks.store import ChunkStore
 __all__ = [
     "UNIT_WORTH_BYTES",
     "Body",
-    "Call",
+    "Calls",
     "ChunkCatalog",
     "ChunkStore",
     "Compression",
     "Digests",
     "Extent",
     "Facts",
-    "FragmentMethod",
     "FragmentServer",
     "IteratorBody",
     "Pin",

@@ -99,7 +99,7 @@ class Race:
             if not self._tasks:
                 raise worst(self._errors, self._source)
             done, _ = await asyncio.wait(self._tasks, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            for task in sorted(done, key=lambda one: self._tasks[one].shard):
                 self._judge(task)
             if not done:
                 late_s *= 2

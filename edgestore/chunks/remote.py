@@ -5,8 +5,7 @@ A fragment is at most 4 MiB, so it travels whole in one frame: nothing is half t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,15 +14,9 @@ from edgestore.chunks.facts import Buffer, Facts
 from edgestore.chunks.shelf import LocalShelf, Shelf
 from edgestore.chunks.site import Sites
 from edgestore.errors import Corrupt, Unavailable
+from edgestore.net import Answer, Caller, Lane, Method, Reply, Rights
 
-
-class FragmentMethod(IntEnum):
-    """The requests of this room; the numbers are stable."""
-
-    PUT = 22
-    READ = 23
-    HAS = 24
-    DROP = 25
+Handler = Callable[[Caller, bytes, memoryview], Awaitable[Reply]]
 
 
 class ReadHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -55,21 +48,25 @@ class DropHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     shards: tuple[int, ...] = ()
 
 
-class Answered(Protocol):
-    """What comes back from another node."""
+class Calls(Protocol):
+    """What this room needs of `net.Peers`."""
 
-    @property
-    def head(self) -> Any: ...
-    @property
-    def payload(self) -> Any: ...
+    async def call(
+        self,
+        member: str,
+        method: Method,
+        head: bytes,
+        payload: Sequence[Buffer] = (),
+        *,
+        timeout_s: float,
+        lane: Lane = Lane.CONTROL,
+    ) -> Answer:
+        """One request to a member. Raises Unavailable, or what the other side raised."""
+        ...
 
-
-class Call(Protocol):
-    """One request to a member over its bulk connections. Raises Unavailable, or what the other side raised."""
-
-    async def __call__(
-        self, member: str, method: FragmentMethod, head: bytes, payload: Sequence[Buffer], *, timeout_s: float
-    ) -> Answered: ...
+    def serve(self, method: Method, handler: Handler, *, rights: Rights = Rights.MEMBER) -> None:
+        """Who answers a method."""
+        ...
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -80,21 +77,23 @@ _shards = msgspec.msgpack.Decoder(list[tuple[int, ...]])
 class RemoteShelf:
     """The disk of another node."""
 
-    def __init__(self, call: Call, member: str, timeout_s: float) -> None:
-        self._call, self._member, self._timeout_s = call, member, timeout_s
+    def __init__(self, peers: Calls, member: str, timeout_s: float) -> None:
+        self._peers, self._member, self._timeout_s = peers, member, timeout_s
 
-    async def _ask(self, method: FragmentMethod, head: Any, payload: Sequence[Buffer] = ()) -> Answered:
+    async def _ask(self, method: Method, head: Any, payload: Sequence[Buffer] = ()) -> Answer:
         if not self._member:
             raise Unavailable("the node is not known here yet")
-        return await self._call(self._member, method, encode(head), payload, timeout_s=self._timeout_s)
+        return await self._peers.call(
+            self._member, method, encode(head), payload, timeout_s=self._timeout_s, lane=Lane.BULK
+        )
 
     async def put(self, facts: Facts, data: Buffer) -> None:
         """See Shelf."""
-        await self._ask(FragmentMethod.PUT, facts, (data,))
+        await self._ask(Method.FRAGMENT_PUT, facts, (data,))
 
     async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
         """See Shelf. Nothing that another node says is believed before it checks out."""
-        answer = await self._ask(FragmentMethod.READ, ReadHead(chunk_id, shard, start, stop))
+        answer = await self._ask(Method.FRAGMENT_READ, ReadHead(chunk_id, shard, start, stop))
         try:
             found = _read_answer.decode(answer.head)
         except msgspec.MsgspecError as error:
@@ -111,7 +110,7 @@ class RemoteShelf:
 
     async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
         """See Shelf."""
-        answer = await self._ask(FragmentMethod.HAS, HasHead(tuple(chunk_ids)))
+        answer = await self._ask(Method.FRAGMENT_HAS, HasHead(tuple(chunk_ids)))
         try:
             found = _shards.decode(answer.head)
         except msgspec.MsgspecError as error:
@@ -122,17 +121,17 @@ class RemoteShelf:
 
     async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
         """See Shelf."""
-        await self._ask(FragmentMethod.DROP, DropHead(chunk_id, tuple(shards)))
+        await self._ask(Method.FRAGMENT_DROP, DropHead(chunk_id, tuple(shards)))
 
 
 class Shelves:
     """The shelf of every node of the site, by number."""
 
-    def __init__(self, sites: Sites, local: LocalShelf, call: Call, timeout_s: float) -> None:
-        self._sites, self.local, self._call, self._timeout_s = sites, local, call, timeout_s
+    def __init__(self, sites: Sites, local: LocalShelf, peers: Calls, timeout_s: float) -> None:
+        self._sites, self.local, self._peers, self._timeout_s = sites, local, peers, timeout_s
 
     def of(self, number: int) -> Shelf:
         """The own one is the disk itself."""
         if number == self._sites.own_number:
             return self.local
-        return RemoteShelf(self._call, self._sites.member(number), self._timeout_s)
+        return RemoteShelf(self._peers, self._sites.member(number), self._timeout_s)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from edgestore.chunks.facts import Buffer, Facts
-from edgestore.chunks.remote import DropHead, FragmentMethod, HasHead, ReadAnswer, ReadHead, encode
+from edgestore.chunks.facts import Facts
+from edgestore.chunks.remote import Calls, DropHead, HasHead, ReadAnswer, ReadHead, encode
 from edgestore.chunks.shelf import Intake
 from edgestore.errors import BadRequest
+from edgestore.net import Caller, Method, Reply
 from edgestore.records import CHUNK_MAX_BYTES
 
 HAS_CHUNKS_MAX = 1024
 
-Answer = tuple[bytes, Sequence[Buffer]]
-Handler = Callable[[bytes, memoryview], Awaitable[Answer]]
 T = TypeVar("T")
 
 _put = msgspec.msgpack.Decoder(Facts)
@@ -43,37 +41,35 @@ class FragmentServer:
         """What other nodes' fragments on their way to the disk hold."""
         return self._intake.budget.taken_bytes
 
-    def handlers(self) -> dict[FragmentMethod, Handler]:
-        """For the node to register with its peers."""
-        return {
-            FragmentMethod.PUT: self.put,
-            FragmentMethod.READ: self.read,
-            FragmentMethod.HAS: self.has,
-            FragmentMethod.DROP: self.drop,
-        }
+    def serve(self, peers: Calls) -> None:
+        """From now on members are answered."""
+        peers.serve(Method.FRAGMENT_PUT, self.put)
+        peers.serve(Method.FRAGMENT_READ, self.read)
+        peers.serve(Method.FRAGMENT_HAS, self.has)
+        peers.serve(Method.FRAGMENT_DROP, self.drop)
 
-    async def put(self, head: bytes, payload: memoryview) -> Answer:
+    async def put(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         """Answered when the fragment is synced."""
         await self._intake.put(_decoded(_put, head), payload)
-        return b"", ()
+        return Reply()
 
-    async def read(self, head: bytes, payload: memoryview) -> Answer:
+    async def read(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         """The block's facts, and whole pages."""
         asked = _decoded(_read, head)
         if not 0 <= asked.start <= asked.stop <= CHUNK_MAX_BYTES:
             raise BadRequest("a fragment has no such range")
         facts, start, data = await self._shelf.read(asked.chunk_id, asked.shard, asked.start, asked.stop)
-        return encode(ReadAnswer(facts, start)), (data,)
+        return Reply(encode(ReadAnswer(facts, start)), (data,))
 
-    async def has(self, head: bytes, payload: memoryview) -> Answer:
+    async def has(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         """The shards of each chunk."""
         asked = _decoded(_has, head)
         if len(asked.chunk_ids) > HAS_CHUNKS_MAX:
             raise BadRequest(f"at most {HAS_CHUNKS_MAX} chunks at once")
-        return encode(await self._shelf.has(asked.chunk_ids)), ()
+        return Reply(encode(await self._shelf.has(asked.chunk_ids)))
 
-    async def drop(self, head: bytes, payload: memoryview) -> Answer:
+    async def drop(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         """Also where there is nothing to drop."""
         asked = _decoded(_drop, head)
         await self._shelf.drop(asked.chunk_id, asked.shards)
-        return b"", ()
+        return Reply()

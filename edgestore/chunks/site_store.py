@@ -16,7 +16,7 @@ from edgestore.chunks.gather import Gather, GatherTools
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.race import Fetch
-from edgestore.chunks.remote import Call, Shelves
+from edgestore.chunks.remote import Calls, Shelves
 from edgestore.chunks.sender import Sender, holders_left
 from edgestore.chunks.server import FragmentServer
 from edgestore.chunks.shelf import Intake, LocalShelf
@@ -40,7 +40,7 @@ class SiteStore:
         self,
         tools: Tools,
         sites: Sites,
-        call: Call,
+        peers: Calls,
         config: ChunksConfig,
         *,
         compression: Compression,
@@ -51,7 +51,7 @@ class SiteStore:
         self._tools, self.sites, self._config, self._numbers = tools, sites, config, numbers
         self._compression, self._worker = compression, worker
         self.local = LocalShelf(tools.segments, intake_worker)
-        self.shelves = Shelves(sites, self.local, call, config.fragment_timeout_s)
+        self.shelves = Shelves(sites, self.local, peers, config.fragment_timeout_s)
         self.server = FragmentServer(Intake(self.local, config.intake_bytes))
         self.manners = Manners(sites, config)
         self.slabs = SlabPool(config.slab_bytes)
@@ -60,7 +60,7 @@ class SiteStore:
         self.gather = Gather(
             GatherTools(self.shelves, sites, self.manners, compression, worker, ByteBudget(config.decode_bytes))
         )
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[asyncio.Task[None], None] = {}
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -211,12 +211,13 @@ class SiteStore:
 
     def _begin(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        self._jobs[task] = None
+        task.add_done_callback(lambda ended: self._jobs.pop(ended, None))
 
     async def close(self) -> None:
         """Ends what drops fragments elsewhere."""
-        for task in self._jobs:
+        jobs = list(self._jobs)
+        for task in jobs:
             task.cancel()
-        if self._jobs:
-            await asyncio.wait(self._jobs)
+        if jobs:
+            await asyncio.wait(jobs)

@@ -19,7 +19,7 @@ from edgestore.chunks.numbers import NOBODY, ChunkNumbers
 from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import UnitPool
 from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
-from edgestore.chunks.remote import Call
+from edgestore.chunks.remote import Calls
 from edgestore.chunks.site import Sites
 from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.upload import Tools, Upload
@@ -58,22 +58,23 @@ class ChunkStore:
         self._numbers = ChunkNumbers(writer)
         self._tools = Tools(segments, self._numbers, self._compression, cycle(lanes))
         self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def join_site(self, sites: Sites, call: Call) -> SiteStore:
-        """There are other nodes from now on, or may be. Its `server` is for them."""
+    def join_site(self, sites: Sites, peers: Calls) -> SiteStore:
+        """There are other nodes from now on, or may be: they are answered, and chunks go to several of them."""
         intake_worker = self._files.worker("intake", self._config.worker_threads)
         self._workers.append(intake_worker)
         self.site = SiteStore(
             self._tools,
             sites,
-            call,
+            peers,
             self._config,
             compression=self._compression,
             numbers=self._numbers,
             worker=self._read_worker,
             intake_worker=intake_worker,
         )
+        self.site.server.serve(peers)
         return self.site
 
     # --- names -----------------------------------------------------------------------------------------
@@ -167,8 +168,8 @@ class ChunkStore:
 
     def _begin(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
     async def write(self, body: Body, digests: Digests, bucket: BucketRecord | None = None) -> StoredBody:
         """A whole body; returns when it is on the disk. Whatever fails, the chunks written so far go."""

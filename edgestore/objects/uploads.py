@@ -62,7 +62,7 @@ class Uploads(Buckets):
     ) -> None:
         super().__init__(meta, config, clock, region)
         self._chunks, self._entropy, self._metrics = chunks, entropy, metrics
-        self._mending: set[asyncio.Task[None]] = set()
+        self._mending: dict[asyncio.Task[None], None] = {}
 
     def _submit_named(
         self,
@@ -106,8 +106,8 @@ class Uploads(Buckets):
                 done(None, error)
 
         task = asyncio.get_running_loop().create_task(again())
-        self._mending.add(task)
-        task.add_done_callback(self._mending.discard)
+        self._mending[task] = None
+        task.add_done_callback(lambda ended: self._mending.pop(ended, None))
 
     async def _name(self, bucket: BucketRecord, command: NamingCommand, stored: StoredBody) -> Any:
         """`_submit_named` as a coroutine. Where the caller is cancelled, the chunks still get their outcome."""

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgestore.chunks import ChunkStore, Digests, FragmentMethod, StoredBody, bytes_body
+from edgestore.chunks import ChunkStore, Digests, StoredBody, bytes_body
 from edgestore.config import ChunksConfig, DiskConfig
 from edgestore.disk import RocksIndex, Segments, SystemFiles
 from edgestore.errors import Unavailable
+from edgestore.net import Answer, Caller, Lane, Method, Rights
 from edgestore.placement import Placement, Scheme, scheme_for
 from edgestore.records import UNIT_BYTES, BucketRecord, LayoutNode, LayoutRecord, NodeState, SiteSettings
 
@@ -29,14 +31,6 @@ CONFIG = ChunksConfig(
 
 
 @dataclass
-class Answer:
-    """What comes back."""
-
-    head: bytes
-    payload: memoryview
-
-
-@dataclass
 class Faults:
     """What goes wrong with the requests to one node, and from when on."""
 
@@ -44,7 +38,7 @@ class Faults:
     delay_s: float = 0.0
     damage: bool = False
     dies_after: int | None = None
-    asked: list[FragmentMethod] = field(default_factory=list)
+    asked: list[Method] = field(default_factory=list)
 
 
 class Site:
@@ -57,6 +51,7 @@ class Site:
         self.settings = settings
         self.faults = {number: Faults() for number in range(1, count + 1)}
         self.stores: dict[int, ChunkStore] = {}
+        self.views: dict[int, View] = {}
         self.suspected: set[int] = set()
 
     def change(self, number: int, state: NodeState, *, closes: bool = False) -> None:
@@ -77,6 +72,7 @@ class View:
 
     site: Site
     own_number: int
+    handlers: dict[Method, Any] = field(default_factory=dict)
 
     def layout(self) -> LayoutRecord:
         return self.site.layouts[-1]
@@ -88,22 +84,27 @@ class View:
         return scheme_for(bucket, self.layout(), self.site.settings)
 
     def member(self, number: int) -> str:
-        return str(number)
+        return f"{number:032x}"
 
     def is_suspected(self, number: int) -> bool:
         return number in self.site.suspected
 
+    def serve(self, method: Method, handler: Any, *, rights: Rights = Rights.MEMBER) -> None:
+        """Who answers."""
+        self.handlers[method] = handler
+
     async def call(
         self,
         member: str,
-        method: FragmentMethod,
+        method: Method,
         head: bytes,
         payload: Sequence[bytes | bytearray | memoryview],
         *,
         timeout_s: float,
+        lane: Lane = Lane.CONTROL,
     ) -> Answer:
         """Carries a request over, as bytes."""
-        faults = self.site.faults[int(member)]
+        faults = self.site.faults[int(member, 16)]
         faults.asked.append(method)
         sent = memoryview(b"".join(payload))
         try:
@@ -115,15 +116,14 @@ class View:
                 if faults.is_dead:
                     await asyncio.sleep(60)
                 await asyncio.sleep(faults.delay_s)
-                site = self.site.stores[int(member)].site
-                assert site is not None
-                answered, pieces = await site.server.handlers()[method](head, sent)
+                caller = Caller(str(self.own_number), Rights.MEMBER, "")
+                reply = await self.site.views[int(member, 16)].handlers[method](caller, head, sent)
         except TimeoutError as error:
             raise Unavailable("no answer in time") from error
-        came = bytearray(b"".join(pieces))
+        came = bytearray(b"".join(reply.payload))
         if faults.damage and came:
             came[len(came) // 2] ^= 1
-        return Answer(answered, memoryview(bytes(came)))
+        return Answer(reply.head, memoryview(bytes(came)))
 
 
 @dataclass
@@ -205,7 +205,8 @@ async def opened(
         segments = await Segments.open(files, "segments", index, disk, entropy=os.urandom)
         store = ChunkStore(segments, files, config, writer=number)
         view = View(site, number)
-        store.join_site(view, view.call)
+        site.views[number] = view
+        store.join_site(view, view)
         site.stores[number], nodes.segments[number] = store, segments
         closing.append((segments, store, index))
     try:
