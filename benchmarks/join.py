@@ -99,7 +99,17 @@ def cold_s(first: Path, peer: str, temporary: Path, wheels: Path) -> float:
     begun = time.monotonic()
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = str(environment / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", str(wheels), "edgestore[server]"]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--find-links",
+        str(wheels),
+        "edgestore[server]",
+    ]
     subprocess.run(install, check=True)
     return joined_s(python, first, peer, temporary / "cold", "object", begun=begun)
 

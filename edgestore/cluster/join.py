@@ -80,9 +80,7 @@ class JoinServer:
         )
         certificate = self._certifier.issue(facts)
         voters = self._meta.status().voters
-        return JoinAnswer(
-            state.site().site_id, row.number, self._certifier.authority_der(), certificate, known, voters
-        )
+        return JoinAnswer(state.site().site_id, row.number, self._certifier.authority_der(), certificate, known, voters)
 
 
 async def ask_to_join(

@@ -26,8 +26,8 @@ __all__ = [
     "SnapshotBase",
     "StateMachine",
     "first_folder",
-    "log_end",
     "force_members",
+    "log_end",
     "machine_folder",
     "salvage_entries",
 ]

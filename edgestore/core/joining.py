@@ -116,7 +116,9 @@ async def _join(
     lock = files.lock("lock")
     try:
         if files.list("journal"):
-            raise ConfigError("the data folder holds a store already, and stores do not merge: join with an empty folder")
+            raise ConfigError(
+                "the data folder holds a store already, and stores do not merge: join with an empty folder"
+            )
         s3 = s3 or config.http.listen
         listen = options.listen or _free_address(joining.peers[0])
         for taken in (listen, s3):

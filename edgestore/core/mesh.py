@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgestore.catalog import commands
 from edgestore.clock import Entropy
-from edgestore.chunks import FragmentMethod
 from edgestore.cluster import (
     SHUT_OUT,
     Admission,
@@ -33,7 +32,7 @@ from edgestore.core import membership
 from edgestore.core.membership import Papers, SiteFile
 from edgestore.core.site_view import MetaSites
 from edgestore.errors import EdgeStoreError
-from edgestore.net import Answer, Caller, Credentials, Lane, Method, Network, Peers, Reply, Topic
+from edgestore.net import Credentials, Network, Peers, Topic
 from edgestore.records import SITE_TENANT, Member, NodeState
 from edgestore.security import (
     authority_digest,
@@ -123,12 +122,13 @@ class Mesh:
         self._certifier = Certifier(core.meta, config)
         self._certifier.serve(self.peers)
         JoinServer(core.meta, self._certifier).serve(self.peers)
-        self._presence = Presence(core.meta, self.peers, config, self._member, self._nonce, self._announcement, core.stop)
+        self._presence = Presence(
+            core.meta, self.peers, config, self._member, self._nonce, self._announcement, core.stop
+        )
         self._presence.begin()
         self._detector = Detector(
-            PeersLink(self.peers),
+            self.peers,
             config,
-            member=self._member,
             start_nonce=self._nonce,
             facts=self._facts,
             clock=core.clock,
@@ -139,8 +139,7 @@ class Mesh:
         self.peers.on_disconnected(self._detector.disconnected)
         self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
         sites = MetaSites(core.meta, self._member, self._detector.is_suspected)
-        core.chunks.join_site(sites, self._call_fragments)
-        self._serve_fragments()
+        core.chunks.join_site(sites, self.peers)
         digest = authority_digest(self.credentials.authority)
         self.site = Site(core.meta, config, self._entropy, digest, self._detector)
 
@@ -188,21 +187,6 @@ class Mesh:
             damaged_fragments=len(core.segments.damaged),
             feature_level=commands.FEATURE_LEVEL,
         )
-
-    async def _call_fragments(
-        self, member: str, method: FragmentMethod, head: bytes, payload: Sequence[bytes | memoryview], *, timeout_s: float
-    ) -> Answer:
-        return await self.peers.call(member, Method(method), head, payload, timeout_s=timeout_s, lane=Lane.BULK)
-
-    def _serve_fragments(self) -> None:
-        store = self._core.chunks.site
-        assert store is not None
-        for method, handler in store.server.handlers().items():
-
-            async def serve(caller: Caller, head: bytes, payload: memoryview, handler: Any = handler) -> Reply:
-                return Reply(*await handler(head, payload))
-
-            self.peers.serve(Method(method), serve)
 
     def _capacity_bytes(self) -> int:
         return self._settings.capacity_bytes or self._core.files.free_bytes()
@@ -261,14 +245,3 @@ class Mesh:
         if self._detector is not None:
             self._detector.close()
         await self.peers.close()
-
-
-class PeersLink:
-    """What the detector needs of the peers."""
-
-    def __init__(self, peers: Peers) -> None:
-        self._peers = peers
-
-    def send(self, member: str, head: bytes) -> bool:
-        """See `SwimLink`."""
-        return self._peers.send(member, Topic.SWIM, head)
