@@ -1,7 +1,7 @@
 """A mixed load that writes down what was acknowledged, and the check of a node against those notes.
 
-Rule: every key belongs to one client, so its operations are in order; the one operation that a kill interrupts may have
-happened or not, but never by half.
+Rule: every key belongs to one client, so its operations are in order; an operation whose answer did not come, or was
+an error, may have happened or not, or happen later, but never by half.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 PLAIN, VERSIONED = "plain", "versioned"
 PART_BYTES = 5 * 1024 * 1024
@@ -22,7 +22,8 @@ SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
 
 @dataclass
 class Key:
-    """What is known of one key. `current` None: it is not there. `maybe`: outcomes of the interrupted operation."""
+    """What is known of one key. `current` None: it is not there. `maybe`: outcomes of the operation under way and of
+    those whose outcome is not known, since the last check."""
 
     current: str | None = None
     maybe: list[str | None] = field(default_factory=list)
@@ -41,7 +42,7 @@ class Client:
     def __init__(self, name: str, seed: int, make: Callable[[], Any]) -> None:
         self.name, self.rng, self.make = name, random.Random(seed), make
         self.keys: dict[tuple[str, str], Key] = {}
-        self.acknowledged = 0
+        self.acknowledged = self.failed = 0
         self.refused: ClientError | None = None
         """What a node that was alive answered in place of doing its work."""
 
@@ -58,6 +59,26 @@ class Client:
         finally:
             s3.close()
 
+    def run_on(self, stop: threading.Event, makers: list[Callable[[], Any]]) -> None:
+        """Operates until told to stop, on one of several nodes after another: a node that is gone or answers that it
+        cannot (5xx) makes the client go to the next one. Any other error is a refusal."""
+        clients = [make() for make in makers]
+        at = self.rng.randrange(len(clients))
+        try:
+            while not stop.is_set():
+                try:
+                    self.step(clients[at])
+                except (HTTPClientError, ClientError) as error:
+                    if isinstance(error, ClientError) and not _is_retryable(error):
+                        self.refused = error
+                        return
+                    self.failed += 1
+                    at = (at + 1) % len(clients)
+                    stop.wait(0.05)
+        finally:
+            for client in clients:
+                client.close()
+
     def step(self, s3: Any) -> None:
         """One operation on a random key."""
         bucket = self.rng.choice((PLAIN, VERSIONED))
@@ -73,7 +94,7 @@ class Client:
         body = (
             self.rng.randbytes(size) if self.rng.random() < 0.5 else (b"edge of the network " * (size // 20 + 1))[:size]
         )
-        key.maybe = [digest(body)]
+        key.maybe.append(digest(body))
         answer = s3.put_object(Bucket=bucket, Key=name, Body=body)
         self._is_current(key, digest(body), answer)
 
@@ -85,23 +106,28 @@ class Client:
         for number, part in enumerate(parts, 1):
             answer = s3.upload_part(Bucket=bucket, Key=name, UploadId=upload, PartNumber=number, Body=part)
             done.append({"PartNumber": number, "ETag": answer["ETag"]})
-        key.maybe = [digest(b"".join(parts))]
+        key.maybe.append(digest(b"".join(parts)))
         answer = s3.complete_multipart_upload(Bucket=bucket, Key=name, UploadId=upload, MultipartUpload={"Parts": done})
         self._is_current(key, digest(b"".join(parts)), answer)
 
     def delete(self, s3: Any, bucket: str, name: str, key: Key) -> None:
         """Of the current version."""
-        key.maybe = [None]
+        key.maybe.append(None)
         answer = s3.delete_object(Bucket=bucket, Key=name)
-        key.current, key.maybe = None, []
+        key.current = key.maybe.pop()
         if "VersionId" in answer:
             key.markers.add(answer["VersionId"])
 
     @staticmethod
     def _is_current(key: Key, body_digest: str, answer: dict[str, Any]) -> None:
-        key.current, key.maybe = body_digest, []
+        key.current = body_digest
+        key.maybe.pop()
         if "VersionId" in answer:
             key.versions[answer["VersionId"]] = body_digest
+
+
+def _is_retryable(error: ClientError) -> bool:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
 
 
 def create_buckets(s3: Any) -> None:
@@ -122,7 +148,7 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
         for (bucket, name), key in client.keys.items():
             found = _read(s3, bucket, name)
             if bucket == VERSIONED:
-                wrong += _compare_versions(name, key, versions.pop(name, {}))
+                wrong += _compare_versions(s3, name, key, versions.pop(name, {}))
             if found not in (key.current, *key.maybe):
                 wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
             key.current, key.maybe = found, []
@@ -153,20 +179,25 @@ def _listed_versions(s3: Any, bucket: str) -> dict[str, dict[str, bool]]:
     return found
 
 
-def _compare_versions(name: str, key: Key, found: dict[str, bool]) -> list[str]:
-    """Every acknowledged version is listed as what it is, and beside them at most what the kill interrupted. That one
+def _compare_versions(s3: Any, name: str, key: Key, found: dict[str, bool]) -> list[str]:
+    """Every acknowledged version is listed as what it is, and beside them at most what has no known outcome. That
     becomes part of the notes."""
     noted = {**dict.fromkeys(key.versions, True), **dict.fromkeys(key.markers, False)}
     wrong = [
         f"{VERSIONED}/{name}: version {one} is not listed as it is" for one in noted if found.get(one) != noted[one]
     ]
-    more = {version: is_object for version, is_object in found.items() if version not in noted}
-    if len(more) > len(key.maybe) or any(is_object != (key.maybe[0] is not None) for is_object in more.values()):
-        wrong.append(f"{VERSIONED}/{name}: listed and not noted: {more}, in flight {key.maybe}")
-    for version, is_object in more.items():
-        if is_object and key.maybe and key.maybe[0] is not None:
-            key.versions[version] = key.maybe[0]
-        elif not is_object:
+    left = list(key.maybe)
+    for version, is_object in found.items():
+        if version in noted:
+            continue
+        body_digest = _read(s3, VERSIONED, name, VersionId=version) if is_object else None
+        if body_digest not in left:
+            wrong.append(f"{VERSIONED}/{name}: version {version} ({body_digest}) is nobody's, in flight {key.maybe}")
+            continue
+        left.remove(body_digest)
+        if body_digest is not None:
+            key.versions[version] = body_digest
+        else:
             key.markers.add(version)
     return wrong
 
@@ -185,11 +216,16 @@ def _read(s3: Any, bucket: str, name: str, **version: str) -> str | None:
 
 
 class Load:
-    """Clients in threads, until stopped."""
+    """Clients in threads, until stopped. `makers`: of clients of several nodes, which they go round."""
 
-    def __init__(self, clients: list[Client]) -> None:
+    def __init__(self, clients: list[Client], makers: list[Callable[[], Any]] | None = None) -> None:
         self.stop_event = threading.Event()
-        self.threads = [threading.Thread(target=client.run, args=(self.stop_event,)) for client in clients]
+        self.threads = [
+            threading.Thread(target=client.run, args=(self.stop_event,))
+            if makers is None
+            else threading.Thread(target=client.run_on, args=(self.stop_event, makers))
+            for client in clients
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -197,5 +233,5 @@ class Load:
         """Returns when every client has ended."""
         self.stop_event.set()
         for thread in self.threads:
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive(), "a client hangs"
