@@ -13,7 +13,7 @@ from edgestore.consensus.interface import (
     StateMachine,
 )
 from edgestore.consensus.recovery import first_folder, machine_folder
-from edgestore.consensus.salvage import salvage_entries
+from edgestore.consensus.salvage import salvage_entries, salvage_folder
 
 __all__ = [
     "Consensus",
@@ -30,4 +30,5 @@ __all__ = [
     "machine_folder",
     "make_sole_voter",
     "salvage_entries",
+    "salvage_folder",
 ]

@@ -24,7 +24,7 @@ from edgestore.meta.snapshots import SnapshotReceiver, SnapshotSender, remove_ot
 from edgestore.meta.watches import Watches
 from edgestore.meta.wire import MetaPort
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.records import SITE_TENANT
+from edgestore.records import SITE_TENANT, Member
 
 log = logging.getLogger("edgestore.meta")
 
