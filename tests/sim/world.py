@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from edgestore.config import ChunksConfig, Config, ConsensusConfig, DiskConfig, MetaConfig, ObjectsConfig
-from edgestore.consensus.core import NotAppliedError
+from edgestore.consensus import NotAppliedError
 from edgestore.core import Core
 from edgestore.errors import Corrupt, DiskFailed, NoSuchBucket, Unavailable
 from edgestore.records import Principal, Versioning
