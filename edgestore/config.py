@@ -143,6 +143,20 @@ class MetaConfig:
     catalog_cache_bytes: int = 24 * 1024 * 1024
     row_cache_bytes: int = 32 * 1024 * 1024
     """Current versions and inline bodies that were read lately, decoded."""
+    resend_check_ms: int = 20
+    """How often a node looks whether what it sent to the leader must go again: another leads, or it was refused."""
+    resend_after_ms: int = 1000
+    """... or no outcome came for so long."""
+    forwarded_max: int = 8192
+    """Operations of other nodes that wait here for their commit; beyond it `TooBusy`."""
+    snapshots_max: int = 2
+    """Snapshots of one group that are sent at a time."""
+    snapshot_piece_bytes: int = 1024 * 1024
+    snapshot_open_timeout_s: float = 60.0
+    """A checkpoint begins with a flush."""
+    snapshot_piece_timeout_s: float = 10.0
+    snapshot_idle_s: float = 30.0
+    """A snapshot that nobody asked a piece of for so long is deleted, and the log behind it is not kept for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +164,147 @@ class ChunksConfig:
     """`[chunks]`: cutting, compressing, buffering and reclaiming bodies."""
 
     pool_bytes: int = 64 * 1024 * 1024
-    """All receive, intake and decode buffers of the node together (rule 13)."""
+    """The units that bodies of clients arrive in and are read ahead in."""
     pool_read_reserve_bytes: int = 16 * 1024 * 1024
     compression_level: int = 1
     compression_saving_min: float = 0.10
     worker_threads: int = 2
     read_ahead_units: int = 4
+    slab_bytes: int = 96 * 1024 * 1024
+    """Chunks that are being striped and sent to other nodes; more uploads wait."""
+    intake_bytes: int = 32 * 1024 * 1024
+    """Fragments of other nodes on their way to this disk; more of them wait, uploads of clients never for them."""
+    decode_bytes: int = 16 * 1024 * 1024
+    """Fragments that are being turned into missing ones, for reads and for repair."""
+    chunks_in_flight: int = 2
+    """Chunks of one upload that are on their way to other nodes."""
+    copies_max_bytes: int = 128 * 1024
+    """Bodies up to this size are kept as whole copies."""
+    confirm_ms: int = 250
+    """A node that has not confirmed a fragment so long after it was sent is passed over ..."""
+    confirm_bytes_per_s: int = 32 * 1024 * 1024
+    """... beside the time that the fragment takes on a line of this speed."""
+    avoid_ms: int = 2000
+    """A node that was passed over is given no new fragments for so long where others can take them."""
+    fragment_timeout_s: float = 10.0
+    """How long one request to another node's fragments may take."""
+    write_timeout_s: float = 20.0
+    """How long a chunk looks for enough nodes before its upload fails."""
+    linger_ms: int = 1000
+    """While others wait for a slab, an upload that brings nothing for so long gives its own away: its chunk ends."""
+    hedge_min_ms: int = 5
+    hedge_max_ms: int = 500
+    """A read that waits longer than 19 of 20 lately (within these bounds) is raced by a second way to the bytes."""
+    hedge_share: float = 0.1
+    """At most this share of all reads is raced for being late; failed ones always are."""
+    drops_max: int = 256
+    """Fragments that are being dropped on other nodes; what is not dropped is found by the sweep."""
     pin_ttl_ms: int = 300_000
     """A read without progress for longer than this breaks off rather than send what it cannot vouch for (rule 6)."""
     reclaim_batch_chunks: int = 256
     reclaim_interval_ms: int = 1000
     sweep_interval_ms: int = 3_600_000
     """How often the disk is searched for chunks that nothing names and nothing may name any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """`[cluster]`: finding dead nodes, judging slow ones, and what the leader does about them. Defaults fit a LAN."""
+
+    members_max: int = 64
+    """Nodes of a site that are watched; news of more are dropped."""
+    probe_interval_ms: int = 400
+    """A node probes one other this often, each in turn."""
+    probe_timeout_ms: int = 125
+    """An answer that is not there by then is asked for again, also through others."""
+    probe_tries: int = 4
+    """Unanswered tries until the probed node is suspected."""
+    confirm_tries: int = 2
+    """... when somebody suspects it already."""
+    indirect_probes: int = 3
+    """How many others are asked to probe a node that does not answer."""
+    accusers_min: int = 2
+    """Nodes that must have failed to reach a node before it counts as failed, where there are as many."""
+    suspicion_min_ms: int = 500
+    """How long a suspected node has to speak up when `accusers_full` accuse it; up to 3.25 times as long where fewer
+    than three others could."""
+    suspicion_max_ms: int = 4000
+    """... when nobody joins the first accuser."""
+    suspicion_retry_ms: int = 60
+    """A suspected node is asked this often."""
+    accusers_full: int = 4
+    health_max: int = 7
+    """A node that does badly itself gives others up to 1 + this times as long."""
+    stall_ms: int = 500
+    """A node that finds itself this late was stalled: it begins all its judgements anew."""
+    words_per_message_max: int = 16
+    word_relays: int = 12
+    """How often a node passes a piece of news on."""
+    broadcast_max: int = 32
+    """Nodes that are told of an accusation or a refutation at once; the rest hear it with the probes."""
+    relayed_probes_max: int = 256
+    """Probes under way for others."""
+    status_interval_ms: int = 500
+    status_bytes_max: int = 8192
+    statuses_per_message_max: int = 3
+    status_relays: int = 2
+    observation_half_life_ms: int = 10_000
+    """After this time an observation of another node counts half."""
+    quality_interval_ms: int = 2000
+    quality_answers_min: float = 8.0
+    """Fewer answers than this, fading, and an observer says nothing about a node."""
+    quality_floor: int = 5
+    """What the worst node keeps, in percent. At 10 and less it takes new data only where no other node can."""
+    quality_slow_ratio: float = 3.0
+    """A node this many times slower than the others loses quality, and all of it above the floor at twice that."""
+    quality_slow_floor_us: int = 500
+    """Nothing faster than this is slow, whatever the others do."""
+    quality_failed_share: float = 0.05
+    """A larger share of failed answers than the others' by this costs quality, and all of it at twice that."""
+    quality_damaged_share: float = 0.002
+    """The same for damaged answers."""
+    quality_flaps_max: int = 3
+    """Times that a node went down within `quality_flap_window_ms` until it is at the floor."""
+    quality_flap_window_ms: int = 900_000
+    quality_fall_ms: int = 6000
+    """A node must do badly for this long before it loses anything."""
+    quality_proof_ms: int = 60_000
+    """A node must do well for this long before it gets anything back..."""
+    quality_rise_per_minute: int = 20
+    """... and then gets back this much a minute."""
+    quality_step: int = 10
+    """Smaller changes make no new epoch, except those that end at the floor or at 100."""
+    control_interval_ms: int = 100
+    """How often the leader looks."""
+    control_settle_ms: int = 1000
+    """A new leader, and one that was stalled, waits this long before it declares anybody down."""
+    up_after_ms: int = 1000
+    """A node that is down must be reachable for this long before it is up again."""
+    voter_stable_ms: int = 10_000
+    """A node must be reachable for this long before it votes."""
+    voter_down_ms: int = 300_000
+    """A voter that is down for this long is replaced, where there is somebody."""
+    voter_change_pause_ms: int = 2000
+    """Least time between two changes of the voters."""
+    clock_agreement_ms: int = 2000
+    """Clocks of voters that differ by no more agree with each other."""
+    log_time_step_min_ms: int = 5000
+    """Log time is stepped forward when it is this far behind the clocks of a majority of the voters."""
+    layouts_kept: int = 8
+    """Newest epochs that are never retired."""
+    remove_pause_s: int = 3600
+    """Least time between two removals of nodes that stayed away (the site's `remove_after_ms`)."""
+    token_ttl_max_ms: int = 7 * 24 * 3_600_000
+    join_timeout_s: float = 30.0
+    """How long a joiner asks the members that it was told of."""
+    ask_timeout_s: float = 10.0
+    certificate_life_ms: int = 90 * 24 * 3_600_000
+    """By log time; renewed when two thirds of it are over."""
+    renew_check_ms: int = 60_000
+    identity_check_ms: int = 500
+    """How long a node waits before it takes its row back from another start under its identity."""
+    writer_check_ms: int = 1000
+    """How soon a node that was down notices that it needs another writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +318,8 @@ class ObjectsConfig:
     buckets_per_owner_max: int = 1000
     commit_timeout_s: float = 30.0
     """How long a caller waits for the commit of what it has stored; the outcome is followed up in any case."""
+    mends_max: int = 4
+    """How often a commit that came too late for its fragments is mended and proposed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +372,7 @@ class Config:
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     s3: S3Config = field(default_factory=S3Config)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def load_config(folder: str, file: str | None = None) -> Config:
@@ -340,7 +486,15 @@ def _consistent(config: Config) -> Config:
         raise ConfigError("consensus.entry_bytes_max must be at most a quarter of disk.journal_file_bytes")
     if config.objects.put_max_bytes > config.objects.object_max_bytes:
         raise ConfigError("objects.put_max_bytes must not be larger than objects.object_max_bytes")
+    _check_cluster(config.cluster)
     return config
+
+
+def _check_cluster(cluster: ClusterConfig) -> None:
+    if 4 * cluster.suspicion_min_ms > cluster.suspicion_max_ms:
+        raise ConfigError("cluster.suspicion_min_ms must be at most a quarter of cluster.suspicion_max_ms")
+    if cluster.accusers_min > cluster.accusers_full:
+        raise ConfigError("cluster.accusers_min must not be larger than cluster.accusers_full")
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -363,10 +517,29 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "net.frame_max_bytes": (5 * _MIB, 1024 * _MIB),
     "net.bulk_connections": (1, 16),
     "chunks.pool_bytes": (8 * _MIB, math.inf),
+    "chunks.slab_bytes": (64 * _MIB, math.inf),
+    "chunks.intake_bytes": (8 * _MIB, math.inf),
+    "chunks.decode_bytes": (8 * _MIB, math.inf),
+    "chunks.chunks_in_flight": (1, 64),
+    "chunks.copies_max_bytes": (0, 256 * 1024),
+    "chunks.hedge_share": (0.0, 1.0),
     "chunks.compression_level": (1, 19),
     "chunks.compression_saving_min": (0.0, 1.0),
     "chunks.worker_threads": (1, 256),
     "chunks.sweep_interval_ms": (1000, math.inf),
+    "cluster.probe_interval_ms": (10, 60_000),
+    "cluster.probe_timeout_ms": (10, 60_000),
+    "cluster.suspicion_retry_ms": (10, 60_000),
+    "cluster.indirect_probes": (0, 16),
+    "cluster.health_max": (0, 64),
+    "cluster.status_bytes_max": (256, _MIB),
+    "cluster.statuses_per_message_max": (1, 64),
+    "cluster.words_per_message_max": (1, 256),
+    "cluster.quality_floor": (1, 100),
+    "cluster.quality_slow_ratio": (1.5, 1000.0),
+    "cluster.quality_failed_share": (0.001, 1.0),
+    "cluster.quality_damaged_share": (0.0001, 1.0),
+    "cluster.quality_step": (1, 100),
     "objects.parts_max": (1, 10_000),
     "http.head_max_bytes": (1024, _MIB),
     "http.fast_body_max_bytes": (0, 4 * _MIB),

@@ -65,6 +65,14 @@ class Denied(EdgeStoreError):
     """The key is valid but may not do this."""
 
 
+class InvalidToken(Denied):
+    """The join token is unknown, used, too old, or its secret is wrong: make another on a member."""
+
+
+class MemberRemoved(Denied):
+    """The member was removed or put in quarantine, and never comes back under this identity."""
+
+
 class InvalidCredentials(Denied):
     """The access key is unknown or the signature does not match (`reason`)."""
 
@@ -94,6 +102,18 @@ class NoSuchUpload(NotFound):
 
 class NoSuchAccessKey(NotFound):
     """The access key does not exist."""
+
+
+class NoSuchNode(NotFound):
+    """The site has no such node."""
+
+
+class NoSuchLayout(NotFound):
+    """The layout epoch does not exist or has retired (`epoch`)."""
+
+
+class NoSuchExtent(NotFound):
+    """The extent went: its last name was dropped."""
 
 
 # --- the state is another than the caller thought --------------------------------------------------
@@ -127,6 +147,10 @@ class StaleChunk(Conflict):
     """A chunk may no longer be named: its writer is closed or its number is below the low-water mark (rule 6)."""
 
 
+class StaleExtent(Conflict):
+    """The extent has other chunks or places than the command expects: look again, then decide."""
+
+
 class AlreadyApplied(Conflict):
     """The operation id is older than the memory of applied operations; its outcome can no longer be told (rule 9)."""
 
@@ -154,16 +178,21 @@ class TooBusy(Unavailable):
     """A bounded queue or buffer pool is full: slow down."""
 
 
+class RetryOperation(Unavailable):
+    """The members of the group changed before the operation was applied: send it again under the same id (rule 4)."""
+
+
+class StaleFragments(Unavailable):
+    """Too few fragments count by now, or the layout epoch is closed: rebuild, place by the newest layout
+    (`layout_epoch`), propose again (rule 1)."""
+
+
 class Closing(Unavailable):
     """The node is shutting down."""
 
 
 class NotLeader(Unavailable):
     """Another member leads the group (`leader`, empty where none is known): nothing was appended here."""
-
-
-class RetryOperation(Unavailable):
-    """The members of the group changed underway, and it was not applied: send it again with the same operation id."""
 
 
 # --- page someone ---------------------------------------------------------------------------------

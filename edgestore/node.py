@@ -18,15 +18,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgestore.clock import SystemClock, system_entropy
-from edgestore.config import Config, HttpConfig
-from edgestore.core import Core, root_keys_of_environment
-from edgestore.disk import SystemFiles
+from edgestore.config import Config, HttpConfig, host_and_port
+from edgestore.core import Core, Joining, MeshOptions, open_in_site, read_site, root_keys_of_environment
+from edgestore.disk import Files, SystemFiles
 from edgestore.errors import ConfigError
 from edgestore.observe import Metrics
 from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
 from edgestore.protocols.s3 import S3Protocol
-from edgestore.tenants import CREDENTIALS
+from edgestore.tenants import CREDENTIALS, RootKeys
 
 log = logging.getLogger("edgestore.node")
 
@@ -50,10 +50,9 @@ SWITCH_INTERVAL_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where a node listens, and with which certificate."""
+    """Where S3 listens, HOST:PORT, and with which certificate. Empty: as when the node joined, or `http.listen`."""
 
-    host: str
-    port: int
+    address: str = ""
     certificate: str = ""
     key: str = ""
 
@@ -61,9 +60,17 @@ class Listen:
 class Node:
     """A core with an S3 endpoint, an admin socket and signals."""
 
-    def __init__(self, folder: str, config: Config, listen: Listen) -> None:
+    def __init__(
+        self,
+        folder: str,
+        config: Config,
+        listen: Listen,
+        mesh: MeshOptions | None = None,
+        joining: Joining | None = None,
+    ) -> None:
         _raise_descriptor_limit()
         self._folder, self._config, self._listen = folder, config, listen
+        self._mesh, self._joining = mesh, joining
         self._stop: asyncio.Event
         self._stopped_at: float | None = None
         self._metrics = Metrics()
@@ -76,16 +83,13 @@ class Node:
         tls, root_keys = self._tls(), root_keys_of_environment()
         credentials = os.path.join(self._folder, CREDENTIALS)
         is_first = not os.path.exists(credentials)
-        core = await Core.open(
-            SystemFiles(self._folder), self._config, clock=SystemClock(), root_keys=root_keys, metrics=self._metrics
-        )
+        files = SystemFiles(self._folder)
+        core = await self._open(files, root_keys)
         core.on_failure = lambda error: self._stop.set()
-        if is_first:
-            sys.stderr.write(f"edgestore: the root keys are in {credentials}\n")
-            if not core.files.exists("config.toml"):
-                core.files.replace("config.toml", SETTINGS.encode())
+        if is_first and not files.exists("config.toml"):
+            files.replace("config.toml", SETTINGS.encode())
         try:
-            await self._serve(core, tls)
+            await self._serve(core, tls, credentials if is_first else "")
         finally:
             await self._close(core)
         if core.failed is not None:
@@ -93,8 +97,26 @@ class Node:
             return 1
         return 0
 
-    async def _serve(self, core: Core, tls: ssl.SSLContext | None) -> None:
+    async def _open(self, files: Files, root_keys: RootKeys | None) -> Core:
+        """A lone node, one of several as the folder says, or one that joins now."""
+        remembered = read_site(files)
+        if self._joining is not None or (self._mesh is not None and self._mesh.listen) or remembered is not None:
+            return await open_in_site(
+                files,
+                self._config,
+                self._mesh or MeshOptions(),
+                self._joining,
+                s3=self._listen.address,
+                root_keys=root_keys,
+                metrics=self._metrics,
+            )
+        clock = SystemClock()
+        return await Core.open(files, self._config, clock=clock, root_keys=root_keys, metrics=self._metrics)
+
+    async def _serve(self, core: Core, tls: ssl.SSLContext | None, credentials: str) -> None:
         """Listens until told to stop, then drains."""
+        if not core.tenants.list_keys() and not await self._arrives(core):
+            return  # a new member cannot even tell who signs before it has the catalog
         limits = _fit_to_descriptors(self._config.http)
         s3 = S3Protocol(
             core.objects,
@@ -107,15 +129,20 @@ class Node:
         )
         front = Front(core.chunks.pool, s3.handle, limits, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics)
         front.route("/-/", Admin(core, self._metrics).handle)
-        port = await front.start(self._listen.host, self._listen.port, tls)
+        host, port = host_and_port(core.s3_listen or self._listen.address or self._config.http.listen)
+        port = await front.start(host, port, tls)
         path = os.path.join(self._folder, SOCKET_NAME)
         await front.start_local(_bind_local(self._folder))
         _settle_interpreter()
-        host = f"[{self._listen.host}]" if ":" in self._listen.host else self._listen.host
-        sys.stdout.write(f"edgestore ready s3={'https' if tls else 'http'}://{host}:{port}\n")
-        sys.stdout.flush()
         try:
-            await self._stop.wait()
+            if await self._arrives(core):
+                if credentials:
+                    sys.stderr.write(f"edgestore: the root keys are in {credentials}\n")
+                host = f"[{host}]" if ":" in host else host
+                mesh = f" mesh={core.mesh.address}" if core.mesh is not None else ""
+                sys.stdout.write(f"edgestore ready s3={'https' if tls else 'http'}://{host}:{port}{mesh}\n")
+                sys.stdout.flush()
+                await self._stop.wait()
             self._stopped_at = asyncio.get_running_loop().time()
             log.info("node-stopping")
             await front.drain(self._config.http.drain_timeout_s)
@@ -123,6 +150,18 @@ class Node:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+    async def _arrives(self, core: Core) -> bool:
+        """Waits until the node can read and write; False where it is stopped before."""
+        if core.arrived.is_set():
+            return True
+        arrived, stopped = (asyncio.ensure_future(event.wait()) for event in (core.arrived, self._stop))
+        try:
+            await asyncio.wait({arrived, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrived.cancel()
+            stopped.cancel()
+        return core.arrived.is_set() and not self._stop.is_set()
 
     async def _close(self, core: Core) -> None:
         """Bounded: what was acknowledged is in the journal already, a flush only shortens the next start."""
@@ -214,9 +253,18 @@ def _settle_interpreter() -> None:
     gc.set_threshold(50_000, 50, 50)
 
 
-def serve(folder: str, config: Config, listen: Listen) -> int:
-    """Runs a node until it stops; uvloop where it is installed."""
-    node = Node(folder, config, listen)
+def serve(folder: str, config: Config, listen: Listen, mesh: MeshOptions | None = None) -> int:
+    """Runs a node until it stops. With an address in `mesh` a new folder founds a site."""
+    return _run(Node(folder, config, listen, mesh))
+
+
+def join(folder: str, config: Config, listen: Listen, mesh: MeshOptions, joining: Joining) -> int:
+    """Makes the folder a member of a site, then serves."""
+    return _run(Node(folder, config, listen, mesh, joining))
+
+
+def _run(node: Node) -> int:
+    """uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -77,7 +77,8 @@ class ChunkRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
     """Up to 1,024 chunks in order, counted by `references`. `exceptions`: (chunk position, shard, node) that went
-    elsewhere."""
+    elsewhere; `missing`: (chunk position, shard) that nobody is known to hold. `generation` counts changes of the
+    chunks, `revision` changes of where they are."""
 
     extent_id: bytes
     chunks: tuple[ChunkRef, ...]
@@ -89,6 +90,9 @@ class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
     generation: int = 0
     layout_epoch: int = 1
     exceptions: tuple[tuple[int, int, int], ...] = ()
+    tolerate: int = 0
+    missing: tuple[tuple[int, int], ...] = ()
+    revision: int = 0
 
 
 class ExtentSpan(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -181,6 +185,10 @@ class BucketRecord(msgspec.Struct, frozen=True, array_like=True):
     created_ms: int
     versioning: Versioning = Versioning.OFF
     region: str = "us-east-1"
+    tolerate: int | None = None
+    """None: as the site."""
+    scheme: str = ""
+    """`k+m`; empty: as the number of nodes suggests."""
 
 
 class BucketUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -244,6 +252,74 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True):
     secret_key: str
     tenant_id: int
     created_ms: int
+
+
+class NodeState(IntEnum):
+    """Only nodes that are UP take new data; what lies on UP and DRAINING ones counts for an acknowledgement."""
+
+    UP = 1
+    DOWN = 2
+    DRAINING = 3
+    REMOVED = 4
+    QUARANTINED = 5
+
+
+class LayoutNode(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What placement knows of a node. `weight`: any positive number, usually GiB; `quality`: 1 to 100 percent of it
+    count for new data; an empty `zone`: the node is a zone of its own. `state_epoch`: since when it has its state."""
+
+    number: int
+    weight: int
+    zone: str
+    state: NodeState
+    quality: int = 100
+    witness: bool = False
+    joined_epoch: int = 1
+    state_epoch: int = 1
+
+
+class LayoutRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The nodes of a site at an epoch, by number. Epochs before `balance_epoch` are closed: their extents move."""
+
+    epoch: int = 1
+    nodes: tuple[LayoutNode, ...] = ()
+    balance_epoch: int = 1
+
+
+class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One member as the site knows it. Numbers are never reused; a REMOVED row stays, so that it never comes back.
+
+    `key_digest`: sha256 of the public key's SPKI. `start_nonce`: of its running start. `drains`: a DOWN node goes on
+    draining when it is back.
+    """
+
+    number: int
+    member: str
+    address: str
+    s3_address: str
+    zone: str
+    capacity_bytes: int
+    weight: int
+    state: NodeState = NodeState.UP
+    quality: int = 100
+    witness: bool = False
+    feature_level: int = 1
+    key_digest: bytes = b""
+    joined_ms: int = 0
+    down_since_ms: int = 0
+    start_nonce: bytes = b""
+    joined_epoch: int = 1
+    state_epoch: int = 1
+    drains: bool = False
+
+
+class SiteSettings(msgspec.Struct, frozen=True, array_like=True):
+    """What the operator chose for the site. `tolerate` None and `scheme` empty: as the number of nodes suggests."""
+
+    tolerate: int | None = None
+    scheme: str = ""
+    remove_after_ms: int = 0
+    """A node that was down for so long is removed; 0: never by itself."""
 
 
 class Principal(msgspec.Struct, frozen=True):

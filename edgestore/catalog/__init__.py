@@ -5,11 +5,13 @@ from edgestore.catalog.apply import WATCHED, Applier
 from edgestore.catalog.keys import Table
 from edgestore.catalog.listing import ObjectPage, UploadPage, VersionPage, list_objects, list_uploads, list_versions
 from edgestore.catalog.repair import GapApplier
+from edgestore.catalog.site_state import ExtentPage
 from edgestore.catalog.state import State
 
 __all__ = [
     "WATCHED",
     "Applier",
+    "ExtentPage",
     "GapApplier",
     "ObjectPage",
     "State",

@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from edgestore.catalog import commands, extents, owners, rows, uploads, versions, writers
+from edgestore.catalog import commands, extents, nodes, owners, places, rows, tokens, uploads, versions, writers
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, row
 from edgestore.catalog.memory import OperationMemory
 from edgestore.catalog.row_cache import RowCache
 from edgestore.catalog.state import State
 from edgestore.catalog.view import OrderedStore, Transaction
-from edgestore.errors import AlreadyApplied, BadRequest, Corrupt, EdgeStoreError, NotSupported
+from edgestore.errors import AlreadyApplied, BadRequest, Corrupt, EdgeStoreError, NotSupported, RetryOperation
 from edgestore.records import SITE_TENANT
 
 HANDLERS: dict[type, Callable[[Context, Any], object]] = {
@@ -43,10 +43,36 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
     commands.DeleteKey: owners.delete_key,
     commands.Tick: owners.tick,
     commands.FoundSite: owners.found_site,
+    commands.FoundNode: nodes.found_node,
+    commands.AddNode: nodes.add_node,
+    commands.UpdateNode: nodes.update_node,
+    commands.SetNodeState: nodes.set_node_state,
+    commands.SetNodeWeight: nodes.set_node_weight,
+    commands.SetNodeQuality: nodes.set_node_quality,
+    commands.QuarantineMember: nodes.quarantine_member,
+    commands.CreateToken: tokens.create_token,
+    commands.DropToken: tokens.drop_token,
+    commands.SetAuthority: tokens.set_authority,
+    commands.SetSiteSettings: tokens.set_site_settings,
+    commands.SetBucketPolicy: owners.set_bucket_policy,
+    commands.RaiseFeatureLevel: nodes.raise_feature_level,
+    commands.RetireLayouts: nodes.retire_layouts,
+    commands.PlaceExtent: places.place_extent,
+    commands.SwapExtent: extents.swap_extent,
 }
 
 
-WATCHED = frozenset((Table.BUCKET_NAMES, Table.TENANTS, Table.ACCESS_KEYS))
+WATCHED = frozenset(
+    (
+        Table.BUCKET_NAMES,
+        Table.TENANTS,
+        Table.ACCESS_KEYS,
+        Table.NODES,
+        Table.LAYOUTS,
+        Table.AUTHORITY,
+        Table.SETTINGS,
+    )
+)
 
 
 class Applier:
@@ -60,6 +86,11 @@ class Applier:
         self.site = self.state.site()
         self.on_changed: Callable[[int, frozenset[Table]], None] = lambda index, tables: None
         """Called with the index of an entry that changed watched tables (`WATCHED`), before its outcomes are given."""
+        self.own_session = 0
+        self.on_own_outcome: Callable[[int, object], None] = lambda sequence, outcome: None
+        """Called with the sequence and the outcome of each operation of `own_session`, wherever it was proposed."""
+        self.judges_fragments = True
+        """Off where the layouts may be lost (salvage): rule 1 was judged when the entry was applied first."""
 
     @property
     def applied_index(self) -> int:
@@ -91,6 +122,10 @@ class Applier:
             )
         if entry.group != self._group:
             raise Corrupt(f"log entry {index} belongs to group {entry.group}, not {self._group}", index=index)
+        if entry.incarnation < self.site.incarnation:
+            return self._send_back(index, term, entry)
+        if entry.feature_level > self.site.feature_level:
+            raise Corrupt(f"log entry {index} has a feature level that the site has not reached", index=index)
         if entry.incarnation != self.site.incarnation:
             raise Corrupt(
                 f"log entry {index} belongs to incarnation {entry.incarnation} of the group, not to "
@@ -98,6 +133,34 @@ class Applier:
                 index=index,
             )
         return self._apply_entry(index, term, entry)
+
+    def begin_incarnation(self, index: int, term: int, incarnation: int) -> None:
+        """Applies a stop-sign (rule 4): entries of older incarnations behind it change nothing. Again: no effect."""
+        if index <= self.site.index:
+            return
+        if index != self.site.index + 1 or incarnation <= self.site.incarnation:
+            raise Corrupt(
+                f"a stop-sign at {index} to incarnation {incarnation} follows {self.site.index} of incarnation "
+                f"{self.site.incarnation}",
+                index=index,
+            )
+        self.site = msgspec.structs.replace(self.site, incarnation=incarnation)
+        self._advance(index, term)
+
+    def _send_back(self, index: int, term: int, entry: commands.Entry) -> list[object]:
+        """An entry behind a stop-sign (rule 4). Nothing is remembered: the same ids come again."""
+        self._advance(index, term)
+        outcomes: list[object] = [RetryOperation() for _ in entry.operations]
+        self._tell(entry, outcomes)
+        return outcomes
+
+    def _tell(self, entry: commands.Entry, outcomes: list[object]) -> None:
+        """`on_own_outcome`."""
+        if not self.own_session:
+            return
+        for operation, outcome in zip(entry.operations, outcomes, strict=True):
+            if operation.session == self.own_session:
+                self.on_own_outcome(operation.sequence, outcome)
 
     def _advance(self, index: int, term: int) -> None:
         """An entry without operations (a leader's first)."""
@@ -108,8 +171,9 @@ class Applier:
         transaction = Transaction(self._store)
         log_time_ms = max(entry.log_time_ms, self.site.log_time_ms)
         site = msgspec.structs.replace(self.site, index=index, term=term, log_time_ms=log_time_ms)
-        state = State(transaction, self._group, self.state.bucket_cache)
+        state = State(transaction, self._group, self.state.bucket_cache, layout_cache=self.state.layout_cache)
         context = Context(transaction, state, self._group, index, log_time_ms, site)
+        context.judges_fragments = self.judges_fragments
         self._memory.begin(entry.operations)
         outcomes: list[object] = []
         for position, operation in enumerate(entry.operations):
@@ -124,8 +188,11 @@ class Applier:
         self.site = context.site
         if context.buckets_changed:
             self.state.forget_buckets()
+        if context.layout_changed:
+            self.state.layout_cache.forget()
         if context.changed_tables:
             self.on_changed(index, frozenset(context.changed_tables))
+        self._tell(entry, outcomes)
         return outcomes
 
     def _apply_operation(self, context: Context, operation: commands.Operation) -> object:

@@ -6,8 +6,29 @@ only for its format version. Tags and field order are the disk format: append on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from edgestore.catalog.site_commands import (
+    AddNode,
+    CreateToken,
+    DropToken,
+    FoundNode,
+    PlaceExtent,
+    QuarantineMember,
+    RaiseFeatureLevel,
+    RetireLayouts,
+    SetAuthority,
+    SetBucketPolicy,
+    SetNodeQuality,
+    SetNodeState,
+    SetNodeWeight,
+    SetSiteSettings,
+    SwapExtent,
+    UpdateNode,
+)
+from edgestore.catalog.site_commands import NewNode as NewNode
 from edgestore.records import (
     Checksum,
     ChecksumType,
@@ -21,7 +42,11 @@ FEATURE_LEVEL = 1
 
 
 class NewExtent(msgspec.Struct, frozen=True, array_like=True):
-    """An extent named for the first time, with its one reference. `extent_id` is the id of its first chunk."""
+    """An extent named for the first time, with its one reference. `extent_id` is the id of its first chunk.
+
+    `exceptions`: (chunk position, shard, node) that its owner does not hold; `missing`: (chunk position, shard) that
+    nobody has confirmed to be durable. All others are, at their owners under `layout_epoch` (rule 1).
+    """
 
     extent_id: bytes
     chunks: tuple[ChunkRef, ...]
@@ -29,6 +54,9 @@ class NewExtent(msgspec.Struct, frozen=True, array_like=True):
     k: int = 1
     m: int = 0
     layout_epoch: int = 1
+    tolerate: int = 0
+    exceptions: tuple[tuple[int, int, int], ...] = ()
+    missing: tuple[tuple[int, int], ...] = ()
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
@@ -65,7 +93,8 @@ class SetVersioning(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class PutObject(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Result: VersionRecord. Fails: NoSuchBucket, PreconditionFailed, NoSuchKey (nothing to match), StaleChunk."""
+    """Result: VersionRecord. Fails: NoSuchBucket, PreconditionFailed, NoSuchKey (nothing to match), StaleChunk,
+    StaleFragments."""
 
     bucket_id: int
     key: str
@@ -130,7 +159,7 @@ class CreateUpload(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 class PutPart(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """Adds or replaces a part. Never inline. Result: PartRecord. Fails: NoSuchUpload, StaleChunk."""
+    """Adds or replaces a part. Never inline. Result: PartRecord. Fails: NoSuchUpload, StaleChunk, StaleFragments."""
 
     bucket_id: int
     key: str
@@ -260,6 +289,22 @@ Command = (
     | DeleteKey
     | Tick
     | FoundSite
+    | FoundNode
+    | AddNode
+    | UpdateNode
+    | SetNodeState
+    | SetNodeWeight
+    | SetNodeQuality
+    | QuarantineMember
+    | CreateToken
+    | DropToken
+    | SetAuthority
+    | SetSiteSettings
+    | SetBucketPolicy
+    | RaiseFeatureLevel
+    | RetireLayouts
+    | PlaceExtent
+    | SwapExtent
 )
 
 
@@ -301,6 +346,13 @@ _decoder = msgspec.msgpack.Decoder(Entry)
 def encode_entry(entry: Entry) -> bytes:
     """One format byte, then msgpack."""
     return bytes((ENTRY_FORMAT,)) + _encoder.encode(entry)
+
+
+def splice_entry(
+    feature_level: int, group: int, incarnation: int, log_time_ms: int, operations: Sequence[msgspec.Raw]
+) -> bytes:
+    """`encode_entry` of operations that are encoded already."""
+    return bytes((ENTRY_FORMAT,)) + _encoder.encode((feature_level, group, incarnation, log_time_ms, operations))
 
 
 def decode_entry(data: bytes | memoryview) -> Entry:

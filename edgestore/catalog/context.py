@@ -36,10 +36,16 @@ class Context:
     drops_begun: int = 0
     buckets_changed: bool = False
     """By any operation of the entry, failed ones too."""
+    layout_changed: bool = False
+    """As `buckets_changed`."""
+    judges_fragments: bool = True
     changed_tables: set[Table] = field(default_factory=set)
     """Of those that can be watched: the rows that few commands change and many hold in RAM."""
     moved: dict[int, Moves] = field(default_factory=dict)
     totals: dict[int, Moves] = field(default_factory=dict)
+    epochs_moved: dict[int, int] = field(default_factory=dict)
+    """By how much the extents of a layout epoch move, in the operation, and in the entry so far."""
+    epoch_totals: dict[int, int] = field(default_factory=dict)
 
     def put(self, table: Table, tenant: int, rest: bytes, value: bytes) -> None:
         """Sets a row."""
@@ -58,6 +64,18 @@ class Context:
         self.buckets_changed = True
         self.changed_tables.add(Table.BUCKET_NAMES)
         self.state.forget_buckets()
+
+    def change_layout(self, table: Table) -> None:
+        """The newest layout or the settings change."""
+        self.layout_changed = True
+        self.changed_tables.add(table)
+        self.state.layout_cache.forget()
+
+    def move_epoch(self, epoch: int, extents: int) -> None:
+        """Moves the count of the extents of a layout epoch. Epoch 1 has none: a lone node's writes cost no row more,
+        and what it wrote before it was one of several was never counted."""
+        if epoch > 1:
+            self.epochs_moved[epoch] = self.epochs_moved.get(epoch, 0) + extents
 
     def move(
         self, bucket: BucketRecord, *, current: int = 0, versions: int = 0, size_bytes: int = 0, uploads: int = 0
@@ -89,17 +107,23 @@ class Context:
             total.size_bytes += moves.size_bytes
             total.uploads += moves.uploads
         self.moved.clear()
+        for epoch, extents in self.epochs_moved.items():
+            self.epoch_totals[epoch] = self.epoch_totals.get(epoch, 0) + extents
+        self.epochs_moved.clear()
 
     def forget(self, site: rows.SiteRecord) -> None:
         """The operation failed: as if it had never been."""
         self.transaction.forget()
         self.moved.clear()
+        self.epochs_moved.clear()
         self.site = site
+        if self.layout_changed:
+            self.state.layout_cache.forget()
         if self.buckets_changed:
             self.state.forget_buckets()
 
     def write_usage(self) -> None:
-        """Writes the counts of the whole entry, one row a bucket."""
+        """Writes the counts of the whole entry, one row a bucket and one a layout epoch."""
         for bucket_id, moves in self.totals.items():
             rest = number(bucket_id)
             if self.get(Table.BUCKETS, SITE_TENANT, rest) is None:
@@ -114,3 +138,10 @@ class Context:
             )
             self.put(Table.USAGE, moves.owner, rest, rows.encode(after))
         self.totals.clear()
+        for epoch, extents in self.epoch_totals.items():
+            total = self.state.extents_under(epoch) + extents
+            if total > 0:
+                self.put(Table.LAYOUT_EXTENTS, SITE_TENANT, number(epoch), number(total))
+            else:
+                self.delete(Table.LAYOUT_EXTENTS, SITE_TENANT, number(epoch))
+        self.epoch_totals.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgestore.catalog import commands, rows
+from msgspec.structs import replace
+
+from edgestore.catalog import commands, places, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, age, inline_row, number, number_of_tenant, row, successor
 from edgestore.errors import BadRequest, StaleChunk
@@ -27,17 +29,13 @@ _CHUNK_ID_BYTES = 16
 
 
 def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExtent, ...]) -> tuple[ExtentSpan, ...]:
-    """Names new extents with one reference each. Raises StaleChunk (rule 6)."""
-    spans, place = [], number_of_tenant(tenant)
+    """Names new extents with one reference each. Raises StaleChunk (rule 6) and StaleFragments (rule 1)."""
+    spans = []
     for extent in extents:
         if not 1 <= len(extent.chunks) <= EXTENT_CHUNKS_MAX or extent.extent_id != extent.chunks[0].chunk_id:
             raise BadRequest("an extent has 1 to 1,024 chunks and the id of its first one")
-        writers: dict[int, WriterRecord | None] = {}
-        for chunk in extent.chunks:
-            if chunk.writer not in writers:
-                writers[chunk.writer] = context.state.writer(chunk.writer)
-            _check_fresh(context, chunk, writers[chunk.writer])
-            context.put(Table.CHUNKS, SITE_TENANT, chunk.chunk_id, extent.extent_id + place)
+        _name_chunks(context, tenant, extent.extent_id, extent.chunks)
+        found = places.judge_named(context, extent)
         record = ExtentRecord(
             extent_id=extent.extent_id,
             chunks=extent.chunks,
@@ -46,10 +44,26 @@ def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExten
             k=extent.k,
             m=extent.m,
             layout_epoch=extent.layout_epoch,
+            exceptions=found.exceptions,
+            tolerate=extent.tolerate,
+            missing=found.missing,
         )
+        if found is not places.AT_HOME:
+            places.list_degraded(context, tenant, record)
+        context.move_epoch(record.layout_epoch, 1)
         context.put(Table.EXTENTS, tenant, extent.extent_id, rows.encode(record))
         spans.append(ExtentSpan(extent.extent_id, extent.size_bytes))
     return tuple(spans)
+
+
+def _name_chunks(context: Context, tenant: int, extent_id: bytes, chunks: tuple[ChunkRef, ...]) -> None:
+    writers: dict[int, WriterRecord | None] = {}
+    way_back = extent_id + number_of_tenant(tenant)
+    for chunk in chunks:
+        if chunk.writer not in writers:
+            writers[chunk.writer] = context.state.writer(chunk.writer)
+        _check_fresh(context, chunk, writers[chunk.writer])
+        context.put(Table.CHUNKS, SITE_TENANT, chunk.chunk_id, way_back)
 
 
 def _check_fresh(context: Context, chunk: ChunkRef, writer: WriterRecord | None) -> None:
@@ -71,23 +85,11 @@ def share_extents(context: Context, tenant: int, spans: tuple[ExtentSpan, ...]) 
         extent = context.state.extent(tenant, span.extent_id)
         if extent is None:
             raise StaleChunk("an extent of the source is gone: read the source again", extent_id=span.extent_id.hex())
-        _write_extent(context, tenant, extent, extent.references + 1)
+        _write_references(context, tenant, extent, extent.references + 1)
 
 
-def _write_extent(context: Context, tenant: int, extent: ExtentRecord, references: int) -> None:
-    changed = ExtentRecord(
-        extent.extent_id,
-        extent.chunks,
-        extent.size_bytes,
-        references,
-        extent.owning_group,
-        extent.k,
-        extent.m,
-        extent.generation,
-        extent.layout_epoch,
-        extent.exceptions,
-    )
-    context.put(Table.EXTENTS, tenant, extent.extent_id, rows.encode(changed))
+def _write_references(context: Context, tenant: int, extent: ExtentRecord, references: int) -> None:
+    context.put(Table.EXTENTS, tenant, extent.extent_id, rows.encode(replace(extent, references=references)))
 
 
 def release(context: Context, tenant: int, spans: tuple[ExtentSpan, ...]) -> None:
@@ -105,13 +107,41 @@ def _release_span(context: Context, tenant: int, span: ExtentSpan) -> int:
     if extent is None:
         return 0
     if extent.references > 1:
-        _write_extent(context, tenant, extent, extent.references - 1)
+        _write_references(context, tenant, extent, extent.references - 1)
         return 0
     context.delete(Table.EXTENTS, tenant, extent.extent_id)
-    for chunk in extent.chunks:
+    places.forget_places(context, extent)
+    _condemn_all(context, extent.chunks)
+    return len(extent.chunks)
+
+
+def _condemn_all(context: Context, chunks: tuple[ChunkRef, ...]) -> None:
+    for chunk in chunks:
         context.delete(Table.CHUNKS, SITE_TENANT, chunk.chunk_id)
         _condemn(context, chunk.chunk_id)
-    return len(extent.chunks)
+
+
+def swap_extent(context: Context, command: commands.SwapExtent) -> ExtentRecord:
+    """The same bytes in new chunks; every version that names the extent reads those from now on."""
+    extent = places.find_unchanged(context, command)
+    size_bytes = sum(chunk.size_bytes for chunk in command.chunks)
+    if not 1 <= len(command.chunks) <= EXTENT_CHUNKS_MAX or size_bytes != extent.size_bytes:
+        raise BadRequest("an extent is swapped for 1 to 1,024 chunks of as many bytes")
+    _name_chunks(context, command.tenant, extent.extent_id, command.chunks)
+    found = places.judge_named(context, command)
+    _condemn_all(context, extent.chunks)
+    after = replace(
+        extent,
+        chunks=command.chunks,
+        k=command.k,
+        m=command.m,
+        generation=extent.generation + 1,
+        layout_epoch=command.layout_epoch,
+        exceptions=found.exceptions,
+        tolerate=command.tolerate,
+        missing=found.missing,
+    )
+    return places.write_places(context, command.tenant, extent, after)
 
 
 def _condemn(context: Context, chunk_id: bytes) -> None:

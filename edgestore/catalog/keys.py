@@ -49,6 +49,15 @@ class Table(IntEnum):
     DROP_CURSORS = 19
     TOMBSTONES = 20
     """Written by deletes in buckets with a cloud behind them; formats.md says when."""
+    NODES = 21
+    MEMBERS = 22
+    LAYOUTS = 23
+    LAYOUT_EPOCH = 24
+    LAYOUT_EXTENTS = 25
+    TOKENS = 26
+    AUTHORITY = 27
+    SETTINGS = 28
+    DEGRADED = 29
 
 
 def row(group: int, table: Table, tenant: int, rest: bytes = b"") -> bytes:

@@ -20,8 +20,11 @@ from edgestore.catalog.view import OrderedView
 from edgestore.records import (
     SITE_TENANT,
     BucketRecord,
+    ExtentRecord,
     KeyRecord,
+    NodeRecord,
     PartRecord,
+    SiteSettings,
     TenantRecord,
     UploadRecord,
     VersionRecord,
@@ -44,6 +47,11 @@ OUTCOMES: tuple[type, ...] = (
     WriterRecord,
     TenantRecord,
     KeyRecord,
+    NodeRecord,
+    rows.TokenRecord,
+    SiteSettings,
+    ExtentRecord,
+    int,
 )
 _KINDS = {outcome: kind for kind, outcome in enumerate(OUTCOMES)}
 _FieldValue = str | int | float | bytes | None

@@ -9,6 +9,7 @@ import msgspec
 from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, number, row, successor
+from edgestore.catalog.tokens import check_policy
 from edgestore.catalog.uploads import end_upload
 from edgestore.errors import AccessKeyExists, BadRequest, BucketExists, BucketNotEmpty, NoSuchAccessKey, TooLarge
 from edgestore.records import SITE_TENANT, BucketRecord, KeyRecord, TenantRecord, Versioning
@@ -64,6 +65,15 @@ def set_versioning(context: Context, command: commands.SetVersioning) -> BucketR
     if command.versioning is Versioning.OFF:
         raise BadRequest("versioning can be suspended, not switched off", bucket=bucket.name)
     changed = msgspec.structs.replace(bucket, versioning=command.versioning)
+    _write_bucket(context, changed)
+    return changed
+
+
+def set_bucket_policy(context: Context, command: commands.SetBucketPolicy) -> BucketRecord:
+    """For new data at once; what is there is encoded anew in the background."""
+    bucket = context.state.bucket_by_id(command.bucket_id)
+    check_policy(command.tolerate, command.scheme)
+    changed = msgspec.structs.replace(bucket, tolerate=command.tolerate, scheme=command.scheme)
     _write_bucket(context, changed)
     return changed
 

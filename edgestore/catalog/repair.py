@@ -28,6 +28,7 @@ class GapApplier:
             return
         if index != site.index + 1:  # a leader's first entries carry nothing, and are not handed in
             self._has_gap = True
+            self._applier.judges_fragments = False
             self._applier.site = msgspec.structs.replace(site, index=index - 1)
         if self._has_gap:
             self._stand_in(payload)
@@ -38,6 +39,7 @@ class GapApplier:
             entry = commands.decode_entry(payload)
         except (ValueError, msgspec.MsgspecError):
             return  # apply says so
+        self._take_header(entry)
         changes: list[tuple[bytes, bytes | None]] = []
         for operation in entry.operations:
             command = operation.command
@@ -56,6 +58,15 @@ class GapApplier:
             self._store.write(changes)
             self._applier.state.forget_buckets()
 
+    def _take_header(self, entry: commands.Entry) -> None:
+        """A stop-sign or a rise of the feature level may lie in the gap."""
+        site = self._applier.site
+        self._applier.site = msgspec.structs.replace(
+            site,
+            incarnation=max(site.incarnation, entry.incarnation),
+            feature_level=max(site.feature_level, entry.feature_level),
+        )
+
     def _lacks_bucket(self, bucket_id: int) -> bool:
         try:
             self._applier.state.bucket_by_id(bucket_id)
@@ -66,6 +77,8 @@ class GapApplier:
 
 def _writers(command: commands.Command) -> Iterator[int]:
     """Of the chunks that the command names for the first time."""
+    if isinstance(command, commands.SwapExtent):
+        yield from {chunk.writer for chunk in command.chunks}
     if isinstance(command, commands.PutObject | commands.PutPart):
         for extent in command.content.extents:
             yield from {chunk.writer for chunk in extent.chunks}

@@ -11,8 +11,11 @@ from edgestore.records import (
     ExtentRecord,
     ExtentSpan,
     KeyRecord,
+    LayoutRecord,
     ListedVersion,
+    NodeRecord,
     PartRecord,
+    SiteSettings,
     TenantRecord,
     Tombstone,
     UploadRecord,
@@ -22,6 +25,8 @@ from edgestore.records import (
 
 CATALOG_FORMAT = 1
 """Of all rows and keys."""
+NUMBER_MAX = (1 << 64) - 1
+"""What a number in a key can be."""
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -29,7 +34,7 @@ encode = msgspec.msgpack.Encoder().encode
 class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
     """The one row of table SITE: format of the catalog, what was applied, log time, identity, counters of ids.
 
-    `incarnation`: of the group, moved on by a stop-sign (rule 4).
+    `incarnation`: of the group, moved on by a stop-sign (rule 4). `feature_level`: what entries may need (rule 9).
     """
 
     format: int = CATALOG_FORMAT
@@ -42,6 +47,25 @@ class SiteRecord(msgspec.Struct, frozen=True, array_like=True):
     next_writer: int = 1
     next_tenant: int = 2
     incarnation: int = 0
+    feature_level: int = 1
+    next_node: int = 1
+
+
+class TokenRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A join token: `secret_digest` is the sha256 of its secret, `expires_ms` is log time. It stays when it was used,
+    so that the same member may ask again for the answer it lost."""
+
+    token_id: bytes
+    secret_digest: bytes
+    expires_ms: int
+    used_by: str = ""
+
+
+class AuthorityRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The site's certificate authority, both DER. Every member that holds the catalog may issue."""
+
+    certificate: bytes
+    key: bytes
 
 
 class SiteFormat(msgspec.Struct, frozen=True, array_like=True):
@@ -91,6 +115,11 @@ access_key = msgspec.msgpack.Decoder(KeyRecord).decode
 tombstone = msgspec.msgpack.Decoder(Tombstone).decode
 drop_job = msgspec.msgpack.Decoder(DropJob).decode
 remembered = msgspec.msgpack.Decoder(RememberedOutcomes).decode
+node = msgspec.msgpack.Decoder(NodeRecord).decode
+layout = msgspec.msgpack.Decoder(LayoutRecord).decode
+settings = msgspec.msgpack.Decoder(SiteSettings).decode
+token = msgspec.msgpack.Decoder(TokenRecord).decode
+authority = msgspec.msgpack.Decoder(AuthorityRecord).decode
 position = msgspec.msgpack.Decoder(tuple[int, int]).decode
 _site = msgspec.msgpack.Decoder(SiteRecord).decode
 _site_format = msgspec.msgpack.Decoder(SiteFormat).decode

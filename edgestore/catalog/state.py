@@ -5,7 +5,6 @@ Rule: nothing here changes anything; a method that names something raises the No
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 from edgestore.catalog import rows
@@ -23,6 +22,7 @@ from edgestore.catalog.keys import (
     successor,
 )
 from edgestore.catalog.row_cache import RECORD_FACTOR, RowCache
+from edgestore.catalog.site_state import LayoutCache, SiteState
 from edgestore.catalog.view import OrderedView
 from edgestore.errors import Corrupt, NoSuchBucket, NoSuchUpload
 from edgestore.records import (
@@ -51,7 +51,7 @@ class BucketCache:
         self.by_id: dict[int, BucketRecord] = {}
 
 
-class State:
+class State(SiteState):
     """Reads of one group's rows. Versions are named (site incarnation, log index, position); () is the null version."""
 
     def __init__(
@@ -60,9 +60,11 @@ class State:
         group: int = 0,
         bucket_cache: BucketCache | None = None,
         row_cache: RowCache | None = None,
+        layout_cache: LayoutCache | None = None,
     ) -> None:
         self.view, self.group = view, group
         self.bucket_cache = BucketCache() if bucket_cache is None else bucket_cache
+        self.layout_cache = LayoutCache() if layout_cache is None else layout_cache
         self._row_cache = row_cache
 
     def site(self) -> rows.SiteRecord:
@@ -232,10 +234,6 @@ class State:
     def access_keys(self) -> list[KeyRecord]:
         """All key pairs."""
         return [rows.access_key(value) for _, value in self._table(Table.ACCESS_KEYS)]
-
-    def _table(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
-        prefix = row(self.group, table, SITE_TENANT)
-        return self.view.scan(prefix, successor(prefix))
 
 
 def is_version(record: VersionRecord, version: tuple[int, ...]) -> bool:

@@ -12,14 +12,19 @@ from edgestore.records import SITE_TENANT, WriterRecord
 
 def register_writer(context: Context, command: commands.RegisterWriter) -> WriterRecord:
     """Opens a writer; the earlier ones of the node are closed, which is: forgotten."""
-    prefix = row(context.group, Table.WRITERS, SITE_TENANT)
-    for key, value in context.transaction.scan(prefix, successor(prefix)):
-        if rows.writer(value).node == command.node:
-            context.transaction.delete(key)
+    close_writers(context, command.node)
     record = WriterRecord(context.site.next_writer, command.node, context.index)
     context.site = msgspec.structs.replace(context.site, next_writer=context.site.next_writer + 1)
     context.put(Table.WRITERS, SITE_TENANT, number(record.writer), rows.encode(record))
     return record
+
+
+def close_writers(context: Context, node: str) -> None:
+    """Closes all writers of a node."""
+    prefix = row(context.group, Table.WRITERS, SITE_TENANT)
+    for key, value in context.transaction.scan(prefix, successor(prefix)):
+        if rows.writer(value).node == node:
+            context.transaction.delete(key)
 
 
 def advance_writer(context: Context, command: commands.AdvanceWriter) -> None:

@@ -3,25 +3,40 @@
 from edgestore.chunks.body import UNIT_WORTH_BYTES, Body, IteratorBody, bytes_body
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests, WholeDigests
+from edgestore.chunks.facts import Extent, Facts, Source, sources_of
+from edgestore.chunks.placed import PlacedChunk, StoredBody
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
+from edgestore.chunks.remote import Call, FragmentMethod
+from edgestore.chunks.server import FragmentServer
+from edgestore.chunks.site import Sites
+from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.store import ChunkStore
-from edgestore.chunks.upload import StoredBody
 
 __all__ = [
     "UNIT_WORTH_BYTES",
     "Body",
+    "Call",
     "ChunkCatalog",
     "ChunkStore",
     "Compression",
     "Digests",
+    "Extent",
+    "Facts",
+    "FragmentMethod",
+    "FragmentServer",
     "IteratorBody",
     "Pin",
     "Pins",
+    "PlacedChunk",
     "Reclaimer",
+    "SiteStore",
+    "Sites",
+    "Source",
     "StoredBody",
     "Unit",
     "UnitPool",
     "WholeDigests",
     "bytes_body",
+    "sources_of",
 ]

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgestore.chunks.facts import Source
 from edgestore.disk import FragmentInfo
-from edgestore.records import ChunkRef
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Plain bytes [offset, offset + length) of one chunk: one read."""
 
-    chunk: ChunkRef
+    source: Source
     offset: int
     length: int
 
@@ -25,21 +25,22 @@ class Run:
 class RunCutter:
     """Cuts plain bytes [offset, offset + length) of chunks in order into runs."""
 
-    def __init__(self, chunks: Sequence[ChunkRef], offset: int, length: int) -> None:
+    def __init__(self, chunks: Sequence[Source], offset: int, length: int) -> None:
         self._chunks, self._offset, self._left = chunks, offset, length
         self._at = 0
 
     def cut(self, most_bytes: int) -> Run | None:
         """The next run. It ends at a multiple of `most_bytes` in its chunk, so that no unit is unpacked twice."""
         while self._left > 0 and self._at < len(self._chunks):
-            chunk = self._chunks[self._at]
+            source = self._chunks[self._at]
+            chunk = source.chunk
             if self._offset >= chunk.size_bytes:
                 self._offset -= chunk.size_bytes
                 self._at += 1
                 continue
             aligned = most_bytes - self._offset % most_bytes
             length = min(aligned, self._left, chunk.size_bytes - self._offset)
-            run = Run(chunk, self._offset, length)
+            run = Run(source, self._offset, length)
             self._offset += length
             self._left -= length
             return run

@@ -121,11 +121,12 @@ class Reclaimer:
         disk_config: DiskConfig,
         *,
         low_water: Callable[[], int],
+        forget: Callable[[bytes], None],
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self._catalog, self._segments, self._pins, self._config = catalog, segments, pins, config
         self._disk_config, self._metrics = disk_config, metrics
-        self._low_water, self._marked = low_water, 0
+        self._low_water, self._marked, self._forget = low_water, 0, forget
 
     async def run(self) -> None:
         """Until cancelled: a turn every `chunks.reclaim_interval_ms`, less often while something is broken; a sweep
@@ -177,7 +178,7 @@ class Reclaimer:
         gone = tuple(chunk_id for chunk_id, index in rows if index < below)[: self._config.reclaim_batch_chunks]
         if gone:
             for chunk_id in gone:
-                self._segments.delete(chunk_id)
+                self._forget(chunk_id)
             self._metrics.count("chunks_reclaimed_total", len(gone))
             await self._catalog.reclaimed(gone)
         return worked or bool(gone)

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
 from edgestore.chunks.body import Body
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.digests import Digests
-from edgestore.chunks.numbers import ChunkNumbers
+from edgestore.chunks.facts import Extent, Source, chunks_in, sources_of
+from edgestore.chunks.numbers import NOBODY, ChunkNumbers
+from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import UnitPool
 from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
-from edgestore.chunks.upload import StoredBody, Tools, Upload
+from edgestore.chunks.remote import Call
+from edgestore.chunks.site import Sites
+from edgestore.chunks.site_store import SiteStore
+from edgestore.chunks.upload import Tools, Upload
 from edgestore.config import ChunksConfig
 from edgestore.disk import Files, FragmentInfo, FragmentUnit, Segments
-from edgestore.errors import Corrupt, NotFound
-from edgestore.records import UNIT_BYTES, ChunkRef
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
+from edgestore.records import UNIT_BYTES, BucketRecord
 
 READ_RUN_BYTES = 1024 * 1024
 MOVES_MAX = 8
 """A fragment that compaction moves is looked up again; one that moves this often in a row is not there."""
 
-SmallDone = Callable[[tuple[ChunkRef, ...] | None, BaseException | None], None]
+SmallDone = Callable[[StoredBody | None, BaseException | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +44,70 @@ class _Ahead:
 
 
 class ChunkStore:
-    """The chunks of one node."""
+    """The chunks of one node. `site` is what it does with those of several nodes, once it has been told of them."""
 
-    def __init__(self, segments: Segments, files: Files, config: ChunksConfig, *, writer: int) -> None:
+    def __init__(self, segments: Segments, files: Files, config: ChunksConfig, *, writer: int = NOBODY) -> None:
         self.pool = UnitPool(config.pool_bytes, config.pool_read_reserve_bytes)
+        self.site: SiteStore | None = None
         self._segments, self._config = segments, config
         self._budget = ReadBudget(config.pool_read_reserve_bytes)
         self._compression = Compression(config.compression_level, config.compression_saving_min)
         lanes = [(files.worker(f"digest-{n}"), files.worker(f"store-{n}")) for n in range(config.worker_threads)]
+        self._files = files
         self._read_worker = files.worker("read", config.worker_threads)
         self._numbers = ChunkNumbers(writer)
         self._tools = Tools(segments, self._numbers, self._compression, cycle(lanes))
         self._workers = [self._read_worker, *(worker for lane in lanes for worker in lane)]
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def join_site(self, sites: Sites, call: Call) -> SiteStore:
+        """There are other nodes from now on, or may be. Its `server` is for them."""
+        intake_worker = self._files.worker("intake", self._config.worker_threads)
+        self._workers.append(intake_worker)
+        self.site = SiteStore(
+            self._tools,
+            sites,
+            call,
+            self._config,
+            compression=self._compression,
+            numbers=self._numbers,
+            worker=self._read_worker,
+            intake_worker=intake_worker,
+        )
+        return self.site
 
     # --- names -----------------------------------------------------------------------------------------
 
-    def settle(self, chunks: tuple[ChunkRef, ...]) -> None:
+    def begin_writer(self, writer: int) -> None:
+        """Chunks that are begun from now on are named after `writer`; before the first call none can be."""
+        self._numbers.begin(writer)
+
+    def settle(self, stored: StoredBody) -> None:
         """The outcome of naming these chunks is known."""
-        for chunk in chunks:
+        for chunk in stored.chunks:
             self._numbers.settle(chunk.number)
 
-    def drop(self, chunks: tuple[ChunkRef, ...]) -> None:
-        """These chunks will never be named: their fragments go at once."""
-        for chunk in chunks:
+    def drop(self, stored: StoredBody) -> None:
+        """These chunks will never be named: their fragments go at once, on other nodes as soon as they hear of it."""
+        for chunk in stored.chunks:
             self._segments.delete(chunk.chunk_id)
-        self.settle(chunks)
+        if stored.placed and self.site is not None:
+            self.site.drop(stored)
+        self.settle(stored)
+
+    def forget(self, chunk_id: bytes) -> None:
+        """What this node holds of a condemned chunk goes."""
+        if self.site is None:
+            self._segments.delete(chunk_id)
+            return
+        for shard in self._segments.shards(chunk_id):
+            self._segments.delete(chunk_id, shard)
+
+    async def mend(self, stored: StoredBody, bucket: BucketRecord | None) -> StoredBody:
+        """After StaleFragments: the body again on nodes that count now. Raises Unavailable, Corrupt."""
+        if self.site is None or not stored.placed:
+            raise Unavailable("the layout changed while the body was stored: send it again")
+        return await self.site.mend(stored, bucket)
 
     def low_water(self) -> int:
         """Every number below is named or garbage (rule 6)."""
@@ -71,33 +115,68 @@ class ChunkStore:
 
     # --- writing ---------------------------------------------------------------------------------------
 
-    def check_room(self, size_bytes: int) -> None:
-        """Raises StorageFull where content would eat into the disk's reserve."""
-        self._segments.check_room(size_bytes)
+    def _epoch(self, bucket: BucketRecord | None) -> int | None:
+        """The layout epoch of what is stored on this node alone; None where chunks go to several."""
+        if self.site is None:
+            return 1
+        return self.site.sites.layout().epoch if self.site.is_alone(bucket) else None
 
-    def put_small(self, data: bytes, done: SmallDone) -> None:
+    def check_room(self, size_bytes: int) -> None:
+        """Raises StorageFull where content would eat into the disk's reserve. On a site of several nodes others may
+        have room: there it is about the command alone."""
+        self._segments.check_room(size_bytes if self.site is None or self.site.is_lone else 0)
+
+    def put_small(self, data: bytes, done: SmallDone, bucket: BucketRecord | None = None) -> None:
         """A body of at most one unit, in one write; `done` after the sync. Raises StorageFull at once."""
+        epoch = self._epoch(bucket)
+        if epoch is None:
+            self._put_small_on_site(data, done, bucket)
+            return
         number = self._numbers.take()
         chunk = self._numbers.chunk(number, len(data))
+        stored = StoredBody((chunk,), len(data), epoch=epoch)
         try:
-            codec, stored = self._compression.pack(memoryview(data))
-            self._segments.put(chunk.chunk_id, stored, (FragmentUnit(len(data), len(stored), codec),))
+            codec, packed = self._compression.pack(memoryview(data))
+            self._segments.put(chunk.chunk_id, packed, (FragmentUnit(len(data), len(packed), codec),))
         except BaseException:
-            self.settle((chunk,))
+            self.settle(stored)
             raise
 
         def synced(error: BaseException | None) -> None:
             if error is not None:
-                self.drop((chunk,))
+                self.drop(stored)
                 done(None, error)
             else:
-                done((chunk,), None)
+                done(stored, None)
 
         self._segments.sync(synced)
 
-    async def write(self, body: Body, digests: Digests) -> StoredBody:
+    def _put_small_on_site(self, data: bytes, done: SmallDone, bucket: BucketRecord | None) -> None:
+        site = self.site
+        assert site is not None
+
+        async def put() -> None:
+            try:
+                stored = await site.write_small(data, bucket)
+            except EdgeStoreError as error:
+                done(None, error)
+            else:
+                done(stored, None)
+
+        self._begin(put())
+
+    def _begin(self, job: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def write(self, body: Body, digests: Digests, bucket: BucketRecord | None = None) -> StoredBody:
         """A whole body; returns when it is on the disk. Whatever fails, the chunks written so far go."""
-        upload = Upload(self._tools, body, digests)
+        epoch = self._epoch(bucket)
+        if epoch is None:
+            assert self.site is not None
+            return await self.site.write(body, digests, bucket)
+        upload = Upload(self._tools, body, digests, epoch)
         try:
             stored = await upload.run()
             await upload.synced()
@@ -108,9 +187,12 @@ class ChunkStore:
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    def read_small(self, chunk: ChunkRef) -> memoryview | bytes | None:
-        """A chunk of one unit where the page cache has it; None where it has not. Raises Corrupt."""
-        info = self._segments.lookup(chunk.chunk_id)
+    def read_small(self, extent: Extent) -> memoryview | bytes | None:
+        """An extent of one chunk of one unit where the page cache has it; None where it has not. Raises Corrupt."""
+        shard = 0 if extent.k + extent.m == 1 else self._own_copy(extent)
+        if shard is None:
+            return None
+        info = self._segments.lookup(extent.chunks[0].chunk_id, shard)
         if info is None or len(info.fragment.units) != 1:
             return None
         data = self._segments.read_cached(info, 0, info.fragment.stored_bytes)
@@ -119,8 +201,14 @@ class ChunkStore:
         unit = info.fragment.units[0]
         return data if unit.codec == PLAIN else self._compression.unpack(data, unit.plain_bytes)
 
-    def fetch_small(self, chunk: ChunkRef, done: Callable[[memoryview | None, BaseException | None], None]) -> None:
-        """The plain bytes of a chunk of one unit from the disk, by a reader thread; `done` is called on the loop."""
+    def _own_copy(self, extent: Extent) -> int | None:
+        if extent.k > 1 or self.site is None:
+            return None
+        return self.site.gather.local_shard(sources_of(extent)[0])
+
+    def fetch_small(self, extent: Extent, done: Callable[[memoryview | None, BaseException | None], None]) -> None:
+        """The plain bytes of an extent of one chunk of one unit, from the disk by a reader thread or from other nodes;
+        `done` is called on the loop."""
         view: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
 
         def ended(read: asyncio.Future[memoryview]) -> None:
@@ -128,14 +216,15 @@ class ChunkStore:
             done(None if error is not None else read.result(), error)
 
         view.add_done_callback(ended)
-        self._begin_read(Run(chunk, 0, chunk.size_bytes), view, MOVES_MAX)
+        self._begin_read(Run(sources_of(extent)[0], 0, extent.size_bytes), view, MOVES_MAX)
 
-    async def read(self, chunks: Sequence[ChunkRef], offset: int, length: int) -> AsyncGenerator[memoryview, None]:
-        """Plain bytes [offset, offset + length) of the chunks one after another, read ahead where the budget allows.
+    async def read(self, extents: Sequence[Extent], offset: int, length: int) -> AsyncGenerator[memoryview, None]:
+        """Plain bytes [offset, offset + length) of the extents one after another, read ahead where the budget allows.
 
         Close it (`contextlib.aclosing`) where it is not taken to its end. Raises Corrupt, DiskFailed.
         """
-        cutter = RunCutter(chunks, offset, length)
+        sources, inner = chunks_in(extents, offset, length)
+        cutter = RunCutter(sources, inner, length)
         ahead: deque[_Ahead] = deque()
         try:
             while self._read_ahead(cutter, ahead):
@@ -168,23 +257,20 @@ class ChunkStore:
 
     def _begin_read(self, run: Run, view: asyncio.Future[memoryview], attempts: int) -> None:
         """Looks the fragment up and has a thread read it; again where compaction moved it meanwhile."""
-        chunk_id = run.chunk.chunk_id
         try:
-            info = self._segments.lookup(chunk_id)
+            info = self._look_up(run.source) if attempts else None
+            cached = self._read_cached(info, run) if info is not None else None
         except Corrupt as error:
-            view.set_exception(error)
+            self._read_elsewhere(run, view, error)
             return
-        if info is None or not attempts:
-            view.set_exception(Corrupt(f"chunk {chunk_id.hex()} has no fragment", chunk_id=chunk_id.hex()))
-            return
-        try:
-            cached = self._read_cached(info, run)
-        except Corrupt as error:
-            view.set_exception(error)
+        if info is None:
+            name = run.source.chunk.chunk_id.hex()
+            self._read_elsewhere(run, view, Corrupt(f"chunk {name} has no fragment", chunk_id=name))
             return
         if cached is not None:
             view.set_result(cached)
             return
+        found_info = info
 
         def done(found: memoryview | None, error: BaseException | None) -> None:
             if view.done():
@@ -192,11 +278,37 @@ class ChunkStore:
             if isinstance(error, NotFound):
                 self._begin_read(run, view, attempts - 1)
             elif found is None:
-                view.set_exception(error or Corrupt(f"chunk {chunk_id.hex()} was not read"))
+                self._read_elsewhere(run, view, error or Corrupt("the chunk was not read"))
             else:
                 view.set_result(found)
 
-        self._read_worker.submit(lambda: self._read_blocking(info, run), done)
+        self._read_worker.submit(lambda: self._read_blocking(found_info, run), done)
+
+    def _look_up(self, source: Source) -> FragmentInfo | None:
+        """A fragment here that holds the whole chunk."""
+        shard: int | None = 0
+        if source.count > 1:
+            shard = self.site.gather.local_shard(source) if source.k == 1 and self.site is not None else None
+        return None if shard is None else self._segments.lookup(source.chunk.chunk_id, shard)
+
+    def _read_elsewhere(self, run: Run, view: asyncio.Future[memoryview], error: BaseException) -> None:
+        """What this disk alone cannot give comes from several nodes, if there are several."""
+        site = self.site
+        if site is None:
+            view.set_exception(error)
+            return
+
+        async def read() -> None:
+            try:
+                found = await site.gather.read(run.source, run.offset, run.length)
+            except Exception as failure:
+                if not view.done():
+                    view.set_exception(failure)
+            else:
+                if not view.done():
+                    view.set_result(found)
+
+        self._begin(read())
 
     def _read_cached(self, info: FragmentInfo, run: Run) -> memoryview | None:
         """Plain units in the page cache: copied and checked (70 us a MiB) sooner than a thread is woken for it."""
@@ -223,8 +335,18 @@ class ChunkStore:
                 at += unit.stored_bytes
             view = memoryview(b"".join(pieces))[skip : skip + run.length]
         if len(view) != run.length:
-            raise Corrupt(f"chunk {run.chunk.chunk_id.hex()} is shorter than its extent says")
+            raise Corrupt(f"chunk {run.source.chunk.chunk_id.hex()} is shorter than its extent says")
         return view
+
+    async def leave_site(self) -> None:
+        """Ends what is under way with other nodes."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self.site is not None:
+            await self.site.close()
 
     def close(self) -> None:
         """Ends the threads."""

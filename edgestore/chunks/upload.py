@@ -15,27 +15,16 @@ from edgestore.chunks.body import Body
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.numbers import ChunkNumbers
+from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import Unit
 from edgestore.chunks.turns import Turns
 from edgestore.disk import FragmentUnit, FragmentWriter, Segments, Worker
 from edgestore.kernels import page_crcs
-from edgestore.records import CHUNK_MAX_BYTES, EXTENT_CHUNKS_MAX, PAGE_BYTES, ChunkRef
+from edgestore.records import CHUNK_MAX_BYTES, PAGE_BYTES, ChunkRef
 
 UNITS_IN_FLIGHT = 4
 SYNC_AHEAD_BYTES = 32 * 1024 * 1024
 """A long body is synced as it comes, so that little is left to sync at its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBody:
-    """A body on the disk: its chunks in order, and its size."""
-
-    chunks: tuple[ChunkRef, ...]
-    size_bytes: int
-
-    def extents(self) -> list[tuple[ChunkRef, ...]]:
-        """The chunks in runs of at most 1,024."""
-        return [self.chunks[at : at + EXTENT_CHUNKS_MAX] for at in range(0, len(self.chunks), EXTENT_CHUNKS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +40,8 @@ class Tools:
 class _ChunkInProgress:
     """One chunk being written; `store` runs in the worker. Stored bytes never pass the plain ones, nor `room`."""
 
-    def __init__(self, number: int, fragment: FragmentWriter, compression: Compression, room: int) -> None:
-        self.number, self.fragment, self.room = number, fragment, room
+    def __init__(self, writer: int, number: int, fragment: FragmentWriter, compression: Compression, room: int) -> None:
+        self.writer, self.number, self.fragment, self.room = writer, number, fragment, room
         self._compression = compression
         self.size_bytes = 0
         self.units: list[FragmentUnit] = []
@@ -105,8 +94,8 @@ class _Piece:
 class Upload:
     """Takes one body; either `run` returns, or the caller calls `abandon`."""
 
-    def __init__(self, tools: Tools, body: Body, digests: Digests) -> None:
-        self._tools, self._body, self._digests = tools, body, digests
+    def __init__(self, tools: Tools, body: Body, digests: Digests, epoch: int = 1) -> None:
+        self._tools, self._body, self._digests, self._epoch = tools, body, digests, epoch
         digest_worker, store_worker = next(tools.lanes)
         self._hashing, self._storing = Turns(digest_worker), Turns(store_worker)
         self._under_way: deque[_Piece] = deque()
@@ -129,7 +118,7 @@ class Upload:
         await self._drain(0)
         if self._chunk is not None:
             self._seal(self._chunk)
-        return StoredBody(tuple(self._sealed), self._size)
+        return StoredBody(tuple(self._sealed), self._size, epoch=self._epoch)
 
     def _work_on(self, piece: _Piece) -> None:
         view = piece.unit.view
@@ -152,7 +141,7 @@ class Upload:
         except BaseException:
             numbers.settle(number)
             raise
-        self._chunk = _ChunkInProgress(number, fragment, self._tools.compression, room)
+        self._chunk = _ChunkInProgress(numbers.writer, number, fragment, self._tools.compression, room)
         self._unsealed.append(self._chunk)
         return self._chunk
 
@@ -186,7 +175,7 @@ class Upload:
         segments.wrote(chunk.fragment)
         segments.seal(chunk.fragment, tuple(chunk.units), chunk.crcs())
         self._unsealed.remove(chunk)
-        self._sealed.append(self._tools.numbers.chunk(chunk.number, chunk.size_bytes))
+        self._sealed.append(ChunkRef(chunk.writer, chunk.number, chunk.size_bytes))
         if chunk is self._chunk:
             self._chunk = None
         self._unsynced += chunk.fragment.stored_bytes
@@ -197,9 +186,9 @@ class Upload:
     def _synced_ahead(self, error: BaseException | None) -> None:
         self._sync_error = self._sync_error or error
 
-    def abandon(self, drop: Callable[[tuple[ChunkRef, ...]], None]) -> None:
+    def abandon(self, drop: Callable[[StoredBody], None]) -> None:
         """Drops what was written, and ends the work: the place it writes to is dead when no thread writes there."""
-        drop(tuple(self._sealed))
+        drop(StoredBody(tuple(self._sealed), self._size))
         left = 2
 
         def ended() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +12,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from edgestore.cli import site as of_sites
 from edgestore.cli.doctor import examine
+from edgestore.cli.options import Bytes, show, targeted
+from edgestore.cli.site import status_lines
 from edgestore.cli.target import Target, run
 from edgestore.config import host_and_port, load_config
 from edgestore.errors import ConfigError, EdgeStoreError
@@ -28,23 +30,8 @@ def cli() -> None:
     """One dependable store from a few cheap machines."""
 
 
-def targeted(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every subcommand that acts on a store."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        click.option("--node", "url", help="A node elsewhere, by its S3 endpoint (root keys in the environment)."),
-        click.option("--data", "folder", type=click.Path(file_okay=False), help="The data folder of this machine."),
-    ):
-        command = option(command)
-    return command
-
-
-def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(value))
-    else:
-        for line in lines:
-            click.echo(line)
+for _command in (of_sites.token, of_sites.join, of_sites.node, of_sites.site):
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -55,6 +42,9 @@ def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
     "--s3-cert", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM (http.certificate)."
 )
 @click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key, PEM (http.key).")
+@click.option("--mesh", help="Where this node listens for others, HOST:PORT: it becomes the first of a site.")
+@click.option("--zone", default="", help="What fails together: a rack, a room, a power feed (with --mesh).")
+@click.option("--capacity", "capacity_bytes", type=Bytes(), default=0, help="What the node may hold (the whole disk).")
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
@@ -62,22 +52,32 @@ def _show(value: Any, lines: list[str], *, as_json: bool) -> None:
     show_default=True,
 )
 def serve(
-    folder: str, address: str | None, file: str | None, s3_cert: str | None, s3_key: str | None, log_level: str
+    folder: str,
+    address: str | None,
+    file: str | None,
+    s3_cert: str | None,
+    s3_key: str | None,
+    mesh: str | None,
+    zone: str,
+    capacity_bytes: int,
+    log_level: str,
 ) -> None:
     """Runs a node in the foreground."""
+    from edgestore.core import MeshOptions
     from edgestore.node import Listen, serve
 
     if s3_key and not s3_cert:
         raise click.UsageError("--s3-key needs --s3-cert: without a certificate S3 would be served in the clear")
     start_logging(log_level)
     try:
-        flag = host_and_port(address) if address is not None else None
+        for given in (address, mesh):
+            host_and_port(given or "0.0.0.0:0")
     except ConfigError as error:
         raise click.BadParameter(str(error)) from error
     config = load_config(folder, file)
-    host, port = flag or host_and_port(config.http.listen)
     pair = (s3_cert, s3_key or "") if s3_cert else (config.http.certificate, config.http.key)
-    sys.exit(serve(folder, config, Listen(host, port, *pair)))
+    options = MeshOptions(mesh or "", zone, capacity_bytes)
+    sys.exit(serve(folder, config, Listen(address or "", *pair), options))
 
 
 @cli.group()
@@ -85,13 +85,49 @@ def bucket() -> None:
     """Creates, lists and deletes buckets."""
 
 
+def _policy(tolerate: int | None, scheme: str | None) -> dict[str, str]:
+    """What is asked of a bucket's redundancy."""
+    asked = {"tolerate": None if tolerate is None else str(tolerate), "scheme": scheme}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def redundant(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a bucket's redundancy."""
+    for option in (
+        click.option("--scheme", help="Fragments, such as 4+2; `default`: by the site's size."),
+        click.option("--tolerate", type=click.IntRange(0, 8), help="How many nodes may be lost at once."),
+    ):
+        command = option(command)
+    return command
+
+
 @bucket.command("create")
 @click.argument("name")
+@redundant
 @targeted
-def bucket_create(name: str, folder: str | None, url: str | None, as_json: bool) -> None:
+def bucket_create(
+    name: str, tolerate: int | None, scheme: str | None, folder: str | None, url: str | None, as_json: bool
+) -> None:
     """Creates a bucket."""
-    found = run(folder, url, lambda target: target.ask("PUT", "buckets", {"name": name}), founds=True)
-    _show(found, [found["name"]], as_json=as_json)
+    question = {"name": name, **_policy(tolerate, scheme)}
+    found = run(folder, url, lambda target: target.ask("PUT", "buckets", question), founds=True)
+    show(found, [found["name"]], as_json=as_json)
+
+
+@bucket.command("set")
+@click.argument("name")
+@redundant
+@targeted
+def bucket_set(
+    name: str, tolerate: int | None, scheme: str | None, folder: str | None, url: str | None, as_json: bool
+) -> None:
+    """Changes a bucket's redundancy; what is stored is encoded anew in the background."""
+    policy = _policy(tolerate, scheme)
+    if not policy:
+        raise click.UsageError("name what to set: --tolerate or --scheme")
+    found = run(folder, url, lambda target: target.ask("PUT", "policy", {"name": name, **policy}))
+    lines = [f"{found['name']}\ttolerate={found['tolerate']}\tscheme={found['scheme']}"]
+    show(found, lines, as_json=as_json)
 
 
 @bucket.command("list")
@@ -99,7 +135,7 @@ def bucket_create(name: str, folder: str | None, url: str | None, as_json: bool)
 def bucket_list(folder: str | None, url: str | None, as_json: bool) -> None:
     """Lists all buckets."""
     found = run(folder, url, lambda target: target.ask("GET", "buckets", {}))
-    _show(found, [row["name"] for row in found], as_json=as_json)
+    show(found, [row["name"] for row in found], as_json=as_json)
 
 
 @bucket.command("delete")
@@ -108,7 +144,7 @@ def bucket_list(folder: str | None, url: str | None, as_json: bool) -> None:
 def bucket_delete(name: str, folder: str | None, url: str | None, as_json: bool) -> None:
     """Deletes an empty bucket."""
     found = run(folder, url, lambda target: target.ask("DELETE", "buckets", {"name": name}))
-    _show(found, [], as_json=as_json)
+    show(found, [], as_json=as_json)
 
 
 @cli.group()
@@ -128,7 +164,7 @@ def key_create(
     """Creates a key pair and prints it."""
     question = {"name": name, "access_key": access_key, "secret_key": secret_key, "email": email}
     found = run(folder, url, lambda target: target.ask("PUT", "keys", question), founds=True)
-    _show(found, [f"access_key = {found['access_key']}", f"secret_key = {found['secret_key']}"], as_json=as_json)
+    show(found, [f"access_key = {found['access_key']}", f"secret_key = {found['secret_key']}"], as_json=as_json)
 
 
 @key.command("list")
@@ -136,7 +172,7 @@ def key_create(
 def key_list(folder: str | None, url: str | None, as_json: bool) -> None:
     """Lists access keys and their owners, never secrets."""
     found = run(folder, url, lambda target: target.ask("GET", "keys", {}))
-    _show(found, [f"{row['access_key']}\t{row['name']}\t{row['email']}".rstrip() for row in found], as_json=as_json)
+    show(found, [f"{row['access_key']}\t{row['name']}\t{row['email']}".rstrip() for row in found], as_json=as_json)
 
 
 @key.command("delete")
@@ -145,7 +181,7 @@ def key_list(folder: str | None, url: str | None, as_json: bool) -> None:
 def key_delete(access_key: str, folder: str | None, url: str | None, as_json: bool) -> None:
     """Deletes a key pair; the owner and its buckets stay."""
     found = run(folder, url, lambda target: target.ask("DELETE", "keys", {"access_key": access_key}))
-    _show(found, [], as_json=as_json)
+    show(found, [], as_json=as_json)
 
 
 def _object(place: str) -> tuple[str, str] | None:
@@ -177,7 +213,7 @@ def cp(source: str, destination: str, folder: str | None, url: str | None, as_js
         return await _download(target, *here, Path(destination))
 
     found = run(folder, url, work)
-    _show(found, [f"{found['key']}\t{found['size_bytes']}\t{found['etag']}"], as_json=as_json)
+    show(found, [f"{found['key']}\t{found['size_bytes']}\t{found['etag']}"], as_json=as_json)
 
 
 def _progress() -> Progress:
@@ -239,7 +275,7 @@ def ls(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
     if place and not place.startswith("s3://"):
         raise click.BadParameter(f"{place!r} is not s3://bucket/prefix")
     found = run(folder, url, work)
-    _show(found, [row.get("name") or f"{row['size_bytes']:>14}  {row['key']}" for row in found], as_json=as_json)
+    show(found, [row.get("name") or f"{row['size_bytes']:>14}  {row['key']}" for row in found], as_json=as_json)
 
 
 @cli.command()
@@ -254,7 +290,7 @@ def rm(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
     async def work(target: Target) -> dict[str, Any]:
         return {"version_id": await target.store.bucket(named[0]).delete(named[1])}
 
-    _show(run(folder, url, work), [], as_json=as_json)
+    show(run(folder, url, work), [], as_json=as_json)
 
 
 @cli.command()
@@ -262,7 +298,7 @@ def rm(place: str, folder: str | None, url: str | None, as_json: bool) -> None:
 def status(folder: str | None, url: str | None, as_json: bool) -> None:
     """Shows where a node stands."""
     found = run(folder, url, lambda target: target.ask("GET", "status", {}))
-    _show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
+    show(found, list(status_lines(found)), as_json=as_json)
 
 
 @cli.command("step-log-time")
@@ -270,7 +306,7 @@ def status(folder: str | None, url: str | None, as_json: bool) -> None:
 def step_log_time(folder: str | None, url: str | None, as_json: bool) -> None:
     """Sets log time, by which things expire, forward to the node's wall clock: make sure that it is right first."""
     found = run(folder, url, lambda target: target.ask("PUT", "log-time", {}))
-    _show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
+    show(found, [f"{name}: {value}" for name, value in found.items()], as_json=as_json)
 
 
 @cli.command()
@@ -286,11 +322,11 @@ def doctor(folder: str | None, url: str | None, target: str | None, as_json: boo
         from edgestore.salvage import Salvage
 
         report = Salvage(folder, Path(target), load_config(folder)).run().row()
-        _show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)
+        show(report, [f"{name}: {value}" for name, value in report.items()], as_json=as_json)
         sys.exit(1 if report["damaged"] else 0)
     checks = examine(folder, url)
     lines = [f"{'ok ' if c.ok else 'BAD'} {c.name}: {c.found}{'; ' + c.advice if c.advice else ''}" for c in checks]
-    _show([check.row() for check in checks], lines, as_json=as_json)
+    show([check.row() for check in checks], lines, as_json=as_json)
     sys.exit(0 if all(check.ok for check in checks) else 1)
 
 

@@ -44,7 +44,9 @@ def examine(folder: str | None, url: str | None) -> list[Check]:
 def _node(folder: str | None, url: str | None) -> Iterator[Check]:
     """What a running node knows of its disk."""
     status = run(folder, url, lambda target: target.ask("GET", "status", {}))
-    yield Check("node", bool(status["leader"]), "serves" if status["leader"] else "does not lead: writes wait")
+    serves = status["serves"] or status.get("site") is not None and status["site"]["leader"] > 0
+    advice = "" if serves else "look at the other nodes: too few of them answer for a decision"
+    yield Check("node", serves, "serves" if serves else "has no leader: reads and writes wait", advice)
     damaged, quarantined = status["damaged_fragments"], status["quarantined_segments"]
     scrubbed = status["scrubbed_ms"]
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scrubbed // 1000)) if scrubbed else "not yet"

@@ -2,6 +2,7 @@
 
 from edgestore.consensus.applying import NotAppliedError
 from edgestore.consensus.by_hand import force_members
+from edgestore.consensus.forced import log_end, make_sole_voter
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
     Consensus,
@@ -27,6 +28,8 @@ __all__ = [
     "StateMachine",
     "first_folder",
     "force_members",
+    "log_end",
     "machine_folder",
+    "make_sole_voter",
     "salvage_entries",
 ]

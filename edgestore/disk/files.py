@@ -5,11 +5,12 @@ Rule: every system call on content goes through here, and an OSError leaves as a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from edgestore.disk.workers import SystemWorker, Worker
@@ -108,6 +109,10 @@ class Files(Protocol):
         """Removes a file; durable after `sync_folder`. FileNotFoundError where it is missing."""
         ...
 
+    def remove_folder(self, path: str) -> None:
+        """Removes a folder and all in it; durable after `sync_folder` of where it lay. Nothing where it is missing."""
+        ...
+
     def rename(self, old: str, new: str) -> None:
         """Renames a file; durable after `sync_folder`."""
         ...
@@ -146,7 +151,7 @@ def translate(error: OSError, path: str) -> EdgeStoreError:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated(path: str) -> Iterator[None]:
     """For calls on names. A missing file stays a FileNotFoundError: it is an answer, not a failure."""
     try:
@@ -331,6 +336,11 @@ class SystemFiles:
         """See `Files.remove`."""
         with _translated(path):
             os.unlink(self._absolute(path))
+
+    def remove_folder(self, path: str) -> None:
+        """See `Files.remove_folder`."""
+        with _translated(path), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._absolute(path))
 
     def rename(self, old: str, new: str) -> None:
         """See `Files.rename`."""

@@ -13,6 +13,7 @@ from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DbClosedError,
     Options,
     Rdict,
@@ -58,6 +59,11 @@ class OrderedStore(OrderedView, Protocol):
         """Blocks until everything written before is durable: call it through a Worker."""
         ...
 
+    def checkpoint(self, folder: str) -> None:
+        """Makes `folder`, which must not be there, a store of its own: an exact prefix of the batches, with everything
+        written before the call in it. Not durable. Blocks: call it through a Worker; writes go on meanwhile."""
+        ...
+
     def close(self) -> None:
         """Closes without flushing."""
         ...
@@ -99,8 +105,8 @@ def _bounded(stop: bytes) -> ReadOptions:
 class RocksIndex:
     """`OrderedStore` on RocksDB."""
 
-    def __init__(self, database: Rdict, folder: str) -> None:
-        self._database, self._folder = database, folder
+    def __init__(self, database: Rdict, files: Files, folder: str) -> None:
+        self._database, self._files, self._folder = database, files, folder
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]
         found = cast(Callable[[bytes], bytes | None], database.get)
@@ -146,7 +152,7 @@ class RocksIndex:
         DiskFailed or StorageFull where the disk refuses."""
         files.make_folder(folder)
         try:
-            return cls(Rdict(files.real_path(folder), _options(write_buffer_bytes, cache_bytes)), folder)
+            return cls(Rdict(files.real_path(folder), _options(write_buffer_bytes, cache_bytes)), files, folder)
         except Exception as error:
             raise _translated(error, folder) from error
 
@@ -167,6 +173,14 @@ class RocksIndex:
         """See `OrderedStore.flush`."""
         try:
             self._database.flush()
+        except Exception as error:
+            raise self._refused(error) from error
+
+    def checkpoint(self, folder: str) -> None:
+        """See `OrderedStore.checkpoint`. Table files are hard links: they cost nothing until a compaction drops them
+        here."""
+        try:
+            Checkpoint(self._database).create_checkpoint(self._files.real_path(folder))
         except Exception as error:
             raise self._refused(error) from error
 

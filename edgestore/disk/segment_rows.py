@@ -18,6 +18,7 @@ LAST_NUMBER = b"last-number"
 RESCAN = b"rescan"
 SCRUB = b"scrub"
 CHUNK_ID_BYTES = 16
+SHARD_MAX = 0xFFFF
 
 PLACE = struct.Struct(">QQQ")
 """Segment, offset, reserved bytes."""
@@ -28,6 +29,11 @@ NUMBER = struct.Struct(">Q")
 def row_key(chunk_id: bytes, shard: int = 0) -> bytes:
     """The key of a fragment's row."""
     return FRAGMENTS + chunk_id + shard.to_bytes(2, "big")
+
+
+def row_shard(key: bytes) -> int:
+    """The shard that the key of a fragment's row names."""
+    return int.from_bytes(key[-2:], "big")
 
 
 def rescan_key(number: int) -> bytes:

@@ -187,13 +187,24 @@ class SegmentWriter:
 
     # --- blocks ----------------------------------------------------------------------------------------
 
-    def seal(self, writer: FragmentWriter, units: tuple[Unit, ...], crcs: bytes, *, k: int = 1, m: int = 0) -> None:
+    def seal(
+        self,
+        writer: FragmentWriter,
+        units: tuple[Unit, ...],
+        crcs: bytes,
+        *,
+        k: int = 1,
+        m: int = 0,
+        shard: int = 0,
+    ) -> None:
         """All data is written: the block follows with the next sync."""
         self._in_progress.discard(writer)
-        fragment = Fragment(writer.chunk_id, k, m, 0, 0, writer.reserved, writer.stored_bytes, units, crcs)
+        fragment = Fragment(writer.chunk_id, k, m, shard, 0, writer.reserved, writer.stored_bytes, units, crcs)
         self._put_block(writer.segment, writer.opened, writer.offset, fragment)
 
-    def put(self, chunk_id: bytes, data: Buffer, units: tuple[Unit, ...]) -> None:
+    def put(
+        self, chunk_id: bytes, data: Buffer, units: tuple[Unit, ...], *, k: int = 1, m: int = 0, shard: int = 0
+    ) -> None:
         """A whole small fragment; written and synced by the next `sync`. Raises StorageFull."""
         self.check_room(len(data))
         reserved = reserved_bytes(len(data))
@@ -201,12 +212,17 @@ class SegmentWriter:
         opened, offset = segment.opened or self._descriptors.hold(segment), segment.tail
         segment.tail = offset + reserved
         self._put_block(
-            segment, opened, offset, Fragment(chunk_id, 1, 0, 0, 0, reserved, len(data), units, page_crcs(data)), data
+            segment,
+            opened,
+            offset,
+            Fragment(chunk_id, k, m, shard, 0, reserved, len(data), units, page_crcs(data)),
+            data,
         )
 
     def _put_block(self, segment: Segment, opened: OpenFile, offset: int, fragment: Fragment, *data: Buffer) -> None:
         """The row comes first: where the index refuses it, nothing was promised and the place is dead."""
-        block, key = encode_block(segment.number, offset, segment.salt, fragment), row_key(fragment.chunk_id)
+        block = encode_block(segment.number, offset, segment.salt, fragment)
+        key = row_key(fragment.chunk_id, fragment.shard)
         self._write_rows([(key, encode_row(segment.number, offset, fragment, block))])
         self._unflushed += 1
         segment.live_bytes += fragment.reserved_bytes

@@ -16,7 +16,7 @@ from edgestore.disk.fragments import FragmentInfo, decode_block, page_span
 from edgestore.disk.index import OrderedStore
 from edgestore.disk.segment_keeper import SegmentKeeper
 from edgestore.disk.segment_recovery import Recovery
-from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE, row_key
+from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE, SHARD_MAX, row_key, row_shard
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound
 from edgestore.kernels import page_crcs
 from edgestore.observe import NO_METRICS, Metrics
@@ -139,6 +139,19 @@ class Segments(SegmentKeeper):
         number, _, reserved = PLACE.unpack_from(value)
         if number in self._segments:
             self._segments[number].live_bytes -= reserved
+
+    def shards(self, chunk_id: bytes) -> list[int]:
+        """The fragments of a chunk that are here, whatever their scheme; usually one at most."""
+        start = row_key(chunk_id)
+        return [row_shard(key) for key, _ in self._index.scan(start, row_key(chunk_id, SHARD_MAX) + b"\0")]
+
+    def is_damaged(self, chunk_id: bytes, shard: int = 0) -> bool:
+        """Whether scrub or compaction found the fragment damaged, and it was not deleted since."""
+        return row_key(chunk_id, shard) in self.damaged
+
+    def mark_damaged(self, chunk_id: bytes, shard: int, reason: str) -> None:
+        """A reader found that the fragment does not check out."""
+        self.report_damage(row_key(chunk_id, shard), reason)
 
     def numbers(self) -> list[int]:
         """All segments."""

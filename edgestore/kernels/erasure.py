@@ -107,3 +107,27 @@ def reconstruct_with(  # the arguments are those of `encode`, and what is lost a
         if found[position * page_bytes : (position + 1) * page_bytes] != expected:
             raise Corrupt(f"shard {shard} does not check out", shard=shard)
     return found[k * page_bytes :]
+
+
+def decode_with(  # the arguments are those of `encode`, and what is there and wanted
+    transform: Transform,
+    stripe: bytearray | memoryview,
+    k: int,
+    m: int,
+    shard_bytes: int,
+    stride: int,
+    present: tuple[int, ...],
+    wanted: tuple[int, ...],
+) -> bytes:
+    """See `edgestore.kernels.decode`."""
+    chosen = set(present)
+    if len(chosen) != k or len(present) != k or chosen & set(wanted):
+        raise ValueError("decoding takes k shards, named once each, to make others")
+    lost = tuple(shard for shard in range(k + m) if shard not in chosen)
+    if len(lost) != m or not set(wanted) <= set(lost):
+        raise ValueError("shards are named from 0 to k + m - 1")
+    inputs, outputs, matrix = decode_plan(k, m, lost)
+    rows = b"".join(matrix[outputs.index(shard) * k :][:k] for shard in wanted)
+    crcs = transform(stripe, k, m, shard_bytes, stride, inputs, bytes(wanted), rows)
+    page_bytes = (shard_bytes + 65_535) // 65_536 * 4
+    return crcs[k * page_bytes :]

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgestore.errors import ConfigError
 from edgestore.kernels import reference
-from edgestore.kernels.erasure import reconstruct_with
+from edgestore.kernels.erasure import decode_with, reconstruct_with
 from edgestore.kernels.reference import Head
 
 KERNELS = ("gfni512", "gfni2", "avx2", "ssse3", "portable", "reference")
@@ -63,3 +63,19 @@ def reconstruct(
     Raises Corrupt (field `shard`) where a shard does not check out, ValueError where more than m are lost.
     """
     return reconstruct_with(_module.transform, stripe, k, m, shard_bytes, stride, lost, crcs)
+
+
+def decode(
+    stripe: bytearray | memoryview,
+    k: int,
+    m: int,
+    shard_bytes: int,
+    stride: int,
+    present: tuple[int, ...],
+    wanted: tuple[int, ...],
+) -> bytes:
+    """Makes the shards `wanted` in place from exactly the k that are `present`; nothing else counts.
+
+    Returns the page CRCs of those made, in the order wanted: whoever has the CRCs of the inputs has checked them.
+    """
+    return decode_with(_module.transform, stripe, k, m, shard_bytes, stride, present, wanted)

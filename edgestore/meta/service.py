@@ -7,44 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
 from typing import Any
 
-import msgspec
-
-from edgestore.catalog import WATCHED, Applier, State, Table, commands
+from edgestore.catalog import State, Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ConsensusConfig, MetaConfig
-from edgestore.consensus import ConsensusStatus, RaftConsensus
+from edgestore.consensus import ConsensusStatus, RaftConsensus, Readable, machine_folder
 from edgestore.disk import Files, Journal, OrderedStore
-from edgestore.errors import BadRequest, Closing, EdgeStoreError, TooBusy, Unavailable
+from edgestore.errors import Closing, Unavailable
 from edgestore.meta.log_time import LogTime
+from edgestore.meta.machine import CatalogMachine
+from edgestore.meta.proposals import NOT_KNOWN, Done, Header, Proposals
+from edgestore.meta.setup import LONE, GroupSetup
+from edgestore.meta.snapshots import SnapshotReceiver, SnapshotSender, remove_others
+from edgestore.meta.watches import Watches
+from edgestore.meta.wire import MetaPort
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT
 
 log = logging.getLogger("edgestore.meta")
 
-Done = Callable[[Any, BaseException | None], None]
-OPERATION_OVERHEAD_BYTES = 512
 FLUSH_AGAIN_S = 1.0
-WATCHES_MAX = 64
+ARRIVE_AGAIN_S = 0.05
 LATER = (Unavailable, TimeoutError)
 """A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
-UNENCODABLE = (ValueError, OverflowError, TypeError)
-
-
-class _Waiting(msgspec.Struct):
-    """One operation on its way."""
-
-    operation: commands.Operation
-    done: Done
-    size_bytes: int
 
 
 class Meta:
     """Proposals and reads of one group."""
+
+    watch: Callable[[Iterable[Table], Callable[[int], None]], Callable[[], None]]
+    """See `Watches.watch`."""
+    submit: Callable[[int, commands.Command, Done], None]
+    """Proposes for a tenant; `done(value, error)` after commit and apply. Raises TooBusy or Unavailable at once."""
 
     def __init__(
         self,
@@ -58,32 +54,95 @@ class Meta:
         entropy: Entropy,
         member: str,
         metrics: Metrics = NO_METRICS,
+        setup: GroupSetup = LONE,
     ) -> None:
-        self._config, self._limits, self._entropy, self._metrics = config, consensus_config, entropy, metrics
+        self._config, self._entropy, self._metrics = config, entropy, metrics
         self._loop = asyncio.get_running_loop()
-        self._journal, self._store = journal, store
+        group, peers = setup.group, setup.peers
+        self._journal, self._group, self._clock = journal, group, clock
         self._worker = files.worker("flush")
-        self._applier = Applier(store, cache_bytes=config.row_cache_bytes)
-        self._applier.on_changed = self._changed
-        self._watches: list[tuple[frozenset[Table], Callable[[int], None]]] = []
-        self._clock = clock
-        self._time: LogTime
-        self._consensus = RaftConsensus(journal, self._applier, member=member, metrics=metrics)
-        self._consensus.on_failure = self._stop_node
-        self._session = int.from_bytes(entropy(8), "big") >> 1
-        self._sequence = 0
-        self._queue: deque[_Waiting] = deque()
-        self._under_way: deque[list[_Waiting]] = deque()
-        self._waiting = 0
-        self._scheduled = False
+        session = int.from_bytes(entropy(8), "big") >> 1 or 1
+        folder = machine_folder(journal, group)
+        machine = self._machine = CatalogMachine(
+            files,
+            self._worker,
+            store,
+            folder,
+            setup.open_folder,
+            group=group,
+            cache_bytes=config.row_cache_bytes,
+            own_session=session if peers is not None else 0,
+        )
+        watches = Watches()
+        machine.on_changed, self.watch = watches.changed, watches.watch
+        self._time = LogTime(clock, machine.applier.site.log_time_ms)
+        self._consensus = self._new_consensus(consensus_config, setup, member)
+        self._port = MetaPort.of(peers) if peers is not None else None
+        self._proposals = self._new_proposals(consensus_config, session)
+        self.submit = self._proposals.submit
+        self._sender: SnapshotSender | None = None
+        if self._port is not None:
+            self._join(files, self._port)
         self._unflushed = 0
         self._flush: asyncio.Task[None] | None = None
         self._flush_again_s = 0.0
         self._failed: BaseException | None = None
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._closing = False
-        self.state: State = self._applier.state
-        metrics.watch("meta_proposals_waiting", lambda: self._waiting)
+        self._ready: asyncio.Task[None] | None = None
+        self.state: State = machine.state
+        metrics.watch("meta_proposals_waiting", lambda: self._proposals.waiting)
+
+    def _new_consensus(self, limits: ConsensusConfig, setup: GroupSetup, member: str) -> RaftConsensus:
+        consensus = RaftConsensus(
+            self._journal,
+            self._machine,
+            member=member,
+            group=setup.group,
+            peers=setup.peers,
+            founders=setup.founders,
+            config=limits,
+            clock=self._clock,
+            entropy=self._entropy,
+            metrics=self._metrics,
+        )
+        consensus.on_failure = self._stop_node
+        return consensus
+
+    def _new_proposals(self, limits: ConsensusConfig, session: int) -> Proposals:
+        return Proposals(
+            self._consensus,
+            self._config,
+            limits,
+            session=session,
+            group=self._group,
+            port=self._port,
+            header=self._header,
+            born_ms=self.log_time_ms if self._port is not None else self._time.now_ms,
+            answered=self._applied,
+            metrics=self._metrics,
+        )
+
+    def _join(self, files: Files, port: MetaPort) -> None:
+        """What a node with peers does beside: hears outcomes, sends and takes snapshots."""
+        machine = self._machine
+        machine.on_own_outcome = self._proposals.on_own_outcome
+        machine.on_applied = self._applied
+        machine.on_switched = self._switched
+        self._consensus.on_role_changed = self._role_changed
+        machine.receiver = SnapshotReceiver(
+            files, self._worker, port, self._config, group=self._group, entropy=self._entropy
+        )
+        self._sender = SnapshotSender(
+            files,
+            self._worker,
+            lambda: machine.store,
+            self._consensus,
+            self._config,
+            group=self._group,
+            entropy=self._entropy,
+        )
+        self._sender.join(port)
+        remove_others(files, self._group, machine.folder)
 
     @classmethod
     async def open(
@@ -98,9 +157,13 @@ class Meta:
         entropy: Entropy,
         member: str,
         metrics: Metrics = NO_METRICS,
+        setup: GroupSetup = LONE,
     ) -> Meta:
-        """Replays the journal and founds the site at its first start. Raises Corrupt where journal and catalog
-        differ."""
+        """Replays what is here and founds the site at its first start. Raises Corrupt where journal and catalog differ.
+
+        `store` is the one in `consensus.machine_folder(journal, group)`; a snapshot may put another in its place. With
+        peers the group may have other members: it is open without them, and `ready` waits for a quorum.
+        """
         meta = cls(
             files,
             journal,
@@ -111,6 +174,7 @@ class Meta:
             entropy=entropy,
             member=member,
             metrics=metrics,
+            setup=setup,
         )
         failed, journal.on_failure = journal.on_failure, meta.fail  # until it is open, its caller cannot tell it
         try:
@@ -125,15 +189,42 @@ class Meta:
     async def _begin(self) -> None:
         await self._consensus.start()
         # Not before: the journal may hold entries that are younger than what the catalog had flushed.
-        self._time = LogTime(self._clock, self._applier.site.log_time_ms)
-        if not self._applier.site.site_id:
-            incarnation = int.from_bytes(self._entropy(4), "big") >> 1
-            await self.propose(SITE_TENANT, commands.FoundSite(self._entropy(16), incarnation))
+        self._time.resume(self._machine.applier.site.log_time_ms)
+        if self._port is None:
+            await self._arrive()
+        else:
+            self._ready = self._loop.create_task(self._arrive_in_time())
         try:
             await self.flush()
         except LATER as error:  # a full disk must be opened, or nothing could be deleted
             log.warning("flush-at-start-failed error=%s", error)
             self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
+
+    async def _arrive(self) -> None:
+        """Founds the site, unless it was founded."""
+        if not self._machine.applier.site.site_id:
+            incarnation = int.from_bytes(self._entropy(4), "big") >> 1
+            await self.propose(SITE_TENANT, commands.FoundSite(self._entropy(16), incarnation))
+
+    async def _arrive_in_time(self) -> None:
+        """There is a quorum, and the catalog is as new as what was acknowledged before."""
+        while True:
+            try:
+                await self._consensus.read_barrier()
+                if self._consensus.is_leader:
+                    await self._arrive()
+                if self._machine.applier.site.site_id:
+                    return
+            except LATER as error:
+                log.debug("arrival-postponed group=%d reason=%s", self._group, error)
+            await asyncio.sleep(ARRIVE_AGAIN_S)
+
+    async def ready(self) -> None:
+        """Returns at the first read barrier of this start, on a site that is founded. Raises what stopped the node."""
+        if self._ready is not None:
+            await asyncio.wait({self._ready, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if self._failed is not None:
+            raise Unavailable("the node is stopping: send it to another or try again later") from self._failed
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Waits for `work`, and no longer than the disk works. Raises what stopped the node."""
@@ -152,28 +243,7 @@ class Meta:
     @property
     def applied_index(self) -> int:
         """Index of the last entry that `state` contains."""
-        return self._applier.applied_index
-
-    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
-        """Calls `changed(applied index)` after each entry that changed one of the tables, before its proposer hears.
-
-        So a cache that reads anew there is never behind what was acknowledged. Nothing is queued: a watcher that falls
-        behind reads the newest state. Only `catalog.WATCHED` can be watched. Returns what ends the watch.
-        """
-        watched = frozenset(tables)
-        if not watched <= WATCHED or len(self._watches) >= WATCHES_MAX:
-            raise BadRequest(f"at most {WATCHES_MAX} watches, of {', '.join(sorted(table.name for table in WATCHED))}")
-        watch = (watched, changed)
-        self._watches.append(watch)
-        return partial(self._watches.remove, watch)
-
-    def _changed(self, index: int, tables: frozenset[Table]) -> None:
-        for watched, changed in tuple(self._watches):
-            if watched & tables:
-                try:
-                    changed(index)
-                except Exception:
-                    log.exception("watcher-failed index=%d", index)
+        return self._machine.applied_index
 
     async def step_log_time(self, to_ms: int) -> None:
         """The operator's clock is right, and log time lags behind it (rule 9). Raises BadRequest for a step back."""
@@ -181,16 +251,35 @@ class Meta:
         await self.propose(SITE_TENANT, commands.Tick())
 
     def log_time_ms(self) -> int:
-        """Log time now: what expiry and retention are judged by (rule 9)."""
+        """Log time now: what expiry and retention are judged by (rule 9). Who does not lead goes on from the log."""
+        if self._port is not None and not self._consensus.is_leader:
+            self._time.follow(self._machine.applier.site.log_time_ms)
         return self._time.now_ms()
+
+    def _header(self) -> Header:
+        """Of an entry that this node makes now."""
+        site = self._machine.applier.site
+        log_time_ms = max(self._time.now_ms(), site.log_time_ms)
+        return site.feature_level, self._group, self._consensus.incarnation, log_time_ms
 
     def status(self) -> ConsensusStatus:
         """Where the group stands."""
         return self._consensus.status()
 
+    async def change_members(self, members: tuple[Member, ...]) -> None:
+        """Names the next voters (rule 4). Raises NotLeader, Conflict, TooBusy, Unavailable."""
+        await self._consensus.change_members(members)
+
     def can_read_now(self) -> bool:
         """Whether `state` may be read without waiting."""
         return self._failed is None and self._consensus.can_read_now()
+
+    def when_readable(self, done: Readable) -> None:
+        """`read_barrier` without a task: `done(None)`, or `done(Unavailable)` where that takes too long."""
+        if self._failed is not None:
+            done(Unavailable("the node is stopping: send it to another or try again later"))
+        else:
+            self._consensus.when_readable(done)
 
     async def read_barrier(self) -> None:
         """Returns when `state` contains everything acknowledged before."""
@@ -198,24 +287,6 @@ class Meta:
             await self._consensus.read_barrier()
 
     # --- proposing -------------------------------------------------------------------------------------
-
-    def submit(self, tenant: int, command: commands.Command, done: Done) -> None:
-        """Proposes; `done(value, error)` after commit and apply. Raises TooBusy or Unavailable at once."""
-        if self._waiting >= self._config.proposals_max:
-            raise TooBusy("too many operations wait for their commit (meta.proposals_max): slow down")
-        if self._failed is not None:
-            raise Unavailable("the node is stopping: send it to another or try again later") from self._failed
-        if self._closing:
-            raise Closing("the node is closing: send it again later")
-        self._sequence += 1
-        self._waiting += 1
-        operation = commands.Operation(
-            self._session, self._sequence, self._settled(), self._time.now_ms(), tenant, command
-        )
-        self._queue.append(_Waiting(operation, done, _size_bytes(command)))
-        if not self._scheduled and len(self._under_way) < self._limits.entries_in_flight_max:
-            self._scheduled = True
-            self._loop.call_soon(self._pump)  # what this turn of the loop still brings goes with it
 
     async def propose(self, tenant: int, command: commands.Command) -> Any:
         """`submit` as a coroutine: returns the outcome or raises its error."""
@@ -234,64 +305,22 @@ class Meta:
             async with asyncio.timeout(self._config.propose_timeout_s):
                 return await future
         except TimeoutError as error:
-            message = "the commit takes too long: whether it happened is not known yet; read, then decide"
-            raise Unavailable(message) from error
+            raise Unavailable(NOT_KNOWN) from error
 
-    def _settled(self) -> int:
-        """Every sequence below has a known outcome."""
-        if self._under_way:
-            return self._under_way[0][0].operation.sequence
-        return self._queue[0].operation.sequence if self._queue else self._sequence
-
-    def _pump(self) -> None:
-        self._scheduled = False
-        while self._queue and len(self._under_way) < self._limits.entries_in_flight_max and self._failed is None:
-            batch, size = [self._queue.popleft()], 0
-            size = batch[0].size_bytes
-            while self._queue and len(batch) < self._limits.entry_operations_max:
-                size += self._queue[0].size_bytes
-                if size > self._limits.entry_bytes_max:
-                    break
-                batch.append(self._queue.popleft())
-            payload = self._encoded(batch)
-            if payload is not None:
-                self._under_way.append(batch)
-                self._consensus.propose(payload, partial(self._answered, batch))
-
-    def _encoded(self, batch: list[_Waiting]) -> bytes | None:
-        """The entry of a batch; what cannot be encoded leaves it and is answered. None: nothing is left."""
-        now_ms = self._time.now_ms()
-        try:
-            return _encode(now_ms, batch)
-        except UNENCODABLE:
-            refused = [one for one in batch if not _is_encodable(now_ms, one)]
-        for one in refused:
-            batch.remove(one)
-        self._waiting -= len(refused)
-        for one in refused:
-            _answer(one, None, BadRequest("the operation has a value that cannot be stored (lone surrogates, 2**64)"))
-        return _encode(now_ms, batch) if batch else None
-
-    def _answered(self, batch: list[_Waiting], outcomes: list[object] | None, error: BaseException | None) -> None:
-        if self._failed is not None:
-            return  # `fail` has answered all
-        self._under_way.remove(batch)
-        self._waiting -= len(batch)
-        self._unflushed += len(batch)
-        self._metrics.count("meta_operations_total", len(batch))
-        if error is not None or outcomes is None:
-            for one in batch:
-                _answer(one, None, error or Unavailable("the entry was not applied"))
-        else:
-            for one, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, EdgeStoreError):
-                    _answer(one, None, outcome)
-                else:
-                    _answer(one, outcome, None)
-        if self._queue and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._pump)
+    def _applied(self, operations: int) -> None:
+        """So many more are in the catalog and not flushed."""
+        self._unflushed += operations
         self._flush_when_due()
+
+    def _role_changed(self, status: ConsensusStatus) -> None:
+        if status.is_leader and self._failed is None:
+            self._time.follow(self._machine.applier.site.log_time_ms)
+        self._proposals.send_again()
+
+    def _switched(self) -> None:
+        """The catalog is a snapshot: whoever waits for an entry in it asks again."""
+        self.state = self._machine.state
+        self._proposals.send_again()
 
     def _stop_node(self, error: BaseException) -> None:
         """What cannot go on, for another reason than the journal: the node hears of it where it hears of the disk."""
@@ -304,13 +333,11 @@ class Meta:
             return
         self._failed = error
         self._stopped.set_result(None)
-        stopped = Unavailable("the disk failed and the node stops: whether the operation happened is not known")
-        waiting = [one for batch in self._under_way for one in batch] + list(self._queue)
-        self._under_way.clear()
-        self._queue.clear()
-        self._waiting = 0
-        for one in waiting:
-            _answer(one, None, stopped)
+        refusal = Unavailable("the node is stopping: send it to another or try again later")
+        refusal.__cause__ = error
+        self._proposals.fail(
+            refusal, Unavailable("the disk failed and the node stops: whether the operation happened is not known")
+        )
 
     # --- flushing --------------------------------------------------------------------------------------
 
@@ -349,48 +376,37 @@ class Meta:
             self._metrics.count("meta_flushes_total")
 
     async def _make_durable(self) -> None:
-        await self._worker.run(self._store.flush)
+        await self._worker.run(self._machine.store.flush)
+
+    @property
+    def store(self) -> OrderedStore:
+        """The catalog's store: a snapshot may have put it in the place of the one that `open` was given."""
+        return self._machine.store
 
     async def close(self) -> None:
         """Takes no more, answers what is under way, flushes, and stops."""
-        self._closing = True
+        if self._proposals.refusal is None:
+            self._proposals.refusal = Closing("the node is closing: send it again later")
         try:
             async with asyncio.timeout(self._config.propose_timeout_s):
-                while (self._waiting or self._flush is not None) and self._failed is None:
+                while self._waits_for_answers() and self._failed is None:
                     await asyncio.sleep(0.005)
                 if self._failed is None:
                     await self.flush()
         finally:
-            self._consensus.close()
-            self.fail(self._failed or Closing("the node is closing"))
-            self._worker.close()
+            self._end()
 
+    def _waits_for_answers(self) -> bool:
+        """Without a leader nothing is answered."""
+        return self._flush is not None or bool(self._proposals.waiting and self._consensus.leader())
 
-def _encode(now_ms: int, batch: list[_Waiting]) -> bytes:
-    operations = tuple(one.operation for one in batch)
-    return commands.encode_entry(commands.Entry(commands.FEATURE_LEVEL, 0, 0, now_ms, operations))
-
-
-def _is_encodable(now_ms: int, one: _Waiting) -> bool:
-    try:
-        _encode(now_ms, [one])
-    except UNENCODABLE:
-        return False
-    return True
-
-
-def _answer(one: _Waiting, value: Any, error: BaseException | None) -> None:
-    """A caller that raises is its own affair: the others of its entry are answered."""
-    try:
-        one.done(value, error)
-    except Exception:
-        log.exception("callback-failed sequence=%d", one.operation.sequence)
-
-
-def _size_bytes(command: commands.Command) -> int:
-    """About what the command adds to its entry."""
-    if isinstance(command, commands.PutObject):
-        return OPERATION_OVERHEAD_BYTES + len(command.content.inline) + 64 * len(command.content.extents)
-    if isinstance(command, commands.CompleteUpload):
-        return OPERATION_OVERHEAD_BYTES + 48 * len(command.parts)
-    return OPERATION_OVERHEAD_BYTES
+    def _end(self) -> None:
+        if self._ready is not None:
+            self._ready.cancel()
+        if self._sender is not None:
+            self._sender.close()
+        if self._port is not None:
+            self._port.leave(self._group)
+        self._consensus.close()
+        self.fail(self._failed or Closing("the node is closing"))
+        self._worker.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from edgestore.catalog import (
     ObjectPage,
     UploadPage,
@@ -38,6 +41,14 @@ def version_place(version: str | None) -> tuple[int, ...] | None:
     return place
 
 
+@dataclass(frozen=True, slots=True)
+class BucketPolicy:
+    """What a bucket's content outlives. None and empty: as the site's size suggests."""
+
+    tolerate: int | None = None
+    scheme: str = ""
+
+
 class Buckets:
     """Bucket operations and listings."""
 
@@ -48,6 +59,14 @@ class Buckets:
         """Returns when reads see everything acknowledged before; at once where that needs no waiting."""
         if not self._meta.can_read_now():
             await self._meta.read_barrier()
+
+    def can_read_now(self) -> bool:
+        """Whether a read needs no waiting."""
+        return self._meta.can_read_now()
+
+    def when_readable(self, done: Callable[[BaseException | None], None]) -> None:
+        """`barrier` without a task: `done(None)`, or why not; perhaps at once."""
+        self._meta.when_readable(done)
 
     def bucket(self, principal: Principal, name: str) -> BucketRecord:
         """Raises NoSuchBucket, or Denied for another owner's."""
@@ -81,6 +100,14 @@ class Buckets:
         await self.barrier()
         bucket = self.bucket(principal, name)
         await self._meta.propose(bucket.owner, commands.SetVersioning(bucket.bucket_id, versioning))
+
+    async def set_policy(self, principal: Principal, name: str, policy: BucketPolicy) -> BucketRecord:
+        """How many nodes the bucket's content outlives; what is stored is encoded anew. Raises BadRequest."""
+        await self.barrier()
+        bucket = self.bucket(principal, name)
+        command = commands.SetBucketPolicy(bucket.bucket_id, policy.tolerate, policy.scheme)
+        await self._meta.propose(bucket.owner, command)
+        return self.bucket(principal, name)
 
     def list_objects(
         self,

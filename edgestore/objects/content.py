@@ -9,7 +9,7 @@ from edgestore.catalog import commands
 from edgestore.chunks import Body, ChunkStore, Digests, StoredBody, Unit, WholeDigests
 from edgestore.errors import BadDigest, IncompleteBody, TooLarge
 from edgestore.objects.requests import Expected
-from edgestore.records import INLINE_MAX_BYTES, Checksum, ChunkRef
+from edgestore.records import INLINE_MAX_BYTES, BucketRecord, Checksum
 
 
 def digests_for(expected: Expected) -> Digests:
@@ -46,15 +46,14 @@ def inline_content(data: bytes, expected: Expected, trailer: tuple[Checksum, ...
     return commands.Content(len(data), md5.hex(), compare(digests, md5, expected, trailer), data)
 
 
-def extents_of(runs: list[tuple[ChunkRef, ...]]) -> tuple[commands.NewExtent, ...]:
-    """Extents named after their first chunk."""
-    return tuple(
-        commands.NewExtent(run[0].chunk_id, run, sum(chunk.size_bytes for chunk in run)) for run in runs if run
-    )
-
-
 async def receive(
-    chunks: ChunkStore, body: Body, expected: Expected, *, limit_bytes: int, may_inline: bool = True
+    chunks: ChunkStore,
+    body: Body,
+    expected: Expected,
+    *,
+    bucket: BucketRecord,
+    limit_bytes: int,
+    may_inline: bool = True,
 ) -> tuple[commands.Content, StoredBody]:
     """Takes a whole body; small ones stay in memory, others are on the disk when it returns.
 
@@ -66,16 +65,16 @@ async def receive(
             chunks.check_room(len(data))
             return inline_content(data, expected, _trailer(body)), StoredBody((), len(data))
         digests = digests_for(expected)
-        stored = await chunks.write(checked, digests)
+        stored = await chunks.write(checked, digests, bucket)
     finally:
         checked.release()
     try:
         md5 = digests.md5
         kept = compare(digests, md5, expected, _trailer(body))
     except BaseException:
-        chunks.drop(stored.chunks)
+        chunks.drop(stored)
         raise
-    return commands.Content(stored.size_bytes, md5.hex(), kept, b"", extents_of(stored.extents())), stored
+    return commands.Content(stored.size_bytes, md5.hex(), kept, b"", stored.extents()), stored
 
 
 def too_large(limit_bytes: int) -> TooLarge:

@@ -9,7 +9,7 @@ import msgspec
 
 from edgestore.chunks import ChunkStore, Pin
 from edgestore.errors import Corrupt
-from edgestore.records import ChunkRef, ExtentRecord, VersionRecord
+from edgestore.records import ExtentRecord, VersionRecord
 
 
 class SmallObject(msgspec.Struct, frozen=True, gc=False):
@@ -20,10 +20,10 @@ class SmallObject(msgspec.Struct, frozen=True, gc=False):
 
 
 class ColdObject(msgspec.Struct, frozen=True, gc=False):
-    """A version whose bytes are one chunk that the page cache has not: a thread must read it."""
+    """A version whose bytes are one chunk that the page cache has not: a thread or another node must read it."""
 
     record: VersionRecord
-    chunk: ChunkRef
+    extent: ExtentRecord
 
 
 class ObjectReader:
@@ -54,29 +54,25 @@ class ObjectReader:
         if self.record.inline:
             yield memoryview(self._inline)[offset : offset + length]
             return
-        found, inner = self._chunks_of(offset, length)
+        found, inner = self._extents_of(offset, length)
         async with aclosing(self._chunks.read(found, inner, length)) as views:
             async for view in views:
                 self._pin.check()
                 yield view
 
-    def _chunks_of(self, offset: int, length: int) -> tuple[list[ChunkRef], int]:
-        """The chunks that hold the range, and where it begins in the first of them."""
-        found: list[ChunkRef] = []
+    def _extents_of(self, offset: int, length: int) -> tuple[list[ExtentRecord], int]:
+        """The extents that hold the range, and where it begins in the first of them."""
+        found: list[ExtentRecord] = []
         at = inner = 0
         for extent, span in zip(self._extents, self.record.extents, strict=True):
             if at >= offset + length:
                 break
-            if at + span.size_bytes <= offset:
-                at += span.size_bytes
-                continue
-            if extent is None:
-                raise Corrupt("an extent of the version is missing", extent_id=span.extent_id.hex())
-            for chunk in extent.chunks:
-                if at < offset + length and at + chunk.size_bytes > offset:
-                    inner = inner if found else offset - at
-                    found.append(chunk)
-                at += chunk.size_bytes
+            if at + span.size_bytes > offset:
+                if extent is None:
+                    raise Corrupt("an extent of the version is missing", extent_id=span.extent_id.hex())
+                inner = inner if found else offset - at
+                found.append(extent)
+            at += span.size_bytes
         return found, inner
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, Pins, WholeDigests
+from edgestore.chunks import Body, ChunkStore, Pins, StoredBody, WholeDigests, bytes_body
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ObjectsConfig
 from edgestore.errors import (
@@ -22,7 +22,7 @@ from edgestore.errors import (
 )
 from edgestore.meta import Meta
 from edgestore.objects.buckets import version_place
-from edgestore.objects.content import compare, extents_of, inline_content, receive, too_large
+from edgestore.objects.content import compare, inline_content, receive, too_large
 from edgestore.objects.names import check_key
 from edgestore.objects.reader import ColdObject, ObjectReader, SmallObject
 from edgestore.objects.requests import CopyRequest, Expected, PutRequest
@@ -32,7 +32,6 @@ from edgestore.records import (
     INLINE_MAX_BYTES,
     UNIT_BYTES,
     BucketRecord,
-    ChunkRef,
     Condition,
     Principal,
     VersionKind,
@@ -69,11 +68,17 @@ class ObjectService(Uploads):
         check_key(request.key)
         await self.barrier()
         bucket = self.bucket(principal, request.bucket)
-        content, stored = await receive(self._chunks, body, request.expected, limit_bytes=self._config.put_max_bytes)
+        content, stored = await receive(
+            self._chunks, body, request.expected, bucket=bucket, limit_bytes=self._config.put_max_bytes
+        )
         command = self._put_command(principal, bucket, request, content)
-        record: VersionRecord = await self._name(bucket.owner, command, stored.chunks)
+        record: VersionRecord = await self._name(bucket, command, stored)
         self._metrics.count("objects_puts_total")
         return record
+
+    def body_of(self, data: bytes) -> Body:
+        """A body that is in memory, for what takes a `Body`."""
+        return bytes_body(self._chunks.pool, data)
 
     def _put_command(
         self, principal: Principal, bucket: BucketRecord, request: PutRequest, content: commands.Content
@@ -116,18 +121,18 @@ class ObjectService(Uploads):
         md5 = digests.md5
         kept, etag = compare(digests, md5, request.expected), md5.hex()
 
-        def stored(chunks: tuple[ChunkRef, ...] | None, error: BaseException | None) -> None:
-            if chunks is None:
+        def stored(body: StoredBody | None, error: BaseException | None) -> None:
+            if body is None:
                 done(None, error if isinstance(error, EdgeStoreError) else Unavailable("the disk failed"))
                 return
-            content = commands.Content(len(data), etag, kept, b"", extents_of([chunks]))
+            content = commands.Content(len(data), etag, kept, b"", body.extents())
             try:
-                self._submit_named(bucket.owner, self._put_command(principal, bucket, request, content), chunks, done)
+                self._submit_named(bucket, self._put_command(principal, bucket, request, content), body, done)
             except EdgeStoreError as refused:
-                self._chunks.drop(chunks)
+                self._chunks.drop(body)
                 done(None, refused)
 
-        self._chunks.put_small(data, stored)
+        self._chunks.put_small(data, stored, bucket)
 
     async def copy(self, principal: Principal, request: CopyRequest) -> VersionRecord:
         """Copies a version by reference; to another owner, or for another checksum, its bytes."""
@@ -217,9 +222,11 @@ class ObjectService(Uploads):
             )
         return found
 
-    def head_now(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> VersionRecord | None:
-        """The version; None where the answer needs waiting."""
-        if not self._meta.can_read_now():
+    def head_now(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, readable: bool = False
+    ) -> VersionRecord | None:
+        """The version; None where the answer needs waiting. `readable`: the caller has waited (`when_readable`)."""
+        if not (readable or self._meta.can_read_now()):
             return None
         return self._find(self.bucket(principal, bucket), key, version)
 
@@ -229,10 +236,11 @@ class ObjectService(Uploads):
         return self._find(self.bucket(principal, bucket), key, version)
 
     def get_small(
-        self, principal: Principal, bucket: str, key: str, version: str | None = None
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, readable: bool = False
     ) -> SmallObject | ColdObject | None:
-        """A version and its bytes where all is at hand. ColdObject: `fetch` reads them; None: use `open`."""
-        if not self._meta.can_read_now():
+        """A version and its bytes where all is at hand. ColdObject: `fetch` reads them; None: use `open`. `readable`:
+        the caller has waited (`when_readable`)."""
+        if not (readable or self._meta.can_read_now()):
             return None
         record = self.bucket(principal, bucket)
         found = self._find(record, key, version)
@@ -244,9 +252,9 @@ class ObjectService(Uploads):
         extent = self._meta.state.extent(record.owner, found.extents[0].extent_id)
         if extent is None or len(extent.chunks) != 1:
             return None
-        body = self._chunks.read_small(extent.chunks[0])
+        body = self._chunks.read_small(extent)
         if body is None:
-            return ColdObject(found, extent.chunks[0])
+            return ColdObject(found, extent)
         self._metrics.count("objects_gets_total")
         return SmallObject(found, body)
 
@@ -266,7 +274,7 @@ class ObjectService(Uploads):
             else:
                 done(None, error if isinstance(error, EdgeStoreError) else Unavailable("the disk failed"))
 
-        self._chunks.fetch_small(cold.chunk, read)
+        self._chunks.fetch_small(cold.extent, read)
 
     async def open(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> ObjectReader:
         """A pinned reader; close it."""

@@ -7,8 +7,10 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from edgestore.catalog import commands
-from edgestore.chunks import Body, ChunkStore, IteratorBody, Pin, Pins
+from edgestore.chunks import Body, ChunkStore, IteratorBody, Pin, Pins, StoredBody
 from edgestore.clock import Clock, Entropy
 from edgestore.config import ObjectsConfig
 from edgestore.errors import (
@@ -18,6 +20,7 @@ from edgestore.errors import (
     InvalidPartOrder,
     NoSuchKey,
     StaleChunk,
+    StaleFragments,
     TooLarge,
     TooSmall,
     Unavailable,
@@ -32,12 +35,13 @@ from edgestore.objects.whole import whole_checksums
 from edgestore.observe import Metrics
 from edgestore.records import (
     BucketRecord,
-    ChunkRef,
     PartRecord,
     Principal,
     UploadRecord,
     VersionRecord,
 )
+
+NamingCommand = commands.PutObject | commands.PutPart
 
 
 class Uploads(Buckets):
@@ -58,22 +62,54 @@ class Uploads(Buckets):
     ) -> None:
         super().__init__(meta, config, clock, region)
         self._chunks, self._entropy, self._metrics = chunks, entropy, metrics
+        self._mending: set[asyncio.Task[None]] = set()
 
     def _submit_named(
-        self, tenant: int, command: commands.Command, chunks: tuple[ChunkRef, ...], done: Callable[[Any, Any], None]
+        self,
+        bucket: BucketRecord,
+        command: NamingCommand,
+        stored: StoredBody,
+        done: Callable[[Any, Any], None],
+        mended: int = 0,
     ) -> None:
-        """Proposes a command that names chunks; they go where it is certain that it did not."""
+        """Proposes a command that names chunks; they go where it is certain that it did not. Where it came too late for
+        its fragments (rule 1) what is missing is rebuilt, and it is proposed again."""
 
         def answered(value: Any, error: BaseException | None) -> None:
+            if isinstance(error, StaleFragments) and stored.placed and mended < self._config.mends_max:
+                self._mend(bucket, command, stored, done, mended + 1)
+                return
             if isinstance(error, EdgeStoreError) and _certain(error):
-                self._chunks.drop(chunks)
+                self._chunks.drop(stored)
             else:
-                self._chunks.settle(chunks)
+                self._chunks.settle(stored)
             done(value, error)
 
-        self._meta.submit(tenant, command, answered)
+        self._meta.submit(bucket.owner, command, answered)
 
-    async def _name(self, tenant: int, command: commands.Command, chunks: tuple[ChunkRef, ...]) -> Any:
+    def _mend(
+        self,
+        bucket: BucketRecord,
+        command: NamingCommand,
+        stored: StoredBody,
+        done: Callable[[Any, Any], None],
+        mends: int,
+    ) -> None:
+        async def again() -> None:
+            try:
+                mended = await self._chunks.mend(stored, bucket)
+                content = msgspec.structs.replace(command.content, extents=mended.extents())
+                changed = msgspec.structs.replace(command, content=content)
+                self._submit_named(bucket, changed, mended, done, mends)
+            except EdgeStoreError as error:
+                self._chunks.drop(stored)
+                done(None, error)
+
+        task = asyncio.get_running_loop().create_task(again())
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
+
+    async def _name(self, bucket: BucketRecord, command: NamingCommand, stored: StoredBody) -> Any:
         """`_submit_named` as a coroutine. Where the caller is cancelled, the chunks still get their outcome."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -86,9 +122,9 @@ class Uploads(Buckets):
                 future.set_exception(error)
 
         try:
-            self._submit_named(tenant, command, chunks, done)
+            self._submit_named(bucket, command, stored, done)
         except EdgeStoreError:
-            self._chunks.drop(chunks)  # it was not even taken
+            self._chunks.drop(stored)  # it was not even taken
             raise
         try:
             async with asyncio.timeout(self._config.commit_timeout_s):
@@ -153,12 +189,12 @@ class Uploads(Buckets):
         upload = self._meta.state.upload(bucket, request.key, request.upload_id)
         expected = _with_algorithm(request.expected, upload.checksum_algorithm)
         content, stored = await receive(
-            self._chunks, body, expected, limit_bytes=self._config.put_max_bytes, may_inline=False
+            self._chunks, body, expected, bucket=bucket, limit_bytes=self._config.put_max_bytes, may_inline=False
         )
         command = commands.PutPart(
             bucket.bucket_id, request.key, request.upload_id, request.number, self._clock.wall_ms(), content
         )
-        record: PartRecord = await self._name(bucket.owner, command, stored.chunks)
+        record: PartRecord = await self._name(bucket, command, stored)
         self._metrics.count("objects_puts_total")
         return record
 
@@ -213,7 +249,7 @@ class Uploads(Buckets):
 
 def _certain(error: EdgeStoreError) -> bool:
     """Whether the command was judged and refused; else it may still have happened."""
-    return isinstance(error, StaleChunk) or not hasattr(error, "retry_after_s")
+    return isinstance(error, StaleChunk | StaleFragments) or not hasattr(error, "retry_after_s")
 
 
 def _with_algorithm(expected: Expected, algorithm: str) -> Expected:

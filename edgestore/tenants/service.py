@@ -40,15 +40,14 @@ class TenantService:
         self._keys: dict[str, tuple[Principal, str]] = {}
         self._root_key = ""
         self._changes = asyncio.Lock()  # two first keys of one new owner must not make two owners
+        self._load()
+        meta.watch((Table.TENANTS, Table.ACCESS_KEYS), lambda _: self._load())
 
     async def start(self, files: Files, given: RootKeys | None) -> RootKeys:
-        """Makes or checks the root key pair and loads all keys. Raises ConfigError for another pair than the
-        folder's.
+        """Makes or checks the root key pair. Raises ConfigError for another pair than the folder's.
 
         The file is written before the catalog knows the pair: a crash between the two never makes a second one.
         """
-        self._load()
-        self._meta.watch((Table.TENANTS, Table.ACCESS_KEYS), lambda _: self._load())
         kept, known = _read_credentials(files), self._root_pairs()
         root = self._choose_root(kept, known, given)
         if kept is None:

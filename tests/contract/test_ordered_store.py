@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgestore.disk import OrderedStore, RocksIndex, SystemFiles
+from edgestore.disk import Files, OrderedStore, RocksIndex, SystemFiles
 from tests.sim.disk import Disk, SimFiles, SimIndex
 from tests.sim.loop import SimLoop
 
@@ -43,6 +43,22 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     yield open_rocks
     for store in opened:
         store.close()
+
+
+Checkpointed = tuple[Files, Callable[[str], OrderedStore]]
+
+
+@pytest.fixture(params=["rocks", "sim"])
+def checkpointed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Checkpointed]:
+    """The files, and what opens a store in one of their folders."""
+    if request.param == "rocks":
+        files = SystemFiles(str(tmp_path))
+        yield files, lambda folder: RocksIndex.open(files, folder, write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
+        return
+    loop = SimLoop()
+    simulated = SimFiles(Disk(random.Random(1)), loop)
+    yield simulated, lambda folder: SimIndex.open(simulated, folder)
+    loop.close()
 
 
 def test_scans_are_ordered_and_bounded(reopen: Reopen) -> None:
@@ -87,3 +103,51 @@ def test_what_was_flushed_is_there_after_a_power_cut(reopen: Reopen) -> None:
     present = [key for key, _ in again.scan(b"count-", b"count.")]
     expected = int(last) + 1 if last is not None else 0
     assert present == [b"count-%02d" % number for number in range(expected)]
+
+
+def test_a_checkpoint_has_what_was_written_before_it(checkpointed: Checkpointed) -> None:
+    files, open_store = checkpointed
+    store = open_store("store")
+    store.write([(b"%05d" % number, b"x" * 100) for number in range(5000)])
+    store.flush()
+    store.write([(b"a", b"not flushed"), (b"00000", None)])
+    store.checkpoint("store.copy")
+    store.write([(b"b", b"later")])
+    copy = open_store("store.copy")
+    assert (copy.get(b"a"), copy.get(b"b"), copy.get(b"00000")) == (b"not flushed", None, None)
+    copy.write([(b"c", b"of the copy")])
+    assert (store.get(b"b"), store.get(b"c")) == (b"later", None)
+    store.close()
+    copy.close()
+    files.remove_folder("store.copy")
+    assert not files.exists("store.copy")
+
+
+def test_the_files_of_a_checkpoint_are_all_of_it(checkpointed: Checkpointed) -> None:
+    files, open_store = checkpointed
+    store = open_store("store")
+    store.write([(b"%05d" % number, b"x" * 100) for number in range(5000)])
+    store.checkpoint("store.copy")
+    files.make_folder("moved")
+    for name in files.list("store.copy"):
+        content = files.read(f"store.copy/{name}")
+        files.open(f"moved/{name}", create=True).write_at(0, content)
+    files.remove_folder("store.copy")
+    moved = open_store("moved")
+    assert moved.get(b"04999") == b"x" * 100
+    assert len(list(moved.scan(b"", b"\xff"))) == 5000
+    store.close()
+    moved.close()
+
+
+def test_a_checkpoint_that_was_not_synced_goes_with_the_power() -> None:
+    disk, loop = Disk(random.Random(3)), SimLoop()
+    store = SimIndex.open(SimFiles(disk, loop), "store")
+    store.write([(b"a", b"x")])
+    store.checkpoint("copy")
+    assert SimIndex.open(SimFiles(disk, loop), "copy").get(b"a") == b"x"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk.rng, "random", lambda: 0.9)
+        disk.lose_power()
+    assert SimIndex.open(SimFiles(disk, loop), "copy").get(b"a") is None
+    loop.close()

@@ -40,14 +40,14 @@ class NodeProcess:
         """The S3 endpoint."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> float:
-        """Starts the node; returns the seconds until it says that it is ready."""
+    def start(self, *words: str) -> float:
+        """Starts the node; returns the seconds until it says that it is ready. `words`: instead of `serve`."""
         started = time.monotonic()
         command = [
             sys.executable,
             "-m",
             "edgestore",
-            "serve",
+            *(words or ("serve",)),
             "--data",
             str(self.data),
             "--s3",

@@ -6,9 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from sortedcontainers import SortedDict
 
+from edgestore.errors import StoreDamaged
+
 SECTOR_BYTES = 512
+ROWS_FILE = "rows"
+"""What a checkpoint of a simulated store consists of."""
 
 
 @dataclass
@@ -79,12 +84,35 @@ class Store:
 
     flushed: SortedDict = field(default_factory=SortedDict)
     batches: list[list[tuple[bytes, bytes | None]]] = field(default_factory=list)
+    origin: tuple[Content, bytes] | None = None
+    """The file that it was received as, and what was in it: unless that was synced, it goes with the power."""
+
+    @classmethod
+    def received(cls, file: Content | None) -> Store:
+        """One that is opened for the first time: empty, or what a checkpoint left in its folder."""
+        if file is None:
+            return cls()
+        data = bytes(file.cached)
+        try:
+            rows = msgspec.msgpack.decode(data, type=list[tuple[bytes, bytes]])
+        except msgspec.MsgspecError as error:
+            raise StoreDamaged(f"a checkpoint does not check out: {error}") from error
+        return cls(SortedDict(rows), origin=(file, data))
+
+    def is_lost(self, file: Content | None) -> bool:
+        """Whether the power cut took the file that it was received as."""
+        return self.origin is not None and (file is not self.origin[0] or file.cached != self.origin[1])
 
     def lose_power(self, rng: random.Random) -> None:
         """Keeps a random prefix of the batches since the last flush."""
         for batch in self.batches[: rng.randint(0, len(self.batches))]:
             apply_batch(self.flushed, batch)
         self.batches.clear()
+
+
+def encode_rows(rows: SortedDict) -> bytes:
+    """A checkpoint's file."""
+    return msgspec.msgpack.encode(list(rows.items()))
 
 
 def apply_batch(rows: SortedDict, batch: Sequence[tuple[bytes, bytes | None]]) -> None:

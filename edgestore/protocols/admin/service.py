@@ -20,6 +20,7 @@ from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFo
 from edgestore.kernels import active_kernel
 from edgestore.objects import ObjectService
 from edgestore.observe import Metrics
+from edgestore.protocols.admin.site import AdminSite, SiteRoutes, policy_of
 from edgestore.protocols.http import RequestHead, Response
 from edgestore.security import SignedRequest, SigningLimits, verify_request
 from edgestore.tenants import TenantService
@@ -74,6 +75,11 @@ class AdminCore(Protocol):
         ...
 
     @property
+    def site(self) -> AdminSite | None:
+        """The site; None on a lone node."""
+        ...
+
+    @property
     def disk_health(self) -> dict[str, Any]:
         """What is known to be damaged, and when everything was last read."""
         ...
@@ -93,10 +99,22 @@ class Admin:
             ("GET", "buckets"): self._list_buckets,
             ("PUT", "buckets"): self._create_bucket,
             ("DELETE", "buckets"): self._delete_bucket,
+            ("PUT", "policy"): self._set_policy,
             ("GET", "keys"): self._list_keys,
             ("PUT", "keys"): self._create_key,
             ("DELETE", "keys"): self._delete_key,
+            ("PUT", "tokens"): self._routes_of_site("create_token"),
+            ("GET", "nodes"): self._routes_of_site("list_nodes"),
+            ("PUT", "nodes"): self._routes_of_site("set_node"),
         }
+
+    def _routes_of_site(self, name: str) -> Callable[[Question], Awaitable[Any]]:
+        """Looked up at each call: a site comes up after the routes are made."""
+
+        async def route(question: Question) -> Any:
+            return await getattr(SiteRoutes(self._core.site), name)(question)
+
+        return route
 
     async def handle(self, head: RequestHead, body: Body) -> Response:
         """One request."""
@@ -155,6 +173,7 @@ class Admin:
         status = self._core.meta.status()
         return {
             "leader": status.is_leader,
+            "serves": self._core.meta.can_read_now(),
             "term": status.term,
             "applied_index": status.applied_index,
             "last_index": status.last_index,
@@ -164,6 +183,7 @@ class Admin:
             "kernel": active_kernel,
             "region": self._core.config.s3.region,
             "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),
+            **await SiteRoutes(self._core.site).status(),
         }
 
     async def _step_log_time(self, _: Question) -> Any:
@@ -179,8 +199,19 @@ class Admin:
         ]
 
     async def _create_bucket(self, question: Question) -> Any:
+        policy = policy_of(question)
         bucket = await self._core.objects.create_bucket(self._core.tenants.root(), _field(question, "name"))
+        if policy is not None:
+            await self._core.objects.set_policy(self._core.tenants.root(), bucket.name, policy)
         return {"name": bucket.name}
+
+    async def _set_policy(self, question: Question) -> Any:
+        policy = policy_of(question)
+        if policy is None:
+            raise BadRequest("name what to set: 'tolerate' or 'scheme'")
+        bucket = await self._core.objects.set_policy(self._core.tenants.root(), _field(question, "name"), policy)
+        tolerate = "default" if bucket.tolerate is None else str(bucket.tolerate)
+        return {"name": bucket.name, "tolerate": tolerate, "scheme": bucket.scheme or "default"}
 
     async def _delete_bucket(self, question: Question) -> Any:
         await self._core.objects.delete_bucket(self._core.tenants.root(), _field(question, "name"))

@@ -49,6 +49,8 @@ class Call(msgspec.Struct, gc=False):
     key: str
     principal: Principal
     verified: Verified
+    is_readable: bool = False
+    """What the catalog says here is new enough: the lane has waited for it."""
 
     @property
     def objects(self) -> ObjectService:

@@ -59,7 +59,7 @@ def select(call: Call, record: VersionRecord) -> Selection:
 
 def get_now(call: Call) -> Response | None:
     """GetObject where everything is at hand; None: the bytes have to be fetched."""
-    small = call.objects.get_small(call.principal, call.bucket, call.key, call.version())
+    small = call.objects.get_small(call.principal, call.bucket, call.key, call.version(), readable=call.is_readable)
     if not isinstance(small, SmallObject):
         return None
     return _small_response(select(call, small.record), small.body)
@@ -67,7 +67,7 @@ def get_now(call: Call) -> Response | None:
 
 def get_hot(call: Call, body: bytes, reply: Reply) -> bool:
     """GetObject in the fast lane: what the page cache has not is answered by the callback of a reader thread."""
-    small = call.objects.get_small(call.principal, call.bucket, call.key, call.version())
+    small = call.objects.get_small(call.principal, call.bucket, call.key, call.version(), readable=call.is_readable)
     if small is None:
         return False
     selection = select(call, small.record)
@@ -94,6 +94,7 @@ def _small_response(selection: Selection, whole: bytes | memoryview) -> Response
 async def get_object(call: Call, body: Body) -> Response:
     """GetObject in the slow lane: small ones as in the fast one, others unit by unit."""
     await call.objects.barrier()
+    call.is_readable = True
     response = get_now(call)
     if response is not None:
         return response
@@ -112,7 +113,7 @@ async def get_object(call: Call, body: Body) -> Response:
 
 def head_now(call: Call) -> Response | None:
     """HeadObject where the row is at hand."""
-    record = call.objects.head_now(call.principal, call.bucket, call.key, call.version())
+    record = call.objects.head_now(call.principal, call.bucket, call.key, call.version(), readable=call.is_readable)
     return None if record is None else _head_response(call, record)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import HttpConfig, S3Config
-from edgestore.errors import Denied, EdgeStoreError, NotSupported
+from edgestore.errors import Denied, EdgeStoreError, NotFound, NotSupported
 from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http import HotReply, Plan, RequestHead, Response
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edgestore.tenants import TenantService
 
 logger = logging.getLogger("edgestore.s3")
+
+OUTDATED = (NotFound, Denied)
+"""What may be answered for the only reason that this node has not yet applied what was acknowledged elsewhere."""
 
 _NO_QUERY: Mapping[str, str] = {}
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
@@ -88,10 +91,39 @@ class S3Protocol:
 
         try:
             call, operation = self._admit(head)
-            return operation.hot is not None and operation.hot(call, body, finish)
+            if operation.hot is None:
+                return False
+            if operation.hot(call, body, finish):
+                return True
+            if head.method == "PUT" or self._services.objects.can_read_now():
+                return False
         except EdgeStoreError as error:
-            finish(error)
-            return True
+            if self._services.objects.can_read_now() or not isinstance(error, OUTDATED):
+                finish(error)
+                return True
+        # A follower: what it knows may be older than what was acknowledged elsewhere.
+        self._services.objects.when_readable(lambda error: self._answer_readable(head, body, reply, error))
+        return True
+
+    def _answer_readable(self, head: RequestHead, body: bytes, reply: HotReply, error: BaseException | None) -> None:
+        """`answer` after the wait, in a callback: what is larger than the lane takes goes on in a task."""
+        call: Call | None = None
+
+        def finish(outcome: Response | EdgeStoreError) -> None:
+            reply(head, self._sealed(head, call, outcome))
+
+        if error is not None:
+            finish(error if isinstance(error, EdgeStoreError) else _internal(head, error))
+            return
+        try:
+            call, operation = self._admit(head)
+            call.is_readable = True
+            if operation.hot is None or not operation.hot(call, body, finish):
+                self.stream(head, self._services.objects.body_of(body), reply)
+        except EdgeStoreError as refused:
+            finish(refused)
+        except Exception as failure:
+            finish(_internal(head, failure))
 
     def stream(self, head: RequestHead, body: Body, reply: HotReply) -> bool:
         """A large body that the front receives straight into units; answered when the operation is done."""
@@ -113,9 +145,7 @@ class S3Protocol:
         except EdgeStoreError as error:
             outcome = error
         except Exception as error:
-            logger.exception("request_failed method=%s path=%s", head.method, head.path)
-            outcome = EdgeStoreError()
-            outcome.__cause__ = error
+            outcome = _internal(head, error)
         return self._sealed(head, call, outcome)
 
     async def close(self) -> None:
@@ -213,6 +243,14 @@ class S3Protocol:
             error.fields.setdefault("key", call.key or None)
         document = faults.fault_xml(error, resource=head.path, request_id=request_id, host_id=self._host_id)
         return Response(status, [("Content-Type", XML_TYPE), *headers], document)
+
+
+def _internal(head: RequestHead, error: BaseException) -> EdgeStoreError:
+    """What broke inside is logged, and nothing of it is shown."""
+    logger.error("request_failed method=%s path=%s", head.method, head.path, exc_info=error)
+    outcome = EdgeStoreError()
+    outcome.__cause__ = error
+    return outcome
 
 
 def _unsigned(head: RequestHead, query: Mapping[str, str]) -> EdgeStoreError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from edgestore.catalog import State, rows
-from edgestore.catalog.keys import Table, unescape
+from edgestore.catalog.keys import Table, read_number, unescape
 from edgestore.records import BucketRecord, BucketUsage, ExtentSpan, VersionKind, VersionRecord
 from tests.unit.catalog.site import MemoryStore
 
@@ -32,6 +32,7 @@ def audit(store: MemoryStore) -> None:
     _check_usage(found, heads, others)
     _check_references(found, [*heads.values(), *others.values()])
     _check_way_back(store)
+    _check_places(found)
 
 
 def _split(rest: bytes) -> bytes:
@@ -126,6 +127,17 @@ def _check_references(found: dict[Table, dict[bytes, bytes]], versions: list[Ver
     assert len(named) == len(dict(named)), "a chunk in two extents"
     assert found[Table.CHUNKS].keys() == dict(named).keys(), "chunks without an extent, or the reverse"
     assert not found[Table.CONDEMNED].keys() & dict(named).keys(), "a condemned chunk is named"
+
+
+def _check_places(found: dict[Table, dict[bytes, bytes]]) -> None:
+    """What is listed and counted of the places of extents is what stands in their records."""
+    extents = [rows.extent(value) for value in found[Table.EXTENTS].values()]
+    assert found[Table.DEGRADED].keys() == {one.extent_id for one in extents if one.exceptions or one.missing}
+    under = Counter(one.layout_epoch for one in extents if one.layout_epoch > 1)
+    counted = {int.from_bytes(rest, "big"): read_number(value) for rest, value in found[Table.LAYOUT_EXTENTS].items()}
+    assert counted == under
+    if found[Table.LAYOUTS]:
+        assert {one.layout_epoch for one in extents} <= {int.from_bytes(rest, "big") for rest in found[Table.LAYOUTS]}
 
 
 def _check_way_back(store: MemoryStore) -> None:

@@ -51,6 +51,15 @@ KEYS: dict[Table, bytes] = {
     Table.ACCESS_KEYS: keys.row(GROUP, Table.ACCESS_KEYS, 0, b"ACCESS"),
     Table.DROP_CURSORS: keys.row(GROUP, Table.DROP_CURSORS, 0, keys.age(INDEX, POSITION) + b"\0\1"),
     Table.TOMBSTONES: keys.row(GROUP, Table.TOMBSTONES, TENANT, IN_BUCKET + KEY.encode()),
+    Table.NODES: keys.row(GROUP, Table.NODES, 0, keys.number(3)),
+    Table.MEMBERS: keys.row(GROUP, Table.MEMBERS, 0, ID.hex().encode()),
+    Table.LAYOUTS: keys.row(GROUP, Table.LAYOUTS, 0, keys.number(12)),
+    Table.LAYOUT_EPOCH: keys.row(GROUP, Table.LAYOUT_EPOCH, 0),
+    Table.LAYOUT_EXTENTS: keys.row(GROUP, Table.LAYOUT_EXTENTS, 0, keys.number(12)),
+    Table.TOKENS: keys.row(GROUP, Table.TOKENS, 0, ID[:8]),
+    Table.AUTHORITY: keys.row(GROUP, Table.AUTHORITY, 0),
+    Table.SETTINGS: keys.row(GROUP, Table.SETTINGS, 0),
+    Table.DEGRADED: keys.row(GROUP, Table.DEGRADED, 0, ID),
 }
 STRUCT_ROWS: dict[Table, tuple[type[msgspec.Struct], Any]] = {
     Table.SITE: (rows.SiteRecord, rows.site),
@@ -67,6 +76,11 @@ STRUCT_ROWS: dict[Table, tuple[type[msgspec.Struct], Any]] = {
     Table.TENANTS: (records.TenantRecord, rows.tenant),
     Table.ACCESS_KEYS: (records.KeyRecord, rows.access_key),
     Table.TOMBSTONES: (records.Tombstone, rows.tombstone),
+    Table.NODES: (records.NodeRecord, rows.node),
+    Table.LAYOUTS: (records.LayoutRecord, rows.layout),
+    Table.TOKENS: (rows.TokenRecord, rows.token),
+    Table.AUTHORITY: (rows.AuthorityRecord, rows.authority),
+    Table.SETTINGS: (records.SiteSettings, rows.settings),
 }
 PLAIN_ROWS: dict[Table, bytes] = {
     Table.BUCKETS: b"bucket",
@@ -75,6 +89,10 @@ PLAIN_ROWS: dict[Table, bytes] = {
     Table.CHUNKS: ID + keys.number_of_tenant(TENANT),
     Table.CONDEMNED: keys.number(INDEX),
     Table.DROP_CURSORS: keys.number(17),
+    Table.MEMBERS: keys.number(3),
+    Table.LAYOUT_EPOCH: keys.number(12),
+    Table.LAYOUT_EXTENTS: keys.number(1234),
+    Table.DEGRADED: keys.number_of_tenant(TENANT),
 }
 OUTCOMES: tuple[Any, ...] = (
     errors.NoSuchKey("it is not there", key="k", size=5),
@@ -114,7 +132,25 @@ def written() -> dict[str, dict[str, str]]:
 
 
 def test_the_bytes_are_those_of_the_first_release() -> None:
-    assert written() == GOLDEN
+    assert written() == {part: some for part, some in GOLDEN.items() if part != "before several nodes"}
+
+
+@pytest.mark.parametrize("table", [Table.SITE, Table.BUCKET_NAMES, Table.EXTENTS], ids=lambda table: table.name)
+def test_rows_without_the_fields_of_several_nodes_are_understood(table: Table) -> None:
+    kind, decode = STRUCT_ROWS[table]
+    data = bytes.fromhex(GOLDEN["before several nodes"][table.name])
+    found, fields = decode(data), msgspec.msgpack.decode(data)
+    assert msgspec.msgpack.decode(rows.encode(found))[: len(fields)] == fields
+    appended = kind.__struct_fields__[len(fields) :]
+    assert [getattr(found, name) for name in appended] == list(kind.__struct_defaults__[-len(appended) :])
+
+
+@pytest.mark.parametrize("kind", [commands.PutObject, commands.PutPart], ids=lambda kind: kind.__name__)
+def test_entries_without_the_fields_of_several_nodes_are_understood(kind: Any) -> None:
+    entry = commands.decode_entry(bytes.fromhex(GOLDEN["before several nodes"][kind.__name__]))
+    command = entry.operations[0].command
+    assert isinstance(command, kind)
+    assert all((one.tolerate, one.exceptions, one.missing) == (0, (), ()) for one in command.content.extents)
 
 
 @pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)

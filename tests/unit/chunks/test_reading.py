@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgestore.chunks.facts import Source
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.reading import ReadBudget, RunCutter, units_of
 from edgestore.disk import FragmentInfo, FragmentUnit
@@ -20,11 +21,11 @@ def test_runs_cover_a_range_once_and_in_order(lengths: list[int], data: st.DataO
     offset = data.draw(st.integers(0, sum(lengths)))
     length = data.draw(st.integers(0, sum(lengths) - offset))
     plain = [(number, at) for number, size in enumerate(lengths) for at in range(size)]
-    cutter, found, turn = RunCutter(chunks, offset, length), [], 0
+    cutter, found, turn = RunCutter([Source(chunk) for chunk in chunks], offset, length), [], 0
     while (run := cutter.cut(steps[turn % len(steps)])) is not None:
         step, turn = steps[turn % len(steps)], turn + 1
         assert run.offset // step == (run.offset + run.length - 1) // step  # no border of the step inside
-        found += [(run.chunk.number, at) for at in range(run.offset, run.offset + run.length)]
+        found += [(run.source.chunk.number, at) for at in range(run.offset, run.offset + run.length)]
     assert found == plain[offset : offset + length]
 
 

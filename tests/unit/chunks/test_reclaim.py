@@ -100,7 +100,9 @@ async def opened(folder: Path, chunks: int) -> AsyncIterator[Place]:
     pins = Pins(clock, 1000)
     place: Place
     config = ChunksConfig(reclaim_batch_chunks=4)
-    reclaimer = Reclaimer(catalog, segments, pins, config, disk, low_water=lambda: place.low_water)
+    reclaimer = Reclaimer(
+        catalog, segments, pins, config, disk, low_water=lambda: place.low_water, forget=segments.delete
+    )
     place = Place(segments, catalog, clock, pins, reclaimer)
     for number in range(chunks):
         segments.put(chunk_id(number), b"data", (FragmentUnit(4, 4, 0),))

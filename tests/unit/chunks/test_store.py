@@ -35,7 +35,7 @@ class Place:
 
     async def read(self, stored: StoredBody, offset: int = 0, length: int | None = None) -> bytes:
         length = stored.size_bytes - offset if length is None else length
-        return b"".join([bytes(view) async for view in self.chunks.read(stored.chunks, offset, length)])
+        return b"".join([bytes(view) async for view in self.chunks.read(stored.extents(), offset, length)])
 
     def stored_ids(self) -> set[bytes]:
         return set(self.segments.chunk_ids())
@@ -183,9 +183,9 @@ async def test_the_mark_waits_for_the_outcome_of_a_naming(tmp_path: Path) -> Non
     async with opened(tmp_path) as place:
         first, second = await place.write(b"a" * 100), await place.write(b"b" * 100)
         assert place.chunks.low_water() == first.chunks[0].number
-        place.chunks.settle(second.chunks)
+        place.chunks.settle(second)
         assert place.chunks.low_water() == first.chunks[0].number
-        place.chunks.drop(first.chunks)
+        place.chunks.drop(first)
         assert place.chunks.low_water() == second.chunks[0].number + 1
         assert place.stored_ids() == {second.chunks[0].chunk_id}
 
@@ -193,13 +193,13 @@ async def test_the_mark_waits_for_the_outcome_of_a_naming(tmp_path: Path) -> Non
 async def test_small_chunks_are_read_at_once_while_they_are_cached(tmp_path: Path) -> None:
     async with opened(tmp_path) as place:
         for data in (os.urandom(100_000), b"edge " * 20_000):
-            future: asyncio.Future[tuple[ChunkRef, ...] | None] = asyncio.get_running_loop().create_future()
-            place.chunks.put_small(data, lambda chunks, error, f=future: f.set_result(chunks))
-            chunks = await future
-            assert chunks is not None
-            small = place.chunks.read_small(chunks[0])
+            future: asyncio.Future[StoredBody | None] = asyncio.get_running_loop().create_future()
+            place.chunks.put_small(data, lambda stored, error, f=future: f.set_result(stored))
+            stored = await future
+            assert stored is not None
+            small = place.chunks.read_small(stored.extents()[0])
             assert small is None or bytes(small) == data
-            assert await place.read(StoredBody(chunks, len(data))) == data
+            assert await place.read(stored) == data
 
 
 def flip(folder: Path, place: int) -> None:
@@ -233,7 +233,7 @@ async def test_slow_readers_share_one_budget_and_none_waits_for_another(tmp_path
     async with opened(tmp_path) as place:
         stored = await place.write(data)
         budget = place.chunks._budget
-        readers = [place.chunks.read(stored.chunks, 0, len(data)) for _ in range(30)]
+        readers = [place.chunks.read(stored.extents(), 0, len(data)) for _ in range(30)]
         firsts = [await anext(reader) for reader in readers]  # all of them stop here and hold what they have
         assert budget.left_bytes == 0
         assert sum(len(first) == READ_RUN_BYTES for first in firsts) <= 2
@@ -248,11 +248,11 @@ async def test_a_reader_that_stops_early_or_fails_gives_its_budget_back(tmp_path
     data = os.urandom(CHUNK_MAX_BYTES)
 
     async def broken_off(place: Place, stored: StoredBody) -> None:
-        async with aclosing(place.chunks.read(stored.chunks, 0, len(data))) as views:
+        async with aclosing(place.chunks.read(stored.extents(), 0, len(data))) as views:
             await anext(views)
 
     async def failed(place: Place, stored: StoredBody) -> None:
-        place.chunks.drop(stored.chunks)
+        place.chunks.drop(stored)
         with pytest.raises(Corrupt):
             await place.read(stored)
 

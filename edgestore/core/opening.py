@@ -1,7 +1,7 @@
-"""The core of a node on one data folder: every room from the disk up to the object service, wired once.
+"""Opens the rooms of one data folder, from the disk up to the object service, and closes them.
 
-Used by the embedded store as it is, by `edgestore.node` with listeners on top, and by the simulator on a simulated
-disk.
+Rule: a lone node is whole when `open` returns; a node of several serves what it can before it has found a quorum, and
+has *arrived* when it can read and write.
 """
 
 from __future__ import annotations
@@ -9,25 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgestore.catalog import commands
 from edgestore.chunks import ChunkStore, Pins, Reclaimer
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config
+from edgestore.consensus import machine_folder
+from edgestore.core.chunk_catalog import MetaChunkCatalog
+from edgestore.core.membership import read_site
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
-from edgestore.errors import ConfigError, EdgeStoreError, StoreDamaged
-from edgestore.meta import Meta
+from edgestore.errors import ConfigError, EdgeStoreError, InUse, StoreDamaged, Unavailable
+from edgestore.meta import GroupSetup, Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import SITE_TENANT, WriterRecord
 from edgestore.tenants import RootKeys, TenantService
 
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.cluster import Site
+    from edgestore.core.mesh import Mesh
+
 log = logging.getLogger("edgestore.node")
 
 INDEX_FOLDER = "index"
+ARRIVE_AGAIN_S = 0.2
 
 
 class OpenStore(Protocol):
@@ -38,46 +45,6 @@ class OpenStore(Protocol):
         ...
 
 
-@dataclass
-class MetaChunkCatalog:
-    """What the rooms of chunks need of the catalog (`chunks.ChunkCatalog`)."""
-
-    meta: Meta
-    writer: int
-
-    def applied_index(self) -> int:
-        """See ChunkCatalog."""
-        return self.meta.applied_index
-
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
-        """See ChunkCatalog."""
-        return self.meta.state.condemned(limit)
-
-    def names_chunk(self, chunk_id: bytes) -> bool:
-        """See ChunkCatalog."""
-        return self.meta.state.names_chunk(chunk_id)
-
-    def drop_jobs(self, limit: int) -> list[bytes]:
-        """See ChunkCatalog."""
-        return self.meta.state.drop_jobs(limit)
-
-    async def reclaimed(self, chunk_ids: tuple[bytes, ...]) -> None:
-        """See ChunkCatalog."""
-        await self.meta.propose(SITE_TENANT, commands.ReclaimedChunks(chunk_ids))
-
-    async def condemn(self, chunk_ids: tuple[bytes, ...]) -> None:
-        """See ChunkCatalog."""
-        await self.meta.propose(SITE_TENANT, commands.CondemnChunks(chunk_ids))
-
-    async def continue_drop(self, job_id: bytes) -> bool:
-        """See ChunkCatalog."""
-        return bool(await self.meta.propose(SITE_TENANT, commands.ContinueDrop(job_id)))
-
-    async def advance_writer(self, low_water: int) -> None:
-        """See ChunkCatalog."""
-        await self.meta.propose(SITE_TENANT, commands.AdvanceWriter(self.writer, low_water))
-
-
 class Core:
     """All rooms of one data folder. `open` and `close`; `on_failure` is called when the disk failed for good."""
 
@@ -85,6 +52,9 @@ class Core:
         self.config, self.clock, self.metrics = config, clock, metrics
         self.failed: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.arrived = asyncio.Event()
+        """Set when this node can read and write; at once on a lone node."""
+        self.mesh: Mesh | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: list[tuple[str, Callable[[], Awaitable[None] | None]]] = []
         self.files: Files
@@ -101,13 +71,21 @@ class Core:
         open_store: OpenStore = RocksIndex.open,
         root_keys: RootKeys | None = None,
         metrics: Metrics = NO_METRICS,
+        make_mesh: Callable[[Core], Mesh] | None = None,
     ) -> Core:
-        """Opens the folder and recovers it. Raises InUse, Corrupt, ConfigError, DiskFailed."""
+        """Opens the folder and recovers it. Raises InUse, Corrupt, ConfigError, DiskFailed.
+
+        With `make_mesh` it is a node of a site of several, or founds one (`open_in_site`).
+        """
         core = cls(config, clock or SystemClock(), metrics)
         core.files = files
         core.lock = files.lock("lock")
         core._opened.append(("lock", core.lock.release))
         try:
+            if make_mesh is not None:
+                core.mesh = make_mesh(core)
+            elif read_site(files) is not None:
+                raise InUse("the folder belongs to a site of several nodes: start it with `edgestore serve`")
             await core._open(entropy, open_store, root_keys)
         except (Exception, asyncio.CancelledError):
             await core.close()
@@ -116,28 +94,80 @@ class Core:
 
     async def _open(self, entropy: Entropy, open_store: OpenStore, root_keys: RootKeys | None) -> None:
         self._open_disk(entropy, open_store)
+        if self.mesh is not None:
+            await self.mesh.begin()
+            self._opened.append(("mesh", self.mesh.close))
         await self._open_rooms(entropy, open_store)
         self._open_objects(entropy)
+        if self.mesh is None:
+            await self._arrive(root_keys)
+        else:
+            await self.mesh.meet()
+            self._keep(self._arrive_in_time(root_keys))
+
+    async def _arrive(self, root_keys: RootKeys | None) -> None:
+        """Takes its place: a writer for this start, the root keys, the housekeeping. Needs a quorum; may be repeated."""
+        await self.renew_writer()
         self.root_keys = await self.tenants.start(self.files, root_keys)
-        self.scrubber = Scrubber(self.segments, self.index_store, self.config.disk, self.clock, self.metrics)
-        for housekeeping in (self.reclaimer.run(), self.scrubber.run()):
-            task = asyncio.get_running_loop().create_task(housekeeping)
-            task.add_done_callback(_report_end)
-            self._tasks.append(task)
+        self._keep(self.reclaimer.run())
+        self._keep(self.scrubber.run())
+        self.arrived.set()
+
+    async def _arrive_in_time(self, root_keys: RootKeys | None) -> None:
+        """Whatever passes is waited for; what does not stops the node."""
+        assert self.mesh is not None
+        while True:
+            try:
+                await self.meta.ready()
+                await self.mesh.arrive()
+                await self._arrive(root_keys)
+                break
+            except (Unavailable, TimeoutError) as error:
+                log.info("arrival-postponed reason=%s", error)
+                await asyncio.sleep(ARRIVE_AGAIN_S)
+            except EdgeStoreError as error:
+                return self._fail(error)
+        for housekeeping in self.mesh.housekeeping():
+            self._keep(housekeeping)
+
+    async def renew_writer(self) -> None:
+        """A writer of its own for what is written from now on; the earlier ones of this node are closed (rule 6)."""
+        command = commands.RegisterWriter(self.identity.member_id.hex())
+        self.writer: WriterRecord = await self.meta.propose(SITE_TENANT, command)
+        self.chunks.begin_writer(self.writer.writer)
+
+    def _keep(self, housekeeping: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(housekeeping)
+        task.add_done_callback(_report_end)
+        self._tasks.append(task)
 
     def _open_disk(self, entropy: Entropy, open_store: OpenStore) -> None:
         config, files = self.config, self.files
         self.identity = open_identity(files, entropy)
         self.journal = Journal.open(files, "journal", config.disk, entropy, metrics=self.metrics)
         self._opened.append(("journal", self.journal.close))
-        self.catalog_store = open_store(
-            files,
-            "catalog",
-            write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
-            cache_bytes=config.meta.catalog_cache_bytes,
-        )
-        self._opened.append(("catalog", self.catalog_store.close))
+        self.catalog_store = self._open_catalog(open_store, machine_folder(self.journal))
+        self._opened.append(("catalog", self._close_catalog))
         self.journal.on_failure = self._fail
+
+    def _open_catalog(self, open_store: OpenStore, folder: str) -> OrderedStore:
+        meta = self.config.meta
+        return open_store(
+            self.files,
+            folder,
+            write_buffer_bytes=meta.catalog_write_buffer_bytes,
+            cache_bytes=meta.catalog_cache_bytes,
+        )
+
+    def _setup(self, open_store: OpenStore) -> GroupSetup:
+        """With whom the catalog is kept."""
+        if self.mesh is None:
+            return GroupSetup()
+        return GroupSetup(
+            peers=self.mesh.peers,
+            founders=self.mesh.founders,
+            open_folder=lambda folder: self._open_catalog(open_store, folder),
+        )
 
     async def _open_segments(self, entropy: Entropy, open_store: OpenStore) -> None:
         """The index of the segments is derived from them: where it does not check out it is made again."""
@@ -180,19 +210,18 @@ class Core:
             entropy=entropy,
             member=self.identity.member_id.hex(),
             metrics=self.metrics,
+            setup=self._setup(open_store),
         )
         self._opened.append(("meta", self.meta.close))
         await self._open_segments(entropy, open_store)
-        self.writer: WriterRecord = await self.meta.propose(
-            SITE_TENANT, commands.RegisterWriter(self.identity.member_id.hex())
-        )
-        self.chunks = ChunkStore(self.segments, files, config.chunks, writer=self.writer.writer)
+        self.chunks = ChunkStore(self.segments, files, config.chunks)
         self._opened.append(("chunks", self.chunks.close))
+        self._opened.append(("site chunks", self.chunks.leave_site))
 
     def _open_objects(self, entropy: Entropy) -> None:
         config = self.config
         self.metrics.watch("chunks_pool_taken_bytes", lambda: float(self.chunks.pool.taken_bytes))
-        pins = Pins(self.clock, config.chunks.pin_ttl_ms)
+        pins = self.pins = Pins(self.clock, config.chunks.pin_ttl_ms)
         self.objects = ObjectService(
             self.meta,
             self.chunks,
@@ -204,13 +233,15 @@ class Core:
             metrics=self.metrics,
         )
         self.tenants = TenantService(self.meta, self.clock, entropy)
+        self.scrubber = Scrubber(self.segments, self.index_store, config.disk, self.clock, self.metrics)
         self.reclaimer = Reclaimer(
-            MetaChunkCatalog(self.meta, self.writer.writer),
+            MetaChunkCatalog(self.meta, lambda: self.writer.writer),
             self.segments,
             pins,
             config.chunks,
             config.disk,
             low_water=self.chunks.low_water,
+            forget=self.chunks.forget,
             metrics=self.metrics,
         )
 
@@ -228,12 +259,30 @@ class Core:
             "scrubbed_ms": self.scrubber.state.finished_ms,
         }
 
+    @property
+    def s3_listen(self) -> str:
+        """Where S3 listens as the site remembers it; empty on a lone node."""
+        return self.mesh.s3_listen if self.mesh is not None else ""
+
+    @property
+    def site(self) -> Site | None:
+        """What operators see and do of a site; None on a lone node."""
+        return self.mesh.site if self.mesh is not None else None
+
+    def stop(self, error: EdgeStoreError) -> None:
+        """The node may not go on: it was removed, or another runs under its identity."""
+        self._fail(error)
+
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing more is acknowledged."""
         if self.failed is None:
             self.failed = error
             self.meta.fail(error)
             self.on_failure(error)
+
+    def _close_catalog(self) -> None:
+        """A snapshot may have put another in the place of the one that was opened."""
+        (self.meta.store if hasattr(self, "meta") else self.catalog_store).close()
 
     async def _close_segments(self) -> None:
         if self.failed is None:
@@ -261,7 +310,7 @@ class Core:
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
-    """Housekeeping runs until it is cancelled; anything else is a fault that must be seen."""
+    """Housekeeping runs until it is cancelled; an error that ends it is a fault that must be seen."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("housekeeping-ended error=%r", error, exc_info=error)
 

@@ -1,0 +1,224 @@
+"""Reads of chunks on several nodes: the data fragments themselves first, any k others where one fails or is late.
+
+Rule: bytes count when they check out against the page CRCs that came with their fragment, whoever sent them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.compression import PLAIN, Compression
+from edgestore.chunks.encoder import rebuild
+from edgestore.chunks.facts import Facts, Source
+from edgestore.chunks.race import Fetch, OtherUnits, Race, Units, worst
+from edgestore.chunks.remote import Shelves
+from edgestore.chunks.site import Manners, Sites
+from edgestore.chunks.stripes import Stripes
+from edgestore.disk import FragmentUnit, Worker
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
+from edgestore.placement import NOBODY
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES
+
+TABLES_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class GatherTools:
+    """What gathering needs of the node. `worker`: threads that decode."""
+
+    shelves: Shelves
+    sites: Sites
+    manners: Manners
+    compression: Compression
+    worker: Worker
+    budget: ByteBudget
+
+
+_Whole = tuple[Facts, int, memoryview] | EdgeStoreError
+
+
+class Gather:
+    """Reads chunks whose fragments may be anywhere."""
+
+    def __init__(self, tools: GatherTools) -> None:
+        self._tools = tools
+        self._tables: OrderedDict[bytes, Units] = OrderedDict()
+
+    # --- where fragments are ---------------------------------------------------------------------------
+
+    def holders(self, source: Source, shard: int) -> list[int]:
+        """Whom to ask for a shard, likeliest first: the exception, the owners under the epoch, then under newer
+        ones (rule 8). This node goes first, and whom others are asked before goes last."""
+        named = source.elsewhere.get(shard)
+        found = dict.fromkeys(() if named is None else (named,))
+        for placement in self._tools.sites.placements(source.epoch):
+            owner = placement.owners(source.chunk.chunk_id, source.count)[shard]
+            if owner != NOBODY:
+                found.setdefault(owner)
+        own = self._tools.sites.own_number
+        return sorted(found, key=lambda node: (self._tools.manners.is_slow(node), node != own))
+
+    def local_shard(self, source: Source) -> int | None:
+        """The shard that this node should hold."""
+        own = self._tools.sites.own_number
+        for shard in range(source.count):
+            if shard not in source.missing and own in self.holders(source, shard):
+                return shard
+        return None
+
+    def preference(self, source: Source, shard: int) -> tuple[bool, bool, bool, int]:
+        """Smaller is better to ask."""
+        first = next(iter(self.holders(source, shard)), NOBODY)
+        is_far = first != self._tools.sites.own_number
+        is_bad = first == NOBODY or self._tools.manners.is_slow(first)
+        return shard in source.missing, is_bad, is_far, shard
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    async def read(self, source: Source, offset: int, length: int) -> memoryview:
+        """Plain bytes [offset, offset + length) of a chunk. Raises Corrupt, Unavailable."""
+        units = self._tables.get(source.chunk.chunk_id) or _guess(source.chunk.size_bytes)
+        try:
+            return await self._read_packed(source, units, offset, length)
+        except OtherUnits as other:
+            if sum(unit.plain_bytes for unit in other.units) != source.chunk.size_bytes:
+                raise Corrupt("the fragments of a chunk hold another size than its extent says") from None
+            self._remember(source.chunk.chunk_id, other.units)
+            try:
+                return await self._read_packed(source, other.units, offset, length)
+            except OtherUnits:
+                raise Corrupt("the fragments of a chunk contradict each other") from None
+
+    def _remember(self, chunk_id: bytes, units: Units) -> None:
+        self._tables[chunk_id] = units
+        while len(self._tables) > TABLES_KEPT:
+            self._tables.popitem(last=False)
+
+    async def _read_packed(self, source: Source, units: Units, offset: int, length: int) -> memoryview:
+        stored_at = plain_at = 0
+        begin = end = skip = 0
+        inside: list[FragmentUnit] = []
+        for unit in units:
+            if plain_at + unit.plain_bytes > offset and plain_at < offset + length:
+                if not inside:
+                    begin, skip = stored_at, offset - plain_at
+                inside.append(unit)
+                end = stored_at + unit.stored_bytes
+            stored_at += unit.stored_bytes
+            plain_at += unit.plain_bytes
+        if all(unit.codec == PLAIN for unit in inside):
+            begin, end, skip = begin + skip, begin + skip + length, 0
+        stored = await self._stored(source, units, begin, end)
+        return await self._plain(stored, inside, skip, length)
+
+    async def _plain(self, stored: list[memoryview], units: list[FragmentUnit], skip: int, length: int) -> memoryview:
+        if all(unit.codec == PLAIN for unit in units):
+            view = stored[0] if len(stored) == 1 else memoryview(b"".join(stored))
+        else:
+            view = await self._tools.worker.run(lambda: self._unpacked(stored, units))
+        if len(view) < skip + length:
+            raise Corrupt("a chunk is shorter than its extent says")
+        return view[skip : skip + length]
+
+    def _unpacked(self, stored: list[memoryview], units: list[FragmentUnit]) -> memoryview:
+        whole, at = memoryview(b"".join(stored)), 0
+        pieces: list[bytes | memoryview] = []
+        for unit in units:
+            piece = whole[at : at + unit.stored_bytes]
+            pieces.append(piece if unit.codec == PLAIN else self._tools.compression.unpack(piece, unit.plain_bytes))
+            at += unit.stored_bytes
+        return memoryview(b"".join(pieces))
+
+    async def _stored(self, source: Source, units: Units, begin: int, end: int) -> list[memoryview]:
+        """Stored bytes [begin, end), in order."""
+        stripes = Stripes(source.k, sum(unit.stored_bytes for unit in units))
+        pieces = stripes.pieces(begin, end)
+        if not pieces:
+            return []
+        race = Race(self, self._tools.manners, source, units, pieces)
+        try:
+            return await race.run()
+        finally:
+            race.stop()
+
+    # --- whole fragments, for repair ---------------------------------------------------------------------
+
+    async def shard(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
+        """A whole fragment made of k others, with what its block has to say. Raises Corrupt, Unavailable."""
+        found: dict[int, memoryview] = {}
+        units: Units | None = None
+        errors: list[EdgeStoreError] = []
+        candidates = sorted(set(range(source.count)) - {shard}, key=lambda one: self.preference(source, one))
+        while len(found) < source.k:
+            asked, candidates = candidates[: source.k - len(found)], candidates[source.k - len(found) :]
+            if not asked:
+                raise worst(errors, source)
+            for one, answer in zip(asked, await self._fetch_whole(source, asked), strict=True):
+                if isinstance(answer, EdgeStoreError):
+                    errors.append(answer)
+                elif units is None or answer[0].units == units:
+                    units, found[one] = answer[0].units, answer[2]
+                else:
+                    errors.append(Corrupt("the fragments of a chunk contradict each other"))
+        assert units is not None
+        made, crcs = await self.decode(source, found, [shard])
+        return Facts(source.chunk.chunk_id, source.k, source.m, shard, len(made[0]), units, crcs), made[0]
+
+    async def _fetch_whole(self, source: Source, shards: list[int]) -> list[_Whole]:
+        """Whole fragments at once, each with its own outcome."""
+
+        async def one(shard: int) -> _Whole:
+            try:
+                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+            except EdgeStoreError as error:
+                return error
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(shard)) for shard in shards]
+        return [task.result() for task in tasks]
+
+    async def decode(
+        self, source: Source, present: dict[int, memoryview], wanted: list[int]
+    ) -> tuple[list[memoryview], bytes]:
+        """Missing shards of a range out of k others; copies need no arithmetic. Within the reserve of decoding."""
+        size = len(next(iter(present.values()))) * source.count
+        await self._tools.budget.take(size)
+        try:
+            return await self._tools.worker.run(lambda: rebuild(source.k, source.m, present, wanted))
+        finally:
+            self._tools.budget.give(size)
+
+    async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:
+        """Whole pages of one fragment from whoever has them. Raises the last of what went wrong."""
+        tools, shard = self._tools, fetch.shard
+        loop = asyncio.get_running_loop()
+        worst: EdgeStoreError = NotFound(f"nobody holds shard {shard} of the chunk")
+        for node in self.holders(source, shard):
+            begun_s, fetch.node = loop.time(), node
+            shelf = tools.shelves.of(node)
+            try:
+                facts, first, data = await shelf.read(source.chunk.chunk_id, shard, fetch.start, fetch.stop)
+            except EdgeStoreError as error:
+                if isinstance(error, Unavailable):
+                    tools.manners.avoid(node)
+                if not isinstance(error, NotFound) or isinstance(worst, NotFound):
+                    worst = error
+                continue
+            if (facts.k, facts.m) != (source.k, source.m):
+                worst = Corrupt("a fragment is of another scheme than its extent says", shard=shard)
+                continue
+            if node != tools.sites.own_number:
+                tools.manners.answered(node, loop.time() - begun_s)
+            return facts, first, data
+        raise worst
+
+
+def _guess(size_bytes: int) -> Units:
+    """Plain units, as they are where compression did not pay."""
+    return tuple(
+        FragmentUnit(min(UNIT_BYTES, size_bytes - at), min(UNIT_BYTES, size_bytes - at), PLAIN)
+        for at in range(0, size_bytes, UNIT_BYTES)
+    )

@@ -1,0 +1,215 @@
+"""One range of one chunk: the data fragments that hold it against any k others, whichever is there first. No I/O of its
+own: `Fetcher` brings fragments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgestore.chunks.encoder import pages_of
+from edgestore.chunks.facts import Facts, Source
+from edgestore.chunks.site import Manners
+from edgestore.chunks.stripes import Piece, Stripes
+from edgestore.disk import FragmentUnit
+from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, Unavailable
+from edgestore.placement import NOBODY
+
+Units = tuple[FragmentUnit, ...]
+
+
+class OtherUnits(Exception):
+    """The chunk is packed otherwise than was guessed."""
+
+    def __init__(self, units: Units) -> None:
+        self.units = units
+
+
+@dataclass(slots=True)
+class Fetch:
+    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more."""
+
+    shard: int
+    start: int
+    stop: int
+    node: int = NOBODY
+    is_late: bool = False
+
+
+class Fetcher(Protocol):
+    """What a race asks for."""
+
+    def preference(self, source: Source, shard: int) -> tuple[bool, bool, bool, int]:
+        """Smaller is better to ask; the first two say that a shard is better made of others."""
+        ...
+
+    async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:
+        """Whole pages of a fragment."""
+        ...
+
+    async def decode(
+        self, source: Source, present: dict[int, memoryview], wanted: list[int]
+    ) -> tuple[list[memoryview], bytes]:
+        """The shards wanted out of k others."""
+        ...
+
+
+@dataclass(slots=True)
+class _Have:
+    """Bytes of one fragment from `start` on."""
+
+    start: int
+    data: memoryview
+
+    def covers(self, start: int, stop: int) -> bool:
+        return self.start <= start and stop <= self.start + len(self.data)
+
+    def cut(self, start: int, stop: int) -> memoryview:
+        return self.data[start - self.start : stop - self.start]
+
+
+class Race:
+    """One range of one chunk."""
+
+    def __init__(self, fetcher: Fetcher, manners: Manners, source: Source, units: Units, pieces: list[Piece]) -> None:
+        self._fetcher, self._manners, self._source, self._units = fetcher, manners, source, units
+        self._pieces = pieces
+        length = Stripes(source.k, sum(unit.stored_bytes for unit in units)).fragment_bytes
+        self._wanted: dict[int, tuple[int, int]] = {}
+        for piece in pieces:
+            start, stop = self._wanted.get(piece.shard, (piece.start, piece.stop))
+            self._wanted[piece.shard] = min(start, piece.start), max(stop, piece.stop)
+        hull = min(start for start, _ in self._wanted.values()), max(stop for _, stop in self._wanted.values())
+        self._hull = pages_of(*hull, length)
+        self._have: dict[int, _Have] = {}
+        self._tasks: dict[asyncio.Task[tuple[Facts, int, memoryview]], Fetch] = {}
+        self._errors: list[EdgeStoreError] = []
+        self._failed: set[int] = set()
+        self._spare = sorted(range(source.count), key=lambda one: fetcher.preference(source, one))
+
+    async def run(self) -> list[memoryview]:
+        """The pieces' bytes in their order."""
+        self._manners.began()
+        late_s = self._manners.late_s
+        self._begin_directly()
+        while not self._is_direct():
+            if len(self._whole()) >= self._source.k:
+                return await self._decoded()
+            if not self._tasks:
+                raise worst(self._errors, self._source)
+            done, _ = await asyncio.wait(self._tasks, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                self._judge(task)
+            if not done:
+                late_s *= 2
+                if self._manners.may_hedge():
+                    self._give_up_waiting()
+        return [self._have[piece.shard].cut(piece.start, piece.stop) for piece in self._pieces]
+
+    def stop(self) -> None:
+        """What is still on its way is not wanted."""
+        for task, fetch in self._tasks.items():
+            task.cancel()
+            if fetch.is_late:
+                self._manners.overtaken(fetch.node)
+
+    def _give_up_waiting(self) -> None:
+        """What is on its way is late; where it comes after all it is taken."""
+        for fetch in self._tasks.values():
+            fetch.is_late = True
+        self._recover()
+
+    def _begin_directly(self) -> None:
+        """Of copies the best one; else the data fragments that hold the range."""
+        if self._source.k == 1:
+            self._begin(self._spare.pop(0), *self._hull)
+            return
+        for shard, (start, stop) in self._wanted.items():
+            if self._fetcher.preference(self._source, shard)[:2] == (False, False):
+                self._begin(shard, start, stop)
+        if len(self._tasks) < len(self._wanted):
+            self._recover()
+
+    def _begin(self, shard: int, start: int, stop: int) -> None:
+        fetch = Fetch(shard, start, stop)
+        task = asyncio.get_running_loop().create_task(self._fetcher.fetch(self._source, fetch))
+        task.add_done_callback(_looked_at)
+        self._tasks[task] = fetch
+
+    def _is_direct(self) -> bool:
+        """Whether the range is there as it is."""
+        if self._source.k == 1 and self._have:
+            self._have[0] = next(iter(self._have.values()))
+        return all(
+            shard in self._have and self._have[shard].covers(start, stop)
+            for shard, (start, stop) in self._wanted.items()
+        )
+
+    def _whole(self) -> dict[int, memoryview]:
+        """The hull of every shard that is there."""
+        return {shard: have.cut(*self._hull) for shard, have in self._have.items() if have.covers(*self._hull)}
+
+    def _judge(self, task: asyncio.Task[tuple[Facts, int, memoryview]]) -> None:
+        fetch = self._tasks.pop(task)
+        error = task.exception()
+        if error is None:
+            facts, start, data = task.result()
+            if facts.units != self._units:
+                raise OtherUnits(facts.units)
+            known = self._have.get(fetch.shard)
+            if known is None or len(known.data) < len(data):
+                self._have[fetch.shard] = _Have(start, data)
+            return
+        if isinstance(error, DiskFailed) or not isinstance(error, EdgeStoreError):
+            raise error
+        self._errors.append(error)
+        self._failed.add(fetch.shard)
+        self._recover()
+
+    def _recover(self) -> None:
+        """Asks for as many whole shards as are still needed, the best first."""
+        coming = {
+            fetch.shard
+            for fetch in self._tasks.values()
+            if (fetch.start, fetch.stop) == self._hull and not fetch.is_late
+        }
+        wanted = self._source.k - len(self._whole().keys() | coming)
+        late = {fetch.shard for fetch in self._tasks.values() if fetch.is_late}
+        if self._source.k == 1:
+            wanted = 1
+        for shard in list(self._spare):
+            if wanted <= 0:
+                return
+            self._spare.remove(shard)
+            if shard in self._whole() or shard in coming or shard in self._failed or shard in late:
+                continue
+            self._begin(shard, *self._hull)
+            wanted -= 1
+
+    async def _decoded(self) -> list[memoryview]:
+        """Out of k whole shards, those that lack."""
+        present = self._whole()
+        chosen = {shard: present[shard] for shard in sorted(present)[: self._source.k]}
+        lacking = [shard for shard in self._wanted if shard not in present]
+        made, _ = await self._fetcher.decode(self._source, chosen, lacking) if lacking else ([], b"")
+        rows = {**present, **dict(zip(lacking, made, strict=True))}
+        begin = self._hull[0]
+        return [rows[piece.shard][piece.start - begin : piece.stop - begin] for piece in self._pieces]
+
+
+def _looked_at(task: asyncio.Task[object]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def worst(errors: Iterable[EdgeStoreError], source: Source) -> EdgeStoreError:
+    """Corrupt only where nobody could bring better bytes later."""
+    name = source.chunk.chunk_id.hex()
+    for error in errors:
+        if isinstance(error, Unavailable):
+            return Unavailable(f"too few nodes with fragments of chunk {name} answer", chunk_id=name)
+    for error in errors:
+        if isinstance(error, Corrupt):
+            return Corrupt(f"too few fragments of chunk {name} check out", chunk_id=name)
+    return Corrupt(f"too few fragments of chunk {name} are there", chunk_id=name)

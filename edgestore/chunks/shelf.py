@@ -1,0 +1,159 @@
+"""The fragments of one node as every node sees them: put, read, has, drop. This one is the own disk's.
+
+Rule: `put` returns when the fragment is synced, and what it was given is compared with its page CRCs before it counts;
+every call may come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.encoder import pages_of
+from edgestore.chunks.facts import Buffer, Facts, facts_of
+from edgestore.disk import Segments, Worker
+from edgestore.errors import BadDigest, Corrupt, NotFound
+from edgestore.kernels import page_crcs
+
+SMALL_BYTES = 128 * 1024
+"""Up to this size a fragment is written by the thread that syncs it."""
+MOVES_MAX = 8
+
+
+class Shelf(Protocol):
+    """The fragments of one node."""
+
+    async def put(self, facts: Facts, data: Buffer) -> None:
+        """Keeps a whole fragment; returns when it is synced. Raises BadDigest, StorageFull, Unavailable."""
+        ...
+
+    async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
+        """(what its block says, where the bytes begin, whole pages that hold [start, stop)), checked. Raises NotFound,
+        Corrupt, Unavailable."""
+        ...
+
+    async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
+        """The shards of each chunk that lie here and are not known to be damaged."""
+        ...
+
+    async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
+        """Forgets fragments of a chunk; all of them where none is named."""
+        ...
+
+
+class LocalShelf:
+    """The own disk."""
+
+    def __init__(self, segments: Segments, worker: Worker) -> None:
+        self._segments, self._worker = segments, worker
+        self._coming: dict[tuple[bytes, int], asyncio.Future[None]] = {}
+
+    async def put(self, facts: Facts, data: Buffer) -> None:
+        """See Shelf."""
+        facts.check_shape()
+        name = (facts.chunk_id, facts.shard)
+        while (other := self._coming.get(name)) is not None:
+            await asyncio.wait([other])
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._coming[name] = turn
+        try:
+            if not self._has_already(facts):
+                await self._write(facts, data)
+            await self._synced()
+        finally:
+            del self._coming[name]
+            turn.set_result(None)
+
+    def _has_already(self, facts: Facts) -> bool:
+        """Another fragment of that name, or a damaged one, makes room for the new."""
+        segments = self._segments
+        try:
+            info = segments.lookup(facts.chunk_id, facts.shard)
+        except Corrupt:
+            info = None
+        if info is not None and facts_of(info) == facts and not segments.is_damaged(facts.chunk_id, facts.shard):
+            return True
+        segments.delete(facts.chunk_id, facts.shard)
+        return False
+
+    async def _write(self, facts: Facts, data: Buffer) -> None:
+        segments = self._segments
+        if len(data) != facts.stored_bytes or page_crcs(data) != facts.page_crcs:
+            raise BadDigest("the bytes of the fragment do not have the CRCs that came with them", shard=facts.shard)
+        if len(data) <= SMALL_BYTES:
+            segments.put(facts.chunk_id, data, facts.units, k=facts.k, m=facts.m, shard=facts.shard)
+            return
+        writer = segments.begin(facts.chunk_id, stored_max_bytes=len(data))
+        try:
+            await self._worker.run(lambda: writer.write(data))
+        except BaseException:
+            segments.abort(writer)
+            raise
+        segments.wrote(writer)
+        segments.seal(writer, facts.units, facts.page_crcs, k=facts.k, m=facts.m, shard=facts.shard)
+
+    async def _synced(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self._segments.sync(done)
+        await future
+
+    async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
+        """See Shelf."""
+        try:
+            for _ in range(MOVES_MAX):
+                info = self._segments.lookup(chunk_id, shard)
+                if info is None:
+                    break
+                facts = facts_of(info)
+                size = facts.stored_bytes
+                first, last = pages_of(min(start, size), min(stop, size), size)
+                data = self._segments.read_cached(info, first, last - first)
+                if data is not None:
+                    return facts, first, data
+                try:
+                    return facts, first, await self._segments.read(info, first, last - first)
+                except NotFound:
+                    continue  # compaction moved it meanwhile
+        except Corrupt as error:
+            self._segments.mark_damaged(chunk_id, shard, str(error))
+            raise
+        raise NotFound(f"shard {shard} of chunk {chunk_id.hex()} is not here", chunk_id=chunk_id.hex(), shard=shard)
+
+    async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
+        """See Shelf."""
+        segments = self._segments
+        return [
+            tuple(shard for shard in segments.shards(chunk_id) if not segments.is_damaged(chunk_id, shard))
+            for chunk_id in chunk_ids
+        ]
+
+    async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
+        """See Shelf."""
+        for shard in shards or self._segments.shards(chunk_id):
+            self._segments.delete(chunk_id, shard)
+
+
+class Intake:
+    """What other nodes put here, within a reserve of its own."""
+
+    def __init__(self, shelf: Shelf, limit_bytes: int) -> None:
+        self.shelf, self.budget = shelf, ByteBudget(limit_bytes)
+
+    async def put(self, facts: Facts, data: Buffer) -> None:
+        """See Shelf."""
+        await self.budget.take(len(data))
+        try:
+            await self.shelf.put(facts, data)
+        finally:
+            self.budget.give(len(data))

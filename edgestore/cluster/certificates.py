@@ -1,0 +1,164 @@
+"""Certificates of members: issued to who proves its key, renewed in time, judged by log time (rule 14).
+
+Rule: a certificate says who somebody is; whether it may still take part stands in the catalog, so removal is at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from edgestore.config import ClusterConfig
+from edgestore.errors import BadRequest, Denied, EdgeStoreError, Unavailable
+from edgestore.meta import Meta
+from edgestore.net import Caller, Credentials, Method, Peers, Reply, Rights
+from edgestore.records import NodeState
+from edgestore.security import Authority, CertificateFacts, RequestFacts, issue, make_request, read_request
+
+log = logging.getLogger("edgestore.cluster")
+
+SHUT_OUT = (NodeState.REMOVED, NodeState.QUARANTINED)
+
+
+class RenewRequest(msgspec.Struct, frozen=True, array_like=True):
+    """`request`: the proof of possession of the member's key."""
+
+    request: bytes
+
+
+class RenewAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """A new certificate for the same member and key."""
+
+    certificate: bytes
+
+
+class Certifier:
+    """Issues certificates with the authority that the catalog holds: every member can."""
+
+    def __init__(self, meta: Meta, config: ClusterConfig) -> None:
+        self._meta, self._config = meta, config
+
+    def _authority(self) -> Authority:
+        row = self._meta.state.authority()
+        if row is None:
+            raise Unavailable("the site has no authority yet: try again later")
+        return Authority(row.certificate, row.key)
+
+    def authority_der(self) -> bytes:
+        """The certificate of the authority."""
+        return self._authority().certificate_der
+
+    def issue(self, facts: RequestFacts) -> bytes:
+        """For a member that the catalog knows, from now on by log time."""
+        return issue(
+            self._authority(),
+            facts.member,
+            self._meta.state.site().site_id,
+            facts.public_key,
+            self._meta.log_time_ms(),
+            self._config.certificate_life_ms,
+        )
+
+    def serve(self, peers: Peers) -> None:
+        """Renews for members, also for those whose certificate ran out while they were away."""
+        peers.serve(Method.RENEW, self._renew, rights=Rights.EXPIRED)
+
+    async def _renew(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
+        try:
+            asked = msgspec.msgpack.decode(head, type=RenewRequest)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"the request to renew does not decode: {error}") from error
+        facts = read_request(asked.request)
+        await self._meta.read_barrier()
+        node = self._meta.state.node_of(facts.member)
+        if node is None or node.state in SHUT_OUT or node.key_digest != facts.key_digest:
+            raise Denied("this key belongs to no member of the site")
+        if caller.member != facts.member:
+            raise Denied("a member renews its own certificate only")
+        log.info("certificate-renewed number=%d", node.number)
+        return Reply(msgspec.msgpack.encode(RenewAnswer(self.issue(facts))))
+
+
+class Admission:
+    """What a presented certificate allows. The signature was checked by TLS."""
+
+    def __init__(self) -> None:
+        self._meta: Meta | None = None
+
+    def begin(self, meta: Meta) -> None:
+        """The catalog is there. Before, a certificate of the site is all there is to go by: the first to call may be
+        the one that has the catalog."""
+        self._meta = meta
+
+    def rights_of(self, facts: CertificateFacts) -> Rights:
+        """A member that this node has not heard of yet is let in: the authority vouches for it."""
+        if self._meta is None:
+            return Rights.MEMBER
+        node = self._meta.state.node_of(facts.member)
+        if node is not None and (node.state in SHUT_OUT or node.key_digest != facts.key_digest):
+            return Rights.NONE
+        return Rights.MEMBER if self._meta.log_time_ms() < facts.not_after_ms else Rights.EXPIRED
+
+
+@dataclass(slots=True)
+class Renewal:
+    """Keeps this node's own certificate young. `save`: makes a new one durable before it is used."""
+
+    meta: Meta
+    peers: Peers
+    certifier: Certifier
+    credentials: Credentials
+    config: ClusterConfig
+    save: Callable[[bytes], None]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        stuck = 0
+        while True:
+            await asyncio.sleep(self.config.renew_check_ms / 1000)
+            stuck = 0 if self.meta.can_read_now() or self._is_young() else stuck + 1
+            if not self._is_due() and not (stuck and self.peers.known()):
+                continue
+            try:
+                await self.renew()
+            except (EdgeStoreError, TimeoutError) as error:
+                log.warning("renewal-postponed error=%s", error)
+
+    def _left_ms(self) -> int:
+        return self.credentials.facts.not_after_ms - self.meta.log_time_ms()
+
+    def _is_due(self) -> bool:
+        """Two thirds of its life are over."""
+        return self._left_ms() < self.config.certificate_life_ms // 3
+
+    def _is_young(self) -> bool:
+        return self._left_ms() > self.config.certificate_life_ms * 9 // 10
+
+    async def renew(self) -> None:
+        """From the first member that answers; a node that is alone signs for itself."""
+        request = make_request(self.credentials.key, self.credentials.facts.member)
+        certificate = b""
+        failure: BaseException | None = None
+        for member in self.peers.known():
+            try:
+                answer = await self.peers.call(
+                    member,
+                    Method.RENEW,
+                    msgspec.msgpack.encode(RenewRequest(request)),
+                    timeout_s=self.config.ask_timeout_s,
+                )
+                certificate = msgspec.msgpack.decode(answer.head, type=RenewAnswer).certificate
+                break
+            except (EdgeStoreError, TimeoutError) as error:
+                failure = error
+        if not certificate:
+            if failure is not None and not self.meta.can_read_now():
+                raise Unavailable("no member renewed the certificate") from failure
+            certificate = self.certifier.issue(read_request(request))
+        self.save(certificate)
+        self.credentials.replace(certificate)
+        log.info("certificate-replaced left_ms=%d", self._left_ms())

@@ -1,0 +1,115 @@
+"""Joining: a new machine shows a token and a proof of its key, and gets a certificate and the addresses of the members.
+
+Rule: the joiner knows by the digest in its token whom it talks to before it says anything; a member believes the token
+only in a command, so it is used once whatever is retried (AddNode of the same member and key again gives the same row).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from edgestore.catalog import commands
+from edgestore.cluster.certificates import Certifier
+from edgestore.cluster.tokens import Token, secret_digest
+from edgestore.config import ClusterConfig
+from edgestore.errors import BadRequest, Denied, Unavailable
+from edgestore.meta import Meta
+from edgestore.net import Caller, Method, Peers, Reply, Rights
+from edgestore.records import SITE_TENANT, NodeRecord, NodeState
+from edgestore.security import RequestFacts, read_request
+
+log = logging.getLogger("edgestore.cluster")
+
+ASK_AGAIN_S = 0.5
+
+
+class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What a joiner shows and says of itself. `request`: the proof of possession of its key, which names its member id
+    and counts for more than what `node` says."""
+
+    token_id: bytes
+    secret: str
+    request: bytes
+    node: commands.NewNode
+
+
+class JoinAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """`peers`: (member, address) of those that the joiner may ask; `voters`: who of them votes; `authority`: the site's
+    certificate."""
+
+    site_id: bytes
+    number: int
+    authority: bytes
+    certificate: bytes
+    peers: tuple[tuple[str, str], ...]
+    voters: tuple[str, ...]
+
+
+class JoinServer:
+    """The member's side."""
+
+    def __init__(self, meta: Meta, certifier: Certifier) -> None:
+        self._meta, self._certifier = meta, certifier
+
+    def serve(self, peers: Peers) -> None:
+        """Answers callers that have no certificate yet."""
+        peers.serve(Method.JOIN, self._join, rights=Rights.NONE)
+
+    async def _join(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
+        try:
+            asked = msgspec.msgpack.decode(head, type=JoinRequest)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f"the request to join does not decode: {error}") from error
+        facts = read_request(asked.request)
+        await self._meta.read_barrier()
+        node = msgspec.structs.replace(asked.node, member=facts.member, key_digest=facts.key_digest)
+        command = commands.AddNode(node, asked.token_id, secret_digest(asked.secret))
+        row: NodeRecord = await self._meta.propose(SITE_TENANT, command)
+        log.info("node-joined number=%d member=%s address=%s", row.number, row.member, row.address)
+        return Reply(msgspec.msgpack.encode(self._answer(facts, row)))
+
+    def _answer(self, facts: RequestFacts, row: NodeRecord) -> JoinAnswer:
+        state = self._meta.state
+        known = tuple(
+            (node.member, node.address)
+            for node in state.nodes()
+            if node.member != row.member and node.state in (NodeState.UP, NodeState.DRAINING)
+        )
+        certificate = self._certifier.issue(facts)
+        voters = self._meta.status().voters
+        return JoinAnswer(
+            state.site().site_id, row.number, self._certifier.authority_der(), certificate, known, voters
+        )
+
+
+async def ask_to_join(
+    peers: Peers, config: ClusterConfig, token: Token, addresses: tuple[str, ...], request: JoinRequest
+) -> JoinAnswer:
+    """Asks one member after the other until one answers. Raises what they refuse with, Unavailable when the time is
+    up. `peers` need not listen."""
+    refusal: Exception = Unavailable("no member was asked")
+    try:
+        async with asyncio.timeout(config.join_timeout_s):
+            while True:
+                for address in addresses:
+                    try:
+                        return await _ask(peers, config, token, address, request)
+                    except (Unavailable, TimeoutError) as error:
+                        refusal = error
+                        log.info("join-postponed address=%s reason=%s", address, error)
+                await asyncio.sleep(ASK_AGAIN_S)
+    except TimeoutError as error:
+        message = f"no member let this node join within {config.join_timeout_s:g} s: {refusal}"
+        raise Unavailable(message) from error
+
+
+async def _ask(peers: Peers, config: ClusterConfig, token: Token, address: str, request: JoinRequest) -> JoinAnswer:
+    head = msgspec.msgpack.encode(request)
+    answer = await peers.call_address(address, token.ca_digest, Method.JOIN, head, timeout_s=config.ask_timeout_s)
+    try:
+        return msgspec.msgpack.decode(answer.head, type=JoinAnswer)
+    except msgspec.MsgspecError as error:
+        raise Denied(f"{address} answered with what is no certificate: {error}") from error

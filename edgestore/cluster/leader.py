@@ -1,0 +1,217 @@
+"""Carries out what `control` decides, on whichever node leads group 0.
+
+Rule: only a leader that may read without waiting looks at the site; each decision is under way at most once, and one
+that fails is decided anew from what the site then looks like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from edgestore.catalog import State, Table, commands
+from edgestore.cluster.control import ChangeVoters, Control, Decision, SiteView, StepLogTime
+from edgestore.cluster.detector import Detector
+from edgestore.cluster.members import Standing
+from edgestore.config import ClusterConfig
+from edgestore.errors import EdgeStoreError
+from edgestore.observe import Metrics
+from edgestore.records import SITE_TENANT, Member, NodeRecord, NodeState
+
+log = logging.getLogger("edgestore.cluster")
+
+DECISIONS_MAX = 32
+"""Under way at a time."""
+DECISION_TIMEOUT_S = 10.0
+CONDEMNED_INTERVAL_MS = 1000
+CONDEMNED_MAX = 256
+LAYOUTS_INTERVAL_MS = 60_000
+
+
+class GroupStatus(Protocol):
+    """What the leader reads of where its group stands (`ConsensusStatus`)."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Of its leader."""
+        ...
+
+    @property
+    def incarnation(self) -> int:
+        """Of its members (rule 4)."""
+        ...
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Of this incarnation."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """What `state` contains."""
+        ...
+
+
+class SiteGroup(Protocol):
+    """What the leader needs of the catalog's group (`Meta`)."""
+
+    @property
+    def state(self) -> State:
+        """The applied state."""
+        ...
+
+    def status(self) -> GroupStatus:
+        """Where the group stands."""
+        ...
+
+    def can_read_now(self) -> bool:
+        """Whether this node leads and its state may be read without waiting."""
+        ...
+
+    def log_time_ms(self) -> int:
+        """Log time now."""
+        ...
+
+    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
+        """Calls back when rows of these tables have changed; returns what ends that."""
+        ...
+
+    async def propose(self, tenant: int, command: commands.Command) -> Any:
+        """Applied, or an error."""
+        ...
+
+    async def step_log_time(self, to_ms: int) -> None:
+        """Sets log time forward."""
+        ...
+
+    async def change_members(self, members: tuple[Member, ...]) -> None:
+        """Names the next voters."""
+        ...
+
+
+class Leader:
+    """`run` on every node; it does nothing where the node does not lead."""
+
+    def __init__(self, group: SiteGroup, detector: Detector, config: ClusterConfig, metrics: Metrics) -> None:
+        self._group, self._detector, self._config, self._metrics = group, detector, config, metrics
+        self._control: Control | None = None
+        self._term: tuple[int, int] = (0, 0)
+        self._under_way: dict[object, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._nodes: list[NodeRecord] | None = None
+        self._condemned_ms = self._layouts_ms = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled. Follows the table of nodes on every node: the detector watches whom the catalog names."""
+        unwatch = self._group.watch((Table.NODES, Table.LAYOUTS, Table.SETTINGS), self._changed)
+        self._detector.on_changed(self._noticed)
+        interval_s = self._config.control_interval_ms / 1000
+        try:
+            while True:
+                looked_ms = self._detector.now_ms()
+                self._look(looked_ms)
+                try:
+                    async with asyncio.timeout(interval_s):
+                        await self._wake.wait()
+                    self._wake.clear()
+                    await asyncio.sleep(0)
+                except TimeoutError:
+                    pass
+                if self._detector.now_ms() - looked_ms > self._config.stall_ms and self._control is not None:
+                    self._control.was_stalled(self._detector.now_ms())
+        finally:
+            unwatch()
+            for task in self._under_way.values():
+                task.cancel()
+
+    def _changed(self, _index: int) -> None:
+        self._nodes = None
+        self._wake.set()
+
+    def _noticed(self, _member: str, standing: Standing) -> None:
+        if standing is not Standing.SUSPECTED:
+            self._wake.set()
+
+    def _look(self, now_ms: float) -> None:
+        if self._nodes is None:
+            self._nodes = self._group.state.nodes()
+            shut_out = (NodeState.REMOVED, NodeState.QUARANTINED)
+            self._detector.set_members(node.member for node in self._nodes if node.state not in shut_out)
+        status = self._group.status()
+        if not status.is_leader or not self._group.can_read_now():
+            self._control = None
+            return
+        term = (status.incarnation, status.term)
+        if self._control is None or self._term != term:
+            self._control, self._term = Control(self._config, now_ms), term
+        for decision in self._control.decide(self._view(status, now_ms), now_ms):
+            self._carry_out(decision)
+
+    def _view(self, status: GroupStatus, now_ms: float) -> SiteView:
+        state = self._group.state
+        layout = state.layout()
+        condemned: list[tuple[bytes, int]] = []
+        if now_ms - self._condemned_ms >= CONDEMNED_INTERVAL_MS:
+            self._condemned_ms, condemned = now_ms, state.condemned(CONDEMNED_MAX)
+        layouts: list[tuple[int, int]] = []
+        if now_ms - self._layouts_ms >= LAYOUTS_INTERVAL_MS:
+            self._layouts_ms = now_ms
+            layouts = [(old.epoch, state.extents_under(old.epoch)) for old in state.layouts()]
+        return SiteView(
+            own=self._detector.member,
+            nodes=self._nodes or [],
+            settings=state.settings(),
+            standings=self._detector.standings(),
+            statuses=self._detector.statuses(),
+            voters=status.voters,
+            applied_index=status.applied_index,
+            feature_level=state.site().feature_level,
+            log_time_ms=self._group.log_time_ms(),
+            epoch=layout.epoch,
+            balance_epoch=layout.balance_epoch,
+            layouts=layouts,
+            condemned=condemned,
+            contested=self._detector.contested(),
+        )
+
+    def _carry_out(self, decision: Decision) -> None:
+        key = subject(decision)
+        if key in self._under_way or len(self._under_way) >= DECISIONS_MAX:
+            return
+        self._metrics.count("cluster_decisions_total")
+        task = asyncio.get_running_loop().create_task(self._do(decision))
+        self._under_way[key] = task
+        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+
+    async def _do(self, decision: Decision) -> None:
+        try:
+            async with asyncio.timeout(DECISION_TIMEOUT_S):
+                if isinstance(decision, ChangeVoters):
+                    await self._group.change_members(self._members(decision.members))
+                elif isinstance(decision, StepLogTime):
+                    await self._group.step_log_time(decision.to_ms)
+                else:
+                    await self._group.propose(SITE_TENANT, decision)
+            log.info("decided %s", decision)
+        except (EdgeStoreError, TimeoutError) as error:
+            log.info("not-decided decision=%s error=%s", decision, error)
+
+    def _members(self, voters: tuple[str, ...]) -> tuple[Member, ...]:
+        addresses = {node.member: node.address for node in self._group.state.nodes()}
+        return tuple(Member(member, True, addresses.get(member, "")) for member in voters)
+
+
+def subject(decision: Decision) -> object:
+    """Two decisions about the same thing are not under way at the same time."""
+    if isinstance(decision, commands.SetNodeState | commands.SetNodeQuality):
+        return type(decision), decision.number
+    if isinstance(decision, commands.QuarantineMember):
+        return type(decision), decision.member
+    return type(decision)

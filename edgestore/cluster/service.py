@@ -1,0 +1,131 @@
+"""What operators see and do of a site: tokens, nodes, and how far from losing data it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgestore.catalog import commands
+from edgestore.clock import Entropy
+from edgestore.cluster.tokens import new_token, secret_digest
+from edgestore.config import ClusterConfig
+from edgestore.errors import BadRequest, NotFound
+from edgestore.meta import Meta
+from edgestore.placement import default_scheme
+from edgestore.records import SITE_TENANT, NodeRecord, NodeState
+
+DEGRADED_SHOWN_MAX = 10_000
+
+
+class Suspicion(Protocol):
+    """Who does not answer just now."""
+
+    def is_suspected(self, member: str) -> bool:
+        """Whether others avoid it."""
+        ...
+
+
+@dataclass(slots=True)
+class Site:
+    """For `/-/admin/v1` and the command line. `authority_digest`: what tokens begin with."""
+
+    meta: Meta
+    config: ClusterConfig
+    entropy: Entropy
+    authority_digest: bytes
+    suspicion: Suspicion | None = None
+
+    async def create_token(self, ttl_ms: int) -> dict[str, Any]:
+        """A token that lets one machine join. The site keeps a digest of it."""
+        if not 0 < ttl_ms <= self.config.token_ttl_max_ms:
+            raise BadRequest(f"a token lives from 1 to {self.config.token_ttl_max_ms} ms")
+        token = new_token(self.authority_digest, self.entropy)
+        row = await self.meta.propose(
+            SITE_TENANT, commands.CreateToken(token.token_id, secret_digest(token.secret), ttl_ms)
+        )
+        return {"token": str(token), "id": token.token_id.hex(), "expires_ms": row.expires_ms}
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node that was ever part of the site, removed ones too."""
+        await self.meta.read_barrier()
+        return self._rows()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        status = self.meta.status()
+        return [self._row(node, status.leader, status.voters) for node in self.meta.state.nodes()]
+
+    def _row(self, node: NodeRecord, leader: str, voters: tuple[str, ...]) -> dict[str, Any]:
+        return {
+            "number": node.number,
+            "member": node.member,
+            "state": node.state.name.lower(),
+            "zone": node.zone,
+            "weight": node.weight,
+            "quality": node.quality,
+            "address": node.address,
+            "s3": node.s3_address,
+            "capacity_bytes": node.capacity_bytes,
+            "witness": node.witness,
+            "leader": node.member == leader,
+            "voter": node.member in voters,
+            "suspected": self.suspicion is not None and self.suspicion.is_suspected(node.member),
+            "joined_ms": node.joined_ms,
+        }
+
+    async def set_state(self, number: int, state: str) -> dict[str, Any]:
+        """Drains or removes a node."""
+        node = await self._node(number)
+        wanted = {"draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
+        await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state))
+        return await self._shown(number)
+
+    async def set_weight(self, number: int, weight: int) -> dict[str, Any]:
+        """In GiB of capacity: its share of new data, and of what moves."""
+        await self._node(number)
+        await self.meta.propose(SITE_TENANT, commands.SetNodeWeight(number, weight))
+        return await self._shown(number)
+
+    async def _node(self, number: int) -> NodeRecord:
+        await self.meta.read_barrier()
+        for node in self.meta.state.nodes():
+            if node.number == number:
+                return node
+        raise NotFound(f"the site has no node {number}: see `edgestore node list`")
+
+    async def _shown(self, number: int) -> dict[str, Any]:
+        return next(row for row in await self.nodes() if row["number"] == number)
+
+    async def status(self) -> dict[str, Any]:
+        """Of the site, as this node knows it: no barrier, so that it is told without a quorum too."""
+        state, status = self.meta.state, self.meta.status()
+        rows = self._rows()
+        layout = state.layout()
+        degraded = len(list(state.degraded(DEGRADED_SHOWN_MAX)))
+        leader = next((row["number"] for row in rows if row["leader"]), 0)
+        zones = sorted({row["zone"] for row in rows if row["zone"] and row["state"] != "removed"})
+        return {
+            "site_id": state.site().site_id.hex(),
+            "authority": self.authority_digest.hex(),
+            "epoch": layout.epoch,
+            "leader": leader,
+            "zones": zones,
+            "incarnation": status.incarnation,
+            "repair_left": degraded,
+            "distance": distance(rows, degraded),
+            "nodes": rows,
+        }
+
+
+def distance(rows: list[dict[str, Any]], degraded: int) -> str:
+    """How many more nodes may be lost, in one line: for the content by the scheme of the site's size, for the catalog by
+    its voters."""
+    storage = [row for row in rows if row["state"] in ("up", "draining", "down") and not row["witness"]]
+    away = sum(row["state"] == "down" or row["suspected"] for row in storage)
+    content = max(0, default_scheme(max(1, len(storage))).m - away - (1 if degraded and not away else 0))
+    voters = [row for row in rows if row["voter"]]
+    lost = sum(row["state"] == "down" or row["suspected"] for row in voters)
+    catalog = max(0, (len(voters) - 1) // 2 - lost)
+    least = min(content, catalog) if len(storage) > 1 else 0
+    names = "no more node" if not least else f"any {least} more node{'s' if least > 1 else ''}"
+    rest = f"; {degraded} extents are being repaired" if degraded else ""
+    return f"survives the loss of {names} (content {content}, catalog {catalog}){rest}"

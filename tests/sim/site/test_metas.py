@@ -1,0 +1,296 @@
+"""Real metas on simulated disks and wires: operations from any node, applied once; snapshots; several groups."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from edgestore.errors import Unavailable
+from edgestore.meta import snapshots
+from edgestore.records import BucketRecord
+from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.model import Violation
+from tests.sim.site.lives import NodeDied
+from tests.sim.site.machines import Machine
+from tests.sim.site.metas import MetaSite, bucket, put
+from tests.sim.site.wires import Weather
+
+AWAY_S = 11.0
+"""Nobody keeps the log for a member that was away for so long."""
+
+Work = Callable[[MetaSite], Coroutine[Any, Any, None]]
+
+
+def run(site: MetaSite, work: Work) -> None:
+    """To its end, and nothing may have failed in between."""
+
+    async def main() -> None:
+        for machine in site.machines:
+            machine.start()
+        await site.serve_all()
+        await work(site)
+
+    try:
+        site.loop.run(main())
+        assert not site.loop.failures, site.loop.failures
+    finally:
+        site.loop.abandon()
+
+
+async def ready(site: MetaSite, group: int = 0, limit_s: float = 30.0) -> None:
+    """Every node that serves is as new as the rest."""
+    async with asyncio.timeout(limit_s):
+        for machine in site.serving():
+            assert machine.life is not None
+            await machine.life.ask(site.meta(machine, group).ready())
+
+
+def digest(site: MetaSite, machine: Machine, group: int = 0) -> tuple[int, bytes]:
+    """Applied index and all rows."""
+    meta = site.meta(machine, group)
+    store = meta.store
+    assert isinstance(store, SimIndex)
+    return meta.applied_index, hashlib.sha256(repr(list(store.rows.items())).encode()).digest()
+
+
+async def alike(site: MetaSite, group: int = 0, limit_s: float = 20.0) -> None:
+    """All nodes come to hold the same."""
+    async with asyncio.timeout(limit_s):
+        while len(
+            {digest(site, machine, group) for machine in site.machines if machine.service is not None}
+        ) > 1 or any(machine.service is None for machine in site.machines):
+            await asyncio.sleep(0.05)
+
+
+async def followers(site: MetaSite, group: int = 0) -> list[Machine]:
+    """Who does not lead, once somebody does."""
+    async with asyncio.timeout(20):
+        while (leader := site.leader(group)) is None:
+            await asyncio.sleep(0.01)
+    return [machine for machine in site.machines if machine is not leader]
+
+
+@pytest.mark.parametrize("voters", [3, 1])
+def test_a_put_through_any_node_is_answered_there_and_read_there(voters: int) -> None:
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        for machine in await followers(site):
+            record = await site.propose(machine, bucket(f"of-{machine.name}"))
+            assert isinstance(record, BucketRecord)
+            version = await site.propose(machine, put(record, "key", b"body"))
+            meta = site.meta(machine)
+            found = meta.state.head(record, "key")  # without a barrier: this node has applied it
+            assert found is not None
+            assert found.version_id == version.version_id
+            assert machine.life is not None
+            before_ms = machine.life.call(meta.log_time_ms)
+            await asyncio.sleep(1)
+            assert 900 < machine.life.call(meta.log_time_ms) - before_ms < 1200
+        await alike(site)
+
+    run(MetaSite(1, 3, voters=voters), work)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_operations_are_answered_once_and_applied_once_whoever_leads(seed: int) -> None:
+    rng = random.Random(seed)
+    answers: dict[str, list[object]] = {}
+
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        site.wires.weather = Weather(lost=0.02, doubled=0.1, overtaken=0.2)
+        asked: list[asyncio.Task[None]] = []
+
+        async def ask(machine: Machine, name: str) -> None:
+            life, answers[name] = machine.life, []
+            assert life is not None
+
+            async def submit() -> None:
+                outcome: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+                def done(value: object, error: BaseException | None) -> None:
+                    answers[name].append(error or value)
+                    if not outcome.done():
+                        outcome.set_result(None)
+
+                site.meta(machine).submit(1, bucket(name), done)
+                await outcome
+
+            try:
+                await life.ask(submit())
+            except NodeDied:
+                answers[name].append(NodeDied)
+
+        for number in range(60):
+            asked.append(asyncio.ensure_future(ask(rng.choice(site.serving()), f"bucket-{number}")))
+            await asyncio.sleep(rng.expovariate(30))
+            leader = site.leader()
+            if leader is not None and rng.random() < 0.08:
+                leader.kill(power=True)
+            elif leader is not None and rng.random() < 0.05:
+                pairs = {(leader.member, other.member) for other in site.machines if other is not leader}
+                site.wires.sever(pairs)
+                site.loop.later(rng.uniform(0.2, 2), site.wires.mend)
+            while not site.serving():
+                await asyncio.sleep(0.05)
+        site.wires.weather = Weather()
+        await asyncio.wait(asked, timeout=40)
+        for task in asked:
+            task.result()
+        await site.serve_all()
+        await alike(site)
+        for name, found in answers.items():
+            assert len([one for one in found if one is not NodeDied]) <= 1, (name, found)
+            assert isinstance(found[0], BucketRecord | Unavailable) or found[0] is NodeDied, (name, found)
+            if isinstance(found[0], BucketRecord):
+                assert site.meta(site.machines[0]).state.bucket(name) == found[0]
+        names = [record.name for record in site.meta(site.machines[0]).state.buckets(None)]
+        assert len(names) == len(set(names))
+        assert sum(isinstance(found[0], BucketRecord) for found in answers.values()) > 20
+
+    run(MetaSite(seed, 3), work)
+
+
+async def grow(site: MetaSite, machine: Machine, record: BucketRecord, count: int) -> None:
+    """More of the catalog than the log keeps."""
+    for number in range(count):
+        await site.propose(machine, put(record, f"key-{number % 60}", bytes(300)))
+
+
+def test_a_node_that_was_away_for_long_takes_a_snapshot() -> None:
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        first, *_, away = [site.leader() or site.machines[0], *await followers(site)]
+        away.stays_down = True
+        away.kill(power=True)
+        record = await site.propose(first, bucket("b"))
+        await grow(site, first, record, 200)
+        away.stays_down = False
+        away.start()
+        await site.serve_all()
+        await ready(site)
+        await alike(site)
+        assert site.meta(away)._machine.folder != "catalog"
+        await site.propose(away, put(record, "after"))
+        away.kill(power=True)
+        await asyncio.sleep(0.01)
+        await site.serve_all()
+        await ready(site)
+        await alike(site)
+        assert list(away.disk.stores) == [site.meta(away)._machine.folder]
+
+    run(MetaSite(3, 3), work)
+
+
+@pytest.mark.parametrize("way", ["steps", "disk"])
+@pytest.mark.parametrize("part", range(2))
+def test_a_snapshot_may_be_cut_short_at_any_step(way: str, part: int) -> None:
+    """The receiver dies at a step or at a call of its disk, again and again, and has it all in the end."""
+
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        first, *_, away = [site.leader() or site.machines[0], *await followers(site)]
+        record = await site.propose(first, bucket("b"))
+        for crash_at in range(30 + part, 190, 6):
+            away.stays_down = True
+            away.kill(power=True)
+            await asyncio.sleep(AWAY_S)
+            await grow(site, site.leader() or first, record, 40)
+            away.stays_down = False
+            away.start()
+            assert away.life is not None
+            if way == "steps":
+                away.life.crash_at = crash_at
+            else:
+                away.disk.crash_at = away.disk.operations + crash_at // 2
+            await asyncio.sleep(1)
+            away.forget_plans()
+            await site.serve_all()
+            await ready(site)
+            await alike(site)
+
+    run(MetaSite(100 + part, 3), work)
+
+
+def test_four_groups_share_one_journal() -> None:
+    async def work(site: MetaSite) -> None:
+        records = []
+        for group in range(4):
+            await ready(site, group)
+            machine = (await followers(site, group))[0]
+            record = await site.propose(machine, bucket(f"of-{group}"), group)
+            await site.propose(machine, put(record, "key", b"%d" % group), group)
+            records.append(record)
+        for machine in site.machines:
+            machine.kill(power=True)
+        await asyncio.sleep(0.01)
+        await site.serve_all()
+        for group in range(4):
+            await ready(site, group)
+            await alike(site, group)
+            for machine in site.machines:
+                state = site.meta(machine, group).state
+                assert [record.name for record in state.buckets(None)] == [f"of-{group}"]
+                assert state.inline(records[group], state.head(records[group], "key")) == b"%d" % group
+
+    run(MetaSite(7, 3, groups=4), work)
+
+
+def test_a_group_opens_without_a_quorum_and_says_so() -> None:
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        record = await site.propose(site.machines[0], bucket("b"))
+        await alike(site)
+        for machine in site.machines:
+            assert machine.life is not None
+            await machine.life.ask(site.meta(machine).flush())
+            machine.stays_down = True
+            machine.kill(power=False)
+        alone = site.machines[0]
+        alone.stays_down = False
+        alone.start()
+        async with asyncio.timeout(5):
+            while alone.service is None:
+                await asyncio.sleep(0.01)
+        meta = site.meta(alone)
+        assert meta.state.bucket("b") == record  # what is local is there at once
+        assert not meta.can_read_now()
+        with pytest.raises(Unavailable):
+            await site.propose(alone, bucket("c"))
+        for machine in site.machines:
+            machine.stays_down = False
+            machine.start()
+        await site.serve_all()
+        await ready(site)
+        await site.propose(alone, bucket("d"))
+        await alike(site)
+
+    run(MetaSite(8, 3), work)
+
+
+def unsynced_files(patch: pytest.MonkeyPatch) -> None:
+    """What is received is named before it is on the disk."""
+    whole = snapshots._write_piece
+    patch.setattr(snapshots, "_write_piece", lambda *place, is_last: whole(*place, is_last=False))
+
+
+def unsynced_folder(patch: pytest.MonkeyPatch) -> None:
+    """... or before its name is."""
+    synced = SimFiles.sync_folder
+    patch.setattr(
+        SimFiles, "sync_folder", lambda self, path: None if path.startswith("catalog.") else synced(self, path)
+    )
+
+
+@pytest.mark.parametrize("plant", [unsynced_files, unsynced_folder])
+def test_a_snapshot_that_is_named_before_it_is_durable_is_noticed(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violation):
+        test_a_snapshot_may_be_cut_short_at_any_step("disk", 0)

@@ -1,0 +1,1 @@
+"""Sites of real processes on loopback addresses."""

@@ -1,0 +1,224 @@
+"""Several chunk stores on real segments, joined by a network that loses, delays and damages as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edgestore.chunks import ChunkStore, Digests, FragmentMethod, StoredBody, bytes_body
+from edgestore.config import ChunksConfig, DiskConfig
+from edgestore.disk import RocksIndex, Segments, SystemFiles
+from edgestore.errors import Unavailable
+from edgestore.placement import Placement, Scheme, scheme_for
+from edgestore.records import UNIT_BYTES, BucketRecord, LayoutNode, LayoutRecord, NodeState, SiteSettings
+
+CONFIG = ChunksConfig(
+    pool_bytes=128 * UNIT_BYTES,
+    confirm_ms=80,
+    confirm_bytes_per_s=1 << 40,
+    write_timeout_s=2.0,
+    fragment_timeout_s=1.0,
+    linger_ms=50,
+)
+
+
+@dataclass
+class Answer:
+    """What comes back."""
+
+    head: bytes
+    payload: memoryview
+
+
+@dataclass
+class Faults:
+    """What goes wrong with the requests to one node, and from when on."""
+
+    is_dead: bool = False
+    delay_s: float = 0.0
+    damage: bool = False
+    dies_after: int | None = None
+    asked: list[FragmentMethod] = field(default_factory=list)
+
+
+class Site:
+    """The catalog's view: one layout for all, newest last."""
+
+    def __init__(self, count: int, settings: SiteSettings) -> None:
+        nodes = tuple(LayoutNode(number, 100, f"z{number}", NodeState.UP) for number in range(1, count + 1))
+        self.layouts = [LayoutRecord(1, nodes)]
+        self.known = [Placement(self.layouts[0])]
+        self.settings = settings
+        self.faults = {number: Faults() for number in range(1, count + 1)}
+        self.stores: dict[int, ChunkStore] = {}
+        self.suspected: set[int] = set()
+
+    def change(self, number: int, state: NodeState, *, closes: bool = False) -> None:
+        """A new epoch in which the node has another state."""
+        newest = self.layouts[-1]
+        epoch = newest.epoch + 1
+        nodes = tuple(
+            msgspec.structs.replace(node, state=state, state_epoch=epoch) if node.number == number else node
+            for node in newest.nodes
+        )
+        self.layouts.append(LayoutRecord(epoch, nodes, epoch if closes else newest.balance_epoch))
+        self.known.append(Placement(self.layouts[-1]))
+
+
+@dataclass
+class View:
+    """`Sites` of one node."""
+
+    site: Site
+    own_number: int
+
+    def layout(self) -> LayoutRecord:
+        return self.site.layouts[-1]
+
+    def placements(self, epoch: int) -> Sequence[Placement]:
+        return [one for one in self.site.known if one.epoch >= epoch] or self.site.known[-1:]
+
+    def scheme(self, bucket: BucketRecord | None) -> Scheme:
+        return scheme_for(bucket, self.layout(), self.site.settings)
+
+    def member(self, number: int) -> str:
+        return str(number)
+
+    def is_suspected(self, number: int) -> bool:
+        return number in self.site.suspected
+
+    async def call(
+        self,
+        member: str,
+        method: FragmentMethod,
+        head: bytes,
+        payload: Sequence[bytes | bytearray | memoryview],
+        *,
+        timeout_s: float,
+    ) -> Answer:
+        """Carries a request over, as bytes."""
+        faults = self.site.faults[int(member)]
+        faults.asked.append(method)
+        sent = memoryview(b"".join(payload))
+        try:
+            async with asyncio.timeout(timeout_s):
+                if faults.dies_after is not None:
+                    faults.dies_after -= 1
+                    if faults.dies_after < 0:
+                        faults.is_dead = True
+                if faults.is_dead:
+                    await asyncio.sleep(60)
+                await asyncio.sleep(faults.delay_s)
+                site = self.site.stores[int(member)].site
+                assert site is not None
+                answered, pieces = await site.server.handlers()[method](head, sent)
+        except TimeoutError as error:
+            raise Unavailable("no answer in time") from error
+        came = bytearray(b"".join(pieces))
+        if faults.damage and came:
+            came[len(came) // 2] ^= 1
+        return Answer(answered, memoryview(bytes(came)))
+
+
+@dataclass
+class Nodes:
+    """The site, and what a test does with it."""
+
+    site: Site
+    segments: dict[int, Segments]
+    folder: Path
+
+    def store(self, number: int) -> ChunkStore:
+        return self.site.stores[number]
+
+    async def write(self, number: int, data: bytes) -> StoredBody:
+        store = self.store(number)
+        return await store.write(bytes_body(store.pool, data), Digests())
+
+    async def put_small(self, number: int, data: bytes) -> StoredBody:
+        future: asyncio.Future[StoredBody] = asyncio.get_running_loop().create_future()
+
+        def done(stored: StoredBody | None, error: BaseException | None) -> None:
+            if stored is not None:
+                future.set_result(stored)
+            else:
+                future.set_exception(error or AssertionError)
+
+        self.store(number).put_small(data, done)
+        return await future
+
+    async def read(self, number: int, stored: StoredBody, offset: int = 0, length: int | None = None) -> bytes:
+        length = stored.size_bytes - offset if length is None else length
+        views = self.store(number).read(stored.extents(), offset, length)
+        return b"".join([bytes(view) async for view in views])
+
+    def held(self, stored: StoredBody) -> list[int]:
+        """For each chunk on how many nodes the fragments that its extent counts on lie."""
+        counts = []
+        for placed in stored.placed:
+            chunk_id = placed.chunk.chunk_id
+            found = {
+                node
+                for shard, node in enumerate(placed.holders)
+                if node and self.segments[node].lookup(chunk_id, shard) is not None
+            }
+            counts.append(len(found))
+        return counts
+
+    def fragments(self) -> int:
+        """On all disks together."""
+        return sum(len(list(segments.chunk_ids())) for segments in self.segments.values())
+
+    def memory_is_free(self) -> bool:
+        """No unit, slab or reserve is held."""
+        return all(
+            store.site is not None
+            and not store.site.slabs.budget.taken_bytes
+            and not store.pool.taken_bytes
+            and not store.site.server.intake_bytes
+            for store in self.site.stores.values()
+        )
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path,
+    count: int,
+    *,
+    config: ChunksConfig = CONFIG,
+    settings: SiteSettings | None = None,
+    reserve_bytes: dict[int, int] | None = None,
+) -> AsyncIterator[Nodes]:
+    site = Site(count, settings or SiteSettings())
+    nodes = Nodes(site, {}, folder)
+    closing: list[tuple[Segments, ChunkStore, RocksIndex]] = []
+    for number in range(1, count + 1):
+        files = SystemFiles(str(folder / str(number)))
+        index = RocksIndex.open(files, "index", write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
+        disk = DiskConfig(segment_bytes=16 << 20, reserve_bytes=(reserve_bytes or {}).get(number, 0))
+        segments = await Segments.open(files, "segments", index, disk, entropy=os.urandom)
+        store = ChunkStore(segments, files, config, writer=number)
+        view = View(site, number)
+        store.join_site(view, view.call)
+        site.stores[number], nodes.segments[number] = store, segments
+        closing.append((segments, store, index))
+    try:
+        yield nodes
+    finally:
+        for segments, store, index in closing:
+            await store.leave_site()
+            await segments.close()
+            store.close()
+            index.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)

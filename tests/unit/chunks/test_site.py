@@ -1,0 +1,305 @@
+"""Chunks on several nodes: never a wrong byte, never an acknowledgement below k + t, whatever the nodes do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from edgestore.chunks import Digests, IteratorBody, StoredBody
+from edgestore.errors import Corrupt, EdgeStoreError, StorageFull, Unavailable
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState, SiteSettings
+from tests.unit.chunks.site import CONFIG, Nodes, opened, until
+
+
+def mixed(size: int) -> bytes:
+    """Units that pack well beside units that do not."""
+    units = [
+        os.urandom(UNIT_BYTES) if at % 3 else b"edge " * (UNIT_BYTES // 5 + 1) for at in range(-(-size // UNIT_BYTES))
+    ]
+    return b"".join(unit[:UNIT_BYTES] for unit in units)[:size]
+
+
+def is_safe(nodes: Nodes, stored: StoredBody) -> bool:
+    """Whether each chunk lies on k + t nodes that the extents name."""
+    return all(
+        held >= placed.scheme.needed for held, placed in zip(nodes.held(stored), stored.placed, strict=True)
+    ) and bool(stored.placed)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+async def test_what_one_node_wrote_every_node_reads_in_any_range(tmp_path: Path, count: int) -> None:
+    data = mixed(CHUNK_MAX_BYTES + 5 * UNIT_BYTES + 17)
+    async with opened(tmp_path, count) as nodes:
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        assert [extent.missing for extent in stored.extents()] == [()]
+        assert [extent.exceptions for extent in stored.extents()] == [()]
+        chance = random.Random(count)
+        for number in range(1, count + 1):
+            assert await nodes.read(number, stored) == data
+            for _ in range(8):
+                offset = chance.randrange(len(data))
+                length = min(chance.choice([1, 1000, UNIT_BYTES, 2_000_000]), len(data) - offset)
+                assert await nodes.read(number, stored, offset, length) == data[offset : offset + length]
+        assert nodes.memory_is_free()
+
+
+@pytest.mark.parametrize("size", [1, 9000, 128 * 1024, 128 * 1024 + 1, UNIT_BYTES])
+async def test_small_bodies(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    async with opened(tmp_path, 6) as nodes:
+        for stored in (await nodes.put_small(2, data), await nodes.write(2, data)):
+            assert is_safe(nodes, stored)
+            placed = stored.placed[0]
+            assert (placed.scheme.k == 1) == (size <= CONFIG.copies_max_bytes)
+            for number in range(1, 7):
+                assert await nodes.read(number, stored) == data
+                small = nodes.store(number).read_small(stored.extents()[0])
+                assert small is None or bytes(small) == data
+
+
+async def test_any_tolerated_deaths_leave_everything_readable(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES + 70_000)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        for dead in ((1, 2), (3, 4), (5, 6), (2, 6)):
+            for number in dead:
+                nodes.site.faults[number].is_dead = True
+            reader = next(number for number in range(1, 7) if number not in dead)
+            assert await nodes.read(reader, stored) == data
+            for number in dead:
+                nodes.site.faults[number].is_dead = False
+        assert nodes.memory_is_free()
+
+
+async def test_a_small_range_touches_one_fragment(tmp_path: Path) -> None:
+    data = os.urandom(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        for faults in nodes.site.faults.values():
+            faults.asked.clear()
+        assert await nodes.read(3, stored, 3 * UNIT_BYTES + 5, 1000) == data[3 * UNIT_BYTES + 5 :][:1000]
+        assert sum(len(faults.asked) for faults in nodes.site.faults.values()) <= 1
+
+
+async def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        nodes.site.faults[2].damage = nodes.site.faults[5].damage = True
+        for number in (1, 3, 4):
+            assert await nodes.read(number, stored) == data
+        nodes.site.faults[3].damage = nodes.site.faults[4].damage = nodes.site.faults[6].damage = True
+        with pytest.raises(Corrupt):
+            await nodes.read(1, stored)
+
+
+async def test_a_late_answer_is_overtaken(tmp_path: Path) -> None:
+    data = os.urandom(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        for _ in range(8):
+            await nodes.read(1, stored)  # it learns how long reads take
+        nodes.site.faults[4].delay_s = 0.9
+        begun = asyncio.get_running_loop().time()
+        assert await nodes.read(1, stored, 0, UNIT_BYTES * 4) == data[: UNIT_BYTES * 4]
+        assert asyncio.get_running_loop().time() - begun < 0.7
+
+
+async def test_an_owner_that_does_not_confirm_is_passed_over(tmp_path: Path) -> None:
+    data = os.urandom(2 * CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 7) as nodes:
+        nodes.site.faults[3].is_dead = True
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        assert all(3 not in placed.holders for placed in stored.placed)
+        assert await nodes.read(2, stored) == data
+        await until(nodes.memory_is_free)
+
+
+async def test_three_nodes_with_one_dead_write_copies_on_the_two(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES + 1000)
+    async with opened(tmp_path, 3) as nodes:
+        nodes.site.faults[2].is_dead = True
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        assert all((placed.scheme.k, set(placed.holders)) == (1, {1, 3}) for placed in stored.placed)
+        assert await nodes.read(3, stored) == data
+        nodes.site.change(2, NodeState.DOWN)
+        assert is_safe(nodes, await nodes.write(3, data))
+
+
+async def test_below_k_plus_t_nothing_is_acknowledged_and_nothing_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path, 2) as nodes:
+        nodes.site.faults[2].is_dead = True
+        with pytest.raises(Unavailable):
+            await nodes.write(1, os.urandom(3 * UNIT_BYTES))
+        with pytest.raises(Unavailable):
+            await nodes.put_small(1, os.urandom(50_000))
+        await until(lambda: nodes.fragments() == 0)
+        await until(nodes.memory_is_free)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_owners_die_in_the_middle_of_a_body(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    data = mixed(3 * CHUNK_MAX_BYTES + chance.randrange(UNIT_BYTES))
+    async with opened(tmp_path, 6) as nodes:
+        for number in chance.sample(range(2, 7), chance.choice([1, 2])):
+            nodes.site.faults[number].dies_after = chance.randrange(4)
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        assert await nodes.read(1, stored) == data
+        await until(nodes.memory_is_free)
+
+
+async def test_a_full_disk_is_passed_over_and_all_full_is_said(tmp_path: Path) -> None:
+    data = os.urandom(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 7, reserve_bytes={4: 1 << 60}) as nodes:
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        assert 4 not in stored.placed[0].holders
+    full = dict.fromkeys(range(1, 4), 1 << 60)
+    async with opened(tmp_path / "full", 3, reserve_bytes=full) as nodes:
+        with pytest.raises(StorageFull):
+            await nodes.write(1, data)
+
+
+async def test_a_commit_that_came_too_late_is_mended(tmp_path: Path) -> None:
+    data = mixed(2 * CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 7) as nodes:
+        stored = await nodes.write(1, data)
+        lost = stored.placed[0].holders[0]
+        nodes.site.faults[lost].is_dead = True
+        nodes.site.change(lost, NodeState.DOWN)
+        writer = next(number for number in range(1, 8) if number != lost)
+        mended = await nodes.store(1 if lost != 1 else writer).mend(stored, None)
+        assert is_safe(nodes, mended)
+        assert all(lost not in placed.holders for placed in mended.placed)
+        assert {extent.layout_epoch for extent in mended.extents()} == {2}
+        assert await nodes.read(writer, mended) == data
+
+
+async def test_too_few_nodes_for_the_scheme_and_the_chunk_is_written_again(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 3) as nodes:
+        stored = await nodes.write(1, data)
+        nodes.site.faults[3].is_dead = True
+        nodes.site.change(3, NodeState.DOWN)
+        mended = await nodes.store(1).mend(stored, None)
+        assert is_safe(nodes, mended)
+        assert [(placed.scheme.k, placed.scheme.m) for placed in mended.placed] == [(1, 1)]
+        assert await nodes.read(2, mended) == data
+
+
+async def test_repair_makes_any_shard_again(tmp_path: Path) -> None:
+    data = os.urandom(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        placed = stored.placed[0]
+        chunk_id = placed.chunk.chunk_id
+        for shard, node in enumerate(placed.holders):
+            before = nodes.segments[node].lookup(chunk_id, shard)
+            assert before is not None
+            site = nodes.store(1).site
+            assert site is not None
+            await site.shelves.of(node).drop(chunk_id, (shard,))
+            assert await site.shelves.of(node).has([chunk_id]) == [()]
+            await site.restore(placed.source(), shard, node)
+            after = nodes.segments[node].lookup(chunk_id, shard)
+            assert after is not None
+            assert after.fragment.page_crcs == before.fragment.page_crcs
+            assert await site.shelves.of(node).has([chunk_id]) == [(shard,)]
+        assert await nodes.read(2, stored) == data
+
+
+async def test_what_is_dropped_goes_on_every_node(tmp_path: Path) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        stored = await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
+        small = await nodes.put_small(2, os.urandom(20_000))
+        assert nodes.fragments() == 4 + 2
+        nodes.store(1).drop(stored)
+        nodes.store(2).drop(small)
+        await until(lambda: nodes.fragments() == 0)
+        assert nodes.store(1).low_water() == stored.chunks[-1].number + 1
+
+
+async def test_a_slow_client_gives_its_slab_away(tmp_path: Path) -> None:
+    """The reserve holds ten chunks of 4+2; all are held by clients that bring no more."""
+    async with opened(tmp_path, 6) as nodes:
+        store = nodes.store(1)
+        end = asyncio.Event()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield os.urandom(UNIT_BYTES)
+            await end.wait()
+            yield os.urandom(UNIT_BYTES)
+
+        slow = [
+            asyncio.create_task(store.write(IteratorBody(store.pool, pieces(), None), Digests())) for _ in range(16)
+        ]
+        await asyncio.sleep(0.1)
+        stored = await asyncio.wait_for(nodes.write(1, os.urandom(CHUNK_MAX_BYTES)), 10)
+        assert is_safe(nodes, stored)
+        end.set()
+        for task in slow:
+            assert (await task).size_bytes == 2 * UNIT_BYTES
+        await until(nodes.memory_is_free)
+
+
+async def test_an_upload_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        for wait_s in (0.0, 0.005, 0.02, 0.05, 0.1):
+            task = asyncio.create_task(nodes.write(1, os.urandom(3 * CHUNK_MAX_BYTES)))
+            await asyncio.sleep(wait_s)
+            task.cancel()
+            with pytest.raises((asyncio.CancelledError, EdgeStoreError)):
+                await task
+        await until(lambda: nodes.fragments() == 0)
+        await until(nodes.memory_is_free)
+
+
+async def test_one_node_of_a_site_writes_as_a_lone_one(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES + 5)
+    async with opened(tmp_path, 1) as nodes:
+        stored = await nodes.write(1, data)
+        assert not stored.placed
+        assert await nodes.read(1, stored) == data
+
+
+async def test_the_survivor_of_two_nodes_does_not_promise_less(tmp_path: Path) -> None:
+    async with opened(tmp_path, 2) as nodes:
+        nodes.site.change(2, NodeState.DOWN)
+        with pytest.raises(Unavailable):
+            await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
+        with pytest.raises(Unavailable):
+            await nodes.put_small(1, os.urandom(20_000))
+        nodes.site.settings = SiteSettings(tolerate=0)
+        data = os.urandom(CHUNK_MAX_BYTES)
+        stored = await nodes.write(1, data)
+        assert not stored.placed
+        assert [extent.layout_epoch for extent in stored.extents()] == [2]
+        assert await nodes.read(1, stored) == data
+
+
+async def test_settings_of_the_site_are_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path, 5, settings=SiteSettings(tolerate=1, scheme="3+1")) as nodes:
+        stored = await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
+        assert [(placed.scheme.k, placed.scheme.m, placed.scheme.t) for placed in stored.placed] == [(3, 1, 1)]
+
+
+async def test_a_node_that_hangs_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
+    """Without this each MiB of a body would wait for it, and only some of them are raced."""
+    data = os.urandom(4 * CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        nodes.site.faults[4].is_dead = True
+        begun = asyncio.get_running_loop().time()
+        for _ in range(3):
+            assert await nodes.read(1, stored) == data
+        assert asyncio.get_running_loop().time() - begun < 4

@@ -1,0 +1,184 @@
+"""Nodes with the real detector, leader and catalog on one virtual loop; frames between them may be lost or late.
+
+The group is one catalog that the node which leads may change, as if consensus took 5 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgestore.catalog import State, Table, commands
+from edgestore.cluster import Detector, Facts, Leader
+from edgestore.config import ClusterConfig
+from edgestore.errors import Unavailable
+from edgestore.observe import Metrics
+from edgestore.records import Member, NodeState
+from tests.sim.loop import SimClock, SimLoop
+from tests.unit.catalog.site import Site
+
+COMMIT_S = 0.005
+
+
+@dataclass
+class Status:
+    is_leader: bool
+    term: int
+    incarnation: int
+    voters: tuple[str, ...]
+    applied_index: int
+
+
+@dataclass
+class Group:
+    """What one node sees of the group."""
+
+    village: Village
+    name: str
+
+    @property
+    def state(self) -> State:
+        return self.village.site.state
+
+    def status(self) -> Status:
+        village = self.village
+        leads = village.leader == self.name
+        return Status(leads, village.term, village.incarnation, village.voters, village.applied_index)
+
+    def can_read_now(self) -> bool:
+        return self.village.leader == self.name
+
+    def log_time_ms(self) -> int:
+        return self.village.site.time_ms
+
+    def watch(self, tables: Iterable[Table], changed: Callable[[int], None]) -> Callable[[], None]:
+        self.village.watchers.append(changed)
+        return lambda: self.village.watchers.remove(changed)
+
+    async def propose(self, _tenant: int, command: commands.Command) -> Any:
+        await asyncio.sleep(COMMIT_S)
+        if self.village.leader != self.name:
+            raise Unavailable("it does not lead")
+        return self.village.apply(command)
+
+    async def step_log_time(self, to_ms: int) -> None:
+        self.village.site.time_ms = to_ms
+
+    async def change_members(self, members: tuple[Member, ...]) -> None:
+        await asyncio.sleep(COMMIT_S)
+        self.village.voters = tuple(member.member for member in members)
+        self.village.incarnation += 1
+
+
+@dataclass
+class Link:
+    """The connections of one node."""
+
+    village: Village
+    name: str
+
+    def send(self, member: str, head: bytes) -> bool:
+        self.village.carry(self.name, member, head)
+        return True
+
+
+@dataclass
+class Village:
+    """Make it inside a SimLoop; `start` a node for each name."""
+
+    count: int
+    seed: int = 1
+    loss: float = 0.0
+    config: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.names = [f"{number:032x}" for number in range(1, self.count + 1)]
+        self.leader, self.term, self.incarnation = self.names[0], 1, 0
+        self.voters: tuple[str, ...] = (self.names[0],)
+        self.site = Site()
+        self.watchers: list[Callable[[int], None]] = []
+        self.dead: set[str] = set()
+        self.history: list[tuple[float, commands.Command]] = []
+        self.detectors: dict[str, Detector] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.metrics = {name: Metrics() for name in self.names}
+        self.facts = {name: Facts(reclaimed_index=0) for name in self.names}
+        for number, name in enumerate(self.names):
+            self._join(number, name)
+
+    def _join(self, number: int, name: str) -> None:
+        node = commands.NewNode(name, f"{number}", "", "", 1 << 40, bytes(32), b"start", 1)
+        if number == 0:
+            self.site.do(commands.FoundNode(node))
+            return
+        token = bytes([number]) * 16
+        self.site.do(commands.CreateToken(token, bytes(32), 3_600_000))
+        self.site.do(commands.AddNode(node, token, bytes(32)))
+
+    @property
+    def loop(self) -> SimLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        return loop
+
+    @property
+    def applied_index(self) -> int:
+        return self.site.applier.applied_index
+
+    def start(self, *names: str) -> None:
+        for name in names or self.names:
+            self.dead.discard(name)
+            entropy = random.Random(f"{self.seed}{name}{self.loop.now_s}").randbytes
+            detector = self.detectors[name] = Detector(
+                Link(self, name),
+                self.config,
+                member=name,
+                start_nonce=entropy(16),
+                facts=lambda name=name: self.facts[name],
+                clock=SimClock(self.loop),
+                entropy=entropy,
+                metrics=self.metrics[name],
+            )
+            detector.start(self.names)
+            leader = Leader(Group(self, name), detector, self.config, self.metrics[name])
+            self.tasks[name] = self.loop.create_task(leader.run())
+
+    def kill(self, name: str) -> None:
+        self.dead.add(name)
+        self.detectors[name].close()
+        self.tasks[name].cancel()
+
+    def stop(self) -> None:
+        for name in self.names:
+            self.kill(name)
+
+    def carry(self, sender: str, to: str, head: bytes) -> None:
+        if sender in self.dead or self.random.random() < self.loss:
+            return
+        self.loop.call_later(0.0002 + 0.002 * self.random.random(), self._arrive, sender, to, head)
+
+    def _arrive(self, sender: str, to: str, head: bytes) -> None:
+        if to not in self.dead and to in self.detectors:
+            self.detectors[to].received(sender, head)
+
+    def apply(self, command: commands.Command) -> Any:
+        result = self.site.do(command)
+        self.history.append((self.loop.now_s, command))
+        for watcher in list(self.watchers):
+            watcher(self.applied_index)
+        return result
+
+    def states(self) -> list[NodeState]:
+        return [node.state for node in self.site.state.nodes()]
+
+    async def until(self, condition: Callable[[], bool], limit_s: float) -> float:
+        """Seconds until it holds."""
+        begun_s = self.loop.now_s
+        while not condition():
+            assert self.loop.now_s - begun_s < limit_s, f"not within {limit_s} s"
+            await asyncio.sleep(0.005)
+        return self.loop.now_s - begun_s
