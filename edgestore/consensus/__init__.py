@@ -1,7 +1,6 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
 from edgestore.consensus.applying import NotAppliedError
-from edgestore.consensus.by_hand import force_members
 from edgestore.consensus.forced import log_end, make_sole_voter
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
@@ -27,7 +26,6 @@ __all__ = [
     "SnapshotBase",
     "StateMachine",
     "first_folder",
-    "force_members",
     "log_end",
     "machine_folder",
     "make_sole_voter",

@@ -29,7 +29,8 @@ async def make_sole_voter(journal: Journal, member: str, applied_index: int, gro
     committed. Returns the index of the stop-sign."""
     raft_journal = RaftJournal(journal, group, applied_index)
     stop = StopSign(raft_journal.incarnation + FENCE, (Member(member),))
-    index, term = raft_journal.last_index + 1, max(raft_journal.term, 1)
+    # A new term: the last leader may have had another entry at this index in its own.
+    index, term = raft_journal.last_index + 1, max(raft_journal.term, raft_journal.entries[-1][2]) + 1
     raft_journal.add(STOP_KIND + encode(stop), index, term)
     raft_journal.begin_incarnation(index, term, stop)
     synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
