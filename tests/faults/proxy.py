@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
 
 PIECE_BYTES = 65_536
 POLL_S = 0.02
@@ -56,11 +54,13 @@ class Proxy:
             return
         there = asyncio.ensure_future(self._pump(reader, far_writer, source, target))
         back = asyncio.ensure_future(self._pump(far_reader, writer, target, source))
-        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (there, back):
-            task.cancel()
-        for end in (writer, far_writer):
-            end.close()
+        try:
+            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (there, back):
+                task.cancel()
+            for end in (writer, far_writer):
+                end.close()
 
     async def _passable(self, source: str, target: str) -> None:
         while self._cuts.is_cut(source, target):
@@ -82,18 +82,20 @@ class Proxies:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._running: list[Any] = []
 
     def add(self, listen: tuple[str, int], node: tuple[str, int]) -> None:
         """A proxy at `listen` for the node at `node`."""
-        self._running.append(self._start(Proxy(self.cuts, listen, node).run))
-
-    def _start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> Any:
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)
+        asyncio.run_coroutine_threadsafe(Proxy(self.cuts, listen, node).run(), self._loop)
 
     def close(self) -> None:
         """Ends them all."""
-        for running in self._running:
-            running.cancel()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
