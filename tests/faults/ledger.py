@@ -52,6 +52,8 @@ class Client:
         """What was read under load and can be explained by no order of the operations."""
         self.refused: ClientError | None = None
         """What a node that was alive answered in place of doing its work."""
+        self.clocks_are_wrong = False
+        """Then a node may also refuse what was signed at a time that it takes for wrong."""
 
     def run(self, stop: threading.Event) -> None:
         """Operates until told to stop or until the node is gone, which only a connection can tell."""
@@ -76,7 +78,7 @@ class Client:
                 try:
                     self.step(clients[at])
                 except (BotoCoreError, ClientError) as error:
-                    if isinstance(error, ClientError) and not _is_retryable(error):
+                    if isinstance(error, ClientError) and not self._is_retryable(error):
                         self.refused = error
                         return
                     self.failed += 1
@@ -85,6 +87,11 @@ class Client:
         finally:
             for client in clients:
                 client.close()
+
+    def _is_retryable(self, error: ClientError) -> bool:
+        if self.clocks_are_wrong and error.response["Error"]["Code"] in ("RequestTimeTooSkewed", "403"):
+            return True
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
 
     def step(self, s3: Any) -> None:
         """One operation on a random key."""
@@ -142,10 +149,6 @@ class Client:
         key.maybe.pop()
         if "VersionId" in answer:
             key.versions[answer["VersionId"]] = body_digest
-
-
-def _is_retryable(error: ClientError) -> bool:
-    return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
 
 
 def create_buckets(s3: Any) -> None:

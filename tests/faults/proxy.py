@@ -8,23 +8,47 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from typing import Protocol
 
 PIECE_BYTES = 65_536
 POLL_S = 0.02
 
 
-class Cuts:
+class Cuts(Protocol):
     """Which directions between addresses (hosts of loopback, one a node) are cut."""
+
+    def cut(self, source: str, target: str) -> None:
+        """Nothing goes from one to the other any more."""
+        ...
+
+    def heal(self) -> None:
+        """Everything goes again."""
+        ...
+
+
+class NoCuts:
+    """Of a site whose connections nothing can cut."""
+
+    def cut(self, source: str, target: str) -> None:
+        """See Cuts."""
+        raise AssertionError("the site has no proxies")
+
+    def heal(self) -> None:
+        """See Cuts."""
+
+
+class ProxyCuts:
+    """Asked by the proxies."""
 
     def __init__(self) -> None:
         self._cut: set[tuple[str, str]] = set()
 
     def cut(self, source: str, target: str) -> None:
-        """Nothing goes from one to the other any more."""
+        """See Cuts."""
         self._cut.add((source, target))
 
     def heal(self) -> None:
-        """Everything goes again."""
+        """See Cuts."""
         self._cut.clear()
 
     def is_cut(self, source: str, target: str) -> bool:
@@ -35,7 +59,7 @@ class Cuts:
 class Proxy:
     """Listens for one node; who connects is told by the address that it comes from."""
 
-    def __init__(self, cuts: Cuts, listen: tuple[str, int], node: tuple[str, int]) -> None:
+    def __init__(self, cuts: ProxyCuts, listen: tuple[str, int], node: tuple[str, int]) -> None:
         self._cuts, self._listen, self._node = cuts, listen, node
 
     async def run(self) -> None:
@@ -78,7 +102,7 @@ class Proxies:
     """The proxies of a site, on an event loop in a thread of their own."""
 
     def __init__(self) -> None:
-        self.cuts = Cuts()
+        self.cuts = ProxyCuts()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

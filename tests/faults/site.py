@@ -20,7 +20,7 @@ from botocore.client import Config
 
 from edgestore.security import sign_headers
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeRefusedError
-from tests.faults.proxy import Cuts, Proxies
+from tests.faults.proxy import Cuts, NoCuts, Proxies
 
 KEYS = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
 READY_LIMIT_S = 60.0
@@ -38,8 +38,8 @@ def _free_port(host: str) -> int:
 class SiteNode:
     """One node: `serve` or `join` in a process. Address and ports are kept over restarts."""
 
-    def __init__(self, folder: Path, number: int, *, zone: str = "", settings: tuple[str, ...] = ()) -> None:
-        self.number, self.zone, self.settings = number, zone, settings
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
         self.host = f"127.0.1.{number + 1}"
         self.data = folder / f"node-{number}"
         self.log = folder / f"node-{number}.log"
@@ -61,9 +61,7 @@ class SiteNode:
     def begin(self, *verb: str) -> None:
         """Starts the process: `serve`, or `join` with its token and peer."""
         command = [sys.executable, "-m", "edgestore", *(verb or ("serve",)), "--data", str(self.data)]
-        command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}", *self.settings]
-        if self.zone and verb and verb[0] == "join":
-            command += ["--zone", self.zone]
+        command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}"]
         environment = {**os.environ, **KEYS, **self.environment}
         if self.advertised != f"{self.host}:{self.mesh}":
             environment["EDGESTORE_NET_ADVERTISE"] = self.advertised
@@ -176,32 +174,26 @@ def _live(status: dict[str, Any]) -> set[str]:
 
 
 class Site:
-    """Several nodes that are one store. `proxied`: connections between them go through proxies that can be cut."""
+    """Several nodes that are one store. `proxied`: connections between them go through proxies that can be cut;
+    `cuts`: something else that cuts them."""
 
-    def __init__(
-        self, folder: Path, count: int, *, proxied: bool = False, settings: tuple[str, ...] = (), zones: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, count: int, *, proxied: bool = False, cuts: Cuts | None = None) -> None:
         self.folder = folder
         self.proxies = Proxies() if proxied else None
+        self.cuts: Cuts = cuts or (self.proxies.cuts if self.proxies is not None else NoCuts())
         self.nodes: list[SiteNode] = []
-        for number in range(count):
-            self.add_node(zone=f"zone-{number % zones}" if zones else "", settings=settings)
+        for _ in range(count):
+            self.add_node()
 
-    def add_node(self, *, zone: str = "", settings: tuple[str, ...] = ()) -> SiteNode:
+    def add_node(self) -> SiteNode:
         """One more node, not started."""
-        node = SiteNode(self.folder, len(self.nodes), zone=zone, settings=settings)
+        node = SiteNode(self.folder, len(self.nodes))
         if self.proxies is not None:
             host = f"127.0.2.{node.number + 1}"
             node.advertised = f"{host}:{_free_port(host)}"
             self.proxies.add((host, int(node.advertised.rpartition(":")[2])), (node.host, node.mesh))
         self.nodes.append(node)
         return node
-
-    @property
-    def cuts(self) -> Cuts:
-        """Which of its connections are cut."""
-        assert self.proxies is not None
-        return self.proxies.cuts
 
     def found(self) -> None:
         """Starts the first node and joins all the others."""
@@ -219,6 +211,14 @@ class Site:
     def running(self) -> list[SiteNode]:
         """The nodes whose process is there."""
         return [node for node in self.nodes if node.is_running]
+
+    def kill(self, nodes: list[SiteNode]) -> None:
+        """SIGKILL to all of them before any is waited for."""
+        for node in nodes:
+            assert node.process is not None
+            node.process.kill()
+        for node in nodes:
+            node.kill()
 
     def restart(self, nodes: list[SiteNode]) -> None:
         """All at once: none of them may have to wait for another one's ready line."""
@@ -258,10 +258,8 @@ class Site:
 
     def close(self) -> None:
         """Kills everything that runs."""
-        for node in self.nodes:
-            if node.is_running:
-                node.resume()
-                node.kill()
+        self.cuts.heal()
+        self.kill(self.running())
         if self.proxies is not None:
             self.proxies.close()
 

@@ -44,8 +44,7 @@ def kill_again(site: Site, rng: random.Random) -> None:
 
 
 def _kill(site: Site, rng: random.Random, victims: list[SiteNode]) -> None:
-    for victim in victims:
-        victim.kill()
+    site.kill(victims)
     time.sleep(rng.choice((0.0, 1.0, 5.0)))
     site.restart(victims)
 
