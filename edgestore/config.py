@@ -291,6 +291,8 @@ class ClusterConfig:
     renew_check_ms: int = 60_000
     identity_check_ms: int = 500
     """How long a node waits before it takes its row back from another start under its identity."""
+    doubt_ms: int = 1000
+    """How often a node that knows no leader, or lost a connection, asks whether it still is a member."""
     writer_check_ms: int = 1000
     """How soon a node that was down notices that it needs another writer."""
 
