@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sortedcontainers import SortedDict
 
@@ -19,6 +19,16 @@ from tests.sim.loop import Crash, SimLoop
 from tests.sim.platter import Content, EntryChange, Store, apply_batch
 
 T = TypeVar("T")
+
+
+class Power(Protocol):
+    """What a crash inside a call of the disk ends: the loop of a lone node, or one life on the loop of a site."""
+
+    crashed: bool
+
+    def power_off(self) -> None:
+        """From here on nothing of it runs."""
+        ...
 
 
 @dataclass
@@ -32,12 +42,13 @@ class CrashAtSync:
 
 
 class Disk:
-    """What outlives a crash. Knobs: `capacity_bytes`, `sync_fails`, and the seed's generator."""
+    """What outlives a crash. Knobs: `capacity_bytes`, `sync_fails`, `slowness`, and the seed's generator."""
 
     def __init__(self, rng: random.Random, capacity_bytes: int = 1 << 40) -> None:
         self.rng = rng
         self.capacity_bytes = capacity_bytes
         self.sync_fails: Callable[[str], bool] = lambda path: False
+        self.slowness = 1.0
         self.entries: dict[str, Content] = {}
         self.synced_entries: dict[str, Content] = {}
         self.unsynced_entries: list[EntryChange] = []
@@ -68,6 +79,11 @@ class Disk:
         self.entries = dict(self.synced_entries)
         for path in sorted(self.entries):
             self.entries[path].lose_power(self.rng)
+        for folder in sorted(self.stores):
+            self.stores[folder].lose_power(self.rng)
+
+    def lose_process(self) -> None:
+        """What kill -9 leaves: the page cache goes on, and of an ordered store without a log of its own a prefix."""
         for folder in sorted(self.stores):
             self.stores[folder].lose_power(self.rng)
 
@@ -181,7 +197,7 @@ class SimWorker:
         loop, rng = self.files.loop, self.files.disk.rng
         thread = min(range(len(self.free_at_s)), key=self.free_at_s.__getitem__)
         start_s = max(loop.time(), self.free_at_s[thread]) + rng.expovariate(20_000)
-        end_s = start_s + rng.expovariate(2_000)
+        end_s = start_s + rng.expovariate(2_000) * self.files.disk.slowness
         self.free_at_s[thread] = end_s
 
         def run() -> None:
@@ -216,19 +232,20 @@ class SimWorker:
 
 class SimFiles:
     """edgestore.disk.Files of one life of a node: after a crash every call of it fails, and the next life gets a new
-    one."""
+    one. `power`: what a crash ends, the whole loop unless somebody says otherwise."""
 
-    def __init__(self, disk: Disk, loop: SimLoop) -> None:
+    def __init__(self, disk: Disk, loop: SimLoop, power: Power | None = None) -> None:
         self.disk, self.loop = disk, loop
+        self.power = loop if power is None else power
         self.locks: set[str] = set()
 
     def touch(self) -> None:
         """Counts an operation; the power may fail here, in the middle of a callback."""
-        if self.loop.crashed:
+        if self.power.crashed:
             raise Crash
         self.disk.operations += 1
         if self.disk.operations == self.disk.crash_at:
-            self.loop.power_off()
+            self.power.power_off()
             raise Crash
 
     def touch_sync(self, path: str, writes: list[tuple[int, bytes | None]]) -> None:
@@ -239,7 +256,7 @@ class SimFiles:
         if sum(len(data or b"") for _, data in writes) >= crash.bytes_min:
             crash.left -= 1
             if crash.left <= 0:
-                self.loop.power_off()
+                self.power.power_off()
                 raise Crash
 
     def open(self, path: str, *, create: bool = False, write: bool = True) -> SimFile:
