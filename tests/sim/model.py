@@ -34,6 +34,30 @@ class Refused(Violation):
     """The node does not start, or refuses what it promised to do."""
 
 
+class NotLinearizable(Violation):
+    """No order of the operations explains what the clients were told."""
+
+
+class Split(Violation):
+    """Two members lead in one term of one incarnation."""
+
+
+class Diverged(Violation):
+    """Two members hold different states at the same applied index."""
+
+
+class Ahead(Violation):
+    """A member counts or applies what its own disk does not hold yet."""
+
+
+class Stalled(Violation):
+    """The faults have stopped, and the site does not come back."""
+
+
+class Overfull(Violation):
+    """A queue, a buffer or a number of tasks is over its bound."""
+
+
 class Crashed(Violation):
     """An error that nothing in the product should raise."""
 

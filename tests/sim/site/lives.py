@@ -74,7 +74,7 @@ class Life:
     def hold(self, for_s: float) -> None:
         """Stops it for a while, as SIGSTOP does: nothing runs, clocks go on, and then everything comes at once."""
         self.held_until_s = max(self.held_until_s, self.loop.now_s + for_s)
-        contextvars.Context().run(self.loop.call_at, self.held_until_s, self._release)
+        self.loop.later(for_s, self._release)
 
     def _release(self) -> None:
         if self.loop.now_s >= self.held_until_s and not self.crashed:
@@ -133,10 +133,12 @@ class SiteLoop(SimLoop):
         super().__init__(start_s=start_s, steps_max=steps_max)
         self.trace = 0
         self.graveyard: list[object] = []
+        self.blamed: BaseException | None = None
+        self.running: Life | None = None
         self.set_exception_handler(self._failed)
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        life = LIFE.get()
+        life = self.running
         if life is None or not life.crashed:
             self.failures.append({**context, "life": life.name if life is not None else None})
 
@@ -152,7 +154,22 @@ class SiteLoop(SimLoop):
         life = LIFE.get()
         return super().call_at(when if life is None else life.global_s(when), callback, *args, context=context)
 
+    def later(self, delay_s: float, callback: Callable[..., object], *args: Any, life: Life | None = None) -> None:
+        """Whoever asks: after so many true seconds, inside `life`, or in the world around the nodes."""
+        context = contextvars.Context() if life is None else life.context()
+        super().call_at(self.now_s + delay_s, callback, *args, context=context)
+
+    def blame(self, violation: BaseException) -> None:
+        """Ends the run with it after this step, whoever catches what."""
+        if self.blamed is None:
+            self.blamed = violation
+
     def _run_once(self) -> None:
+        self._step()
+        if self.blamed is not None:
+            raise self.blamed
+
+    def _step(self) -> None:
         handle = self._take()
         self.steps += 1
         if self.steps > self.steps_max:
@@ -175,7 +192,9 @@ class SiteLoop(SimLoop):
             life.kill()
             return
         self.trace = hash((self.trace, life.number, self.now_s))
+        self.running = life
         handle._run()
+        self.running = None
         if life.crashed:
             self.bury(life)
         elif life.watch is not None:

@@ -1,0 +1,211 @@
+"""One simulated run of a replicated log: real consensus on simulated disks and wires, registers on top, faults by the
+seed, and then a time without faults in which everything must come back.
+
+Rule: everything follows from the seed; a run that fails prints it, and the same seed fails again in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from edgestore.config import ConsensusConfig
+from edgestore.errors import Conflict, EdgeStoreError, NotLeader, TooBusy, Unavailable
+from edgestore.records import Member
+from tests.sim.disk import SimFiles
+from tests.sim.model import Crashed, Lost, NotLinearizable, Overfull, Stalled, Violation
+from tests.sim.site.faults import Faults
+from tests.sim.site.linearizability import Kind, contradiction
+from tests.sim.site.lives import Life, NodeDied
+from tests.sim.site.machines import Machine, Site
+from tests.sim.site.register_clients import KEYS, History, RegisterClient
+from tests.sim.site.registers import Registers
+
+CONFIG = ConsensusConfig(
+    entry_operations_max=8,
+    entry_bytes_max=64 * 1024,
+    log_kept_bytes=4 * 1024,
+    log_behind_max_bytes=64 * 1024,
+    catch_up_entries=16,
+    fetch_wait_ms=200,
+    read_timeout_ms=1000,
+)
+BACK_WITHIN_S = 20.0
+"""After the last fault: elections, snapshots and the longest back-off together."""
+TASKS_OF_A_NODE_MAX = 400
+
+
+class GroupSite(Site):
+    """A site whose nodes are registers on one group."""
+
+    def __init__(self, seed: int) -> None:
+        nodes = random.Random(f"{seed} nodes").choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
+        super().__init__(seed, nodes)
+        voters = self.rng.choice([count for count in (1, 2, 3, 5) if count <= nodes][-2:])
+        self.founders = tuple(Member(machine.member) for machine in self.machines[:voters])
+        self.open_service = self._open
+
+    async def _open(self, machine: Machine, life: Life, files: SimFiles) -> Registers:
+        registers = Registers(machine, life, files, CONFIG)
+        await registers.open()
+        return registers
+
+    def leaders(self) -> list[Machine]:
+        """Who thinks that it leads."""
+        return [machine for machine in self.serving() if machine.service.consensus.is_leader]
+
+
+class GroupWorld:
+    """A run. `run` returns the digest of everything that happened."""
+
+    def __init__(self, seed: int, *, faults_s: float | None = None) -> None:
+        self.seed = seed
+        self.site = GroupSite(seed)
+        self.history = History()
+        rng = random.Random(f"{seed} world")
+        self.clients = [RegisterClient(self.site, number, self.history) for number in range(rng.randint(2, 6))]
+        self.faults_s = rng.uniform(1, 6) if faults_s is None else faults_s
+        self.faults = Faults(self.site, self.site.leaders, (self.change_members, self.yield_leadership))
+        self.rng = rng
+
+    def run(self) -> str:
+        """Raises the Violation that it met."""
+        loop = self.site.loop
+        try:
+            loop.run(self._main())
+            for context in loop.failures:
+                raise Crashed(f"unhandled: {context}") from context.get("exception")
+        finally:
+            self.steps, self.now_s = loop.steps, loop.now_s
+            self.trace = f"{loop.trace} {loop.steps} {loop.now_s:.9f} {len(self.history.acknowledged)}"
+            loop.abandon()
+        return self.trace
+
+    async def _main(self) -> None:
+        for machine in self.site.machines:
+            machine.start()
+        running = [asyncio.ensure_future(client.run()) for client in self.clients]
+        await self.faults.run(self.faults_s)
+        await self._wait_for_all()
+        await asyncio.sleep(0.5)
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        for task in running:
+            if not task.cancelled():
+                task.result()
+        await self._check_end()
+
+    # --- what the site is asked for ----------------------------------------------------------------------
+
+    async def change_members(self) -> None:
+        """Other voters: one, two, three or five of the machines."""
+        leaders, machines = self.site.leaders(), self.site.machines
+        if not leaders:
+            return
+        count = self.rng.choice([count for count in (1, 2, 3, 5) if count <= len(machines)])
+        members = tuple(Member(machine.member) for machine in self.rng.sample(machines, count))
+        leader = self.rng.choice(leaders)
+        assert leader.life is not None
+        self.faults.log.append(f"{self.site.loop.now_s:.4f} members {sorted(member.member[:4] for member in members)}")
+        try:
+            async with asyncio.timeout(5):
+                await leader.life.ask(leader.service.consensus.change_members(members))
+        except (NotLeader, Conflict, TooBusy, Unavailable, NodeDied, TimeoutError):
+            return
+
+    async def yield_leadership(self) -> None:
+        """As a node that drains does."""
+        for leader in self.site.leaders()[:1]:
+            assert leader.life is not None
+            leader.life.call(leader.service.consensus.yield_leadership)
+
+    # --- when the faults have stopped --------------------------------------------------------------------
+
+    async def _wait_for_all(self) -> None:
+        """Every machine serves, one of them writes, and all of them read it."""
+        loop, client = self.site.loop, RegisterClient(self.site, 99, self.history)
+        client.lazy = 0.0
+        deadline_s = loop.now_s + BACK_WITHIN_S
+        while loop.now_s < deadline_s:
+            await asyncio.sleep(0.05)
+            if len(self.site.serving()) == len(self.site.machines) and await client.write(KEYS[0], Kind.WRITE):
+                break
+        else:
+            raise Stalled(f"no write for {BACK_WITHIN_S} s without faults: {self._standing()}")
+        for machine in self.site.machines:
+            await self._read_at(machine, deadline_s)
+
+    async def _read_at(self, machine: Machine, deadline_s: float) -> None:
+        loop = self.site.loop
+        while True:
+            try:
+                async with asyncio.timeout(5):
+                    await machine.life.ask(machine.service.read(KEYS[0]))  # type: ignore[union-attr]
+            except (EdgeStoreError, TimeoutError, NodeDied) as error:
+                if loop.now_s > deadline_s:
+                    message = f"{machine} does not read {BACK_WITHIN_S} s after the last fault: {error!r}"
+                    raise Stalled(f"{message}: {self._standing()}") from error
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    def _standing(self) -> str:
+        states = []
+        for machine in self.site.machines:
+            if machine.service is None:
+                states.append(f"{machine}: does not serve (up: {machine.is_up})")
+            else:
+                states.append(f"{machine} {machine.member[:4]}: {machine.service.consensus.status()}")
+        return "\n  ".join(states)
+
+    async def _check_end(self) -> None:
+        reader = RegisterClient(self.site, 100, self.history)
+        for machine in self.site.machines:
+            for key in KEYS:
+                await reader.read(key, machine)
+        await self._check_states()
+        self._check_acknowledged()
+        self._check_bounds()
+        for key, operations in sorted(self.history.by_key.items()):
+            if (found := contradiction(operations)) is not None:
+                raise NotLinearizable(f"register {key}: {found}")
+
+    async def _check_states(self) -> None:
+        """Without writers all come to the same index and hold the same."""
+        deadline_s = self.site.loop.now_s + 10
+        while True:
+            found = [
+                (machine.name, machine.service.registers.applied_index, machine.service.registers.chain)
+                for machine in self.site.machines
+            ]
+            if len({index for _, index, _ in found}) == 1:
+                break
+            if self.site.loop.now_s > deadline_s:
+                raise Stalled(f"10 s after the last write members have applied {found}: {self._standing()}")
+            await asyncio.sleep(0.05)
+        self.site.watch.agree(found)
+
+    def _check_acknowledged(self) -> None:
+        for machine in self.site.machines:
+            registers = machine.service.registers
+            missing = [known for known in self.history.acknowledged if not registers.knows(known)]
+            if missing:
+                raise Lost(f"{machine} does not know {len(missing)} acknowledged operations: {missing[:5]}")
+
+    def _check_bounds(self) -> None:
+        tasks = len(asyncio.all_tasks(self.site.loop))
+        if tasks > TASKS_OF_A_NODE_MAX * len(self.site.machines):
+            raise Overfull(f"{tasks} tasks on {len(self.site.machines)} nodes at rest")
+
+
+def run_seed(seed: int, **options: float) -> GroupWorld:
+    """One run. Raises with the seed in the message."""
+    world = GroupWorld(seed, **options)
+    try:
+        world.run()
+    except Violation as error:
+        raise type(error)(f"seed {seed}: {error}") from error
+    except Exception as error:
+        raise Crashed(f"seed {seed}: {error!r}") from error
+    return world

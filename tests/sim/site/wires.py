@@ -1,0 +1,240 @@
+"""The wires between the machines of a site, at the level of `net.Peers`: for rooms that need messages, not sockets.
+
+Rule: what the contract of `Peers` allows happens: messages, requests and answers are lost, late, doubled and
+overtaken, one way and both; and never anything between lives that are not both there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgestore.errors import EdgeStoreError, Unavailable
+from tests.sim.site.lives import LIFE, Life, SiteLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls."""
+
+    member: str
+    rights: int = 2
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a handler answers."""
+
+    head: bytes
+    payload: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call brings."""
+
+    head: bytes
+    payload: memoryview
+
+
+@dataclass
+class Weather:
+    """What the wires do to what they carry. Shares are of 1; `delay_s` is a mean."""
+
+    delay_s: float = 0.0004
+    lost: float = 0.0
+    doubled: float = 0.0
+    overtaken: float = 0.0
+
+
+@dataclass
+class Wires:
+    """All of a site. `cut`: (from, to) pairs of members between which nothing passes; `slow`: extra seconds."""
+
+    loop: SiteLoop
+    rng: random.Random
+    weather: Weather = field(default_factory=Weather)
+    cut: set[tuple[str, str]] = field(default_factory=set)
+    slow: dict[tuple[str, str], float] = field(default_factory=dict)
+    ends: dict[str, WirePeers] = field(default_factory=dict)
+    carried: int = 0
+    _last_s: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def is_open(self, source: str, target: str) -> bool:
+        """Whether anything passes that way."""
+        return target in self.ends and (source, target) not in self.cut
+
+    def carry(self, source: str, target: str, deliver: Callable[[WirePeers], None]) -> None:
+        """Brings it to whoever `target` is when it arrives."""
+        self.carried += 1
+        weather, way = self.weather, (source, target)
+        copies = 1 + (self.rng.random() < weather.doubled)
+        for _ in range(copies):
+            if self.rng.random() < weather.lost or not self.is_open(source, target):
+                continue
+            arrival_s = self.loop.now_s + self.rng.expovariate(1 / weather.delay_s) + self.slow.get(way, 0.0)
+            if self.rng.random() >= weather.overtaken:
+                arrival_s = max(arrival_s, self._last_s.get(way, 0.0))
+                self._last_s[way] = arrival_s
+            end = self.ends[target]
+            self.loop.later(arrival_s - self.loop.now_s, self._arrive, way, end, deliver, life=end.life)
+
+    def _arrive(self, way: tuple[str, str], end: WirePeers, deliver: Callable[[WirePeers], None]) -> None:
+        if way not in self.cut and self.ends.get(way[1]) is end:
+            deliver(end)
+
+    def plug(self, end: WirePeers) -> None:
+        """A life begins: both sides of each connection hear of it."""
+        self.ends[end.member] = end
+        for member in list(self.ends):
+            if member != end.member:
+                self._tell(end.member, member, connected=True)
+                self._tell(member, end.member, connected=True)
+
+    def unplug(self, member: str) -> None:
+        """A life has ended."""
+        self.ends.pop(member, None)
+        for other in list(self.ends):
+            self._tell(member, other, connected=False)
+
+    def sever(self, pairs: set[tuple[str, str]]) -> None:
+        """Nothing passes there from now on; after some seconds connections are given up."""
+        self.cut |= pairs
+        for source, target in sorted(pairs):
+            self.loop.later(self.rng.uniform(0.5, 3), self._give_up, source, target)
+
+    def _give_up(self, source: str, target: str) -> None:
+        if (source, target) in self.cut:
+            self._tell(source, target, connected=False)
+            self._tell(target, source, connected=False)
+
+    def mend(self, pairs: set[tuple[str, str]] | None = None) -> None:
+        """All of them, or those."""
+        gone = sorted(self.cut if pairs is None else self.cut & pairs)
+        self.cut -= set(gone)
+        for source, target in gone:
+            if source in self.ends and target in self.ends and (target, source) not in self.cut:
+                self._tell(source, target, connected=True)
+                self._tell(target, source, connected=True)
+
+    def _tell(self, about: str, member: str, *, connected: bool) -> None:
+        end = self.ends.get(member)
+        if end is not None:
+            self.loop.later(self.rng.uniform(0.0005, 0.005), end.hear, about, connected, life=end.life)
+
+
+class WirePeers:
+    """`net.Peers` of one life."""
+
+    def __init__(self, wires: Wires, life: Life, member: str) -> None:
+        self.wires, self.life, self.member = wires, life, member
+        self.connected: set[str] = set()
+        self._handlers: dict[int, Callable[..., Awaitable[Any]]] = {}
+        self._topics: dict[int, Callable[[Caller, bytes], None]] = {}
+        self._on_connected: list[Callable[[str], None]] = []
+        self._on_disconnected: list[Callable[[str], None]] = []
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._numbers = 0
+
+    def hear(self, member: str, connected: bool) -> None:
+        """A connection is there, or has gone."""
+        if connected == (member in self.connected):
+            return
+        (self.connected.add if connected else self.connected.discard)(member)
+        for callback in self._on_connected if connected else self._on_disconnected:
+            callback(member)
+
+    def serve(self, method: int, handler: Callable[..., Awaitable[Any]], rights: object = None) -> None:
+        """See net.Peers."""
+        self._handlers[int(method)] = handler
+
+    def on_message(self, topic: int, handler: Callable[..., None]) -> None:
+        """See net.Peers."""
+        self._topics[int(topic)] = handler
+
+    def on_connected(self, callback: Callable[[str], None]) -> None:
+        """See net.Peers."""
+        self._on_connected.append(callback)
+
+    def on_disconnected(self, callback: Callable[[str], None]) -> None:
+        """See net.Peers."""
+        self._on_disconnected.append(callback)
+
+    def is_connected(self, member: str) -> bool:
+        """See net.Peers."""
+        return member in self.connected
+
+    def known(self) -> dict[str, str]:
+        """See net.Peers."""
+        return {member: "" for member in self.wires.ends if member != self.member}
+
+    def know(self, member: str, address: str) -> None:
+        """Everybody is known."""
+
+    def forget(self, member: str) -> None:
+        """Everybody is known."""
+
+    def round_trip_ms(self, member: str) -> float | None:
+        """See net.Peers."""
+        return 2000 * self.wires.weather.delay_s
+
+    def send(self, member: str, topic: int, head: bytes) -> bool:
+        """See net.Peers."""
+        if member not in self.connected:
+            return False
+        caller = Caller(self.member)
+        self.wires.carry(self.member, member, lambda end: end._take(caller, int(topic), bytes(head)))
+        return True
+
+    def _take(self, caller: Caller, topic: int, head: bytes) -> None:
+        handler = self._topics.get(topic)
+        if handler is not None:
+            handler(caller, head)
+
+    async def call(
+        self, member: str, method: int, head: bytes, payload: Any = (), *, timeout_s: float, lane: object = None
+    ) -> Answer:
+        """See net.Peers."""
+        if member not in self.connected:
+            raise Unavailable(f"{member} is not reachable")
+        self._numbers += 1
+        number, caller = self._numbers, Caller(self.member)
+        parts = b"".join(bytes(part) for part in ((payload,) if isinstance(payload, bytes) else payload))
+        outcome = self._waiting[number] = asyncio.get_running_loop().create_future()
+        request = (caller, number, int(method), bytes(head), parts)
+        self.wires.carry(self.member, member, lambda end: end._begin(*request))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await outcome
+        except TimeoutError as error:
+            raise Unavailable(f"{member} has not answered in {timeout_s} s") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    def _begin(self, caller: Caller, number: int, method: int, head: bytes, payload: bytes) -> None:
+        handler = self._handlers.get(method)
+        if handler is not None:
+            self.life.start(self._serve(handler, caller, number, head, payload))
+
+    async def _serve(
+        self, handler: Callable[..., Awaitable[Any]], caller: Caller, number: int, head: bytes, payload: bytes
+    ) -> None:
+        try:
+            reply, error = await handler(caller, head, memoryview(payload)), None
+        except EdgeStoreError as raised:
+            reply, error = None, raised
+        if LIFE.get() is self.life and not self.life.crashed:
+            self.wires.carry(self.member, caller.member, lambda end: end._answer(number, reply, error))
+
+    def _answer(self, number: int, reply: Any, error: EdgeStoreError | None) -> None:
+        outcome = self._waiting.get(number)
+        if outcome is None or outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(Answer(bytes(reply.head), memoryview(b"".join(bytes(part) for part in reply.payload))))
