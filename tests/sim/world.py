@@ -82,6 +82,11 @@ class World:
             self._live(last=life == self.lives - 1)
         return self.trace.hexdigest()
 
+    @property
+    def acknowledged(self) -> int:
+        """Operations that were answered."""
+        return sum(client.acknowledged for client in self.clients)
+
     def _live(self, *, last: bool) -> None:
         loop = SimLoop(start_s=self.now_s)
         self.clock = SimClock(loop, self.wall_offset_ms, boot_s=self.now_s - self.rng.uniform(0, 10_000))

@@ -81,6 +81,11 @@ class GroupWorld:
             loop.abandon()
         return self.trace
 
+    @property
+    def acknowledged(self) -> int:
+        """Writes that were answered."""
+        return len(self.history.acknowledged)
+
     async def _main(self) -> None:
         for machine in self.site.machines:
             machine.start()

@@ -109,7 +109,8 @@ class RegisterClient:
                 continue
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    return await life.ask(service.propose(write))
+                    asked = service.propose if self.rng.random() < 0.5 else service.write
+                    return await life.ask(asked(write))
             except NotLeader as error:
                 leader = self.site.by_member(str(error.fields.get("leader", "")))
                 machine = leader if leader is not None else self.rng.choice(self.site.machines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from tests.sim.site.machines import Machine
 from tests.sim.site.wires import Reply, WirePeers
 
 JOURNAL = DiskConfig(journal_file_bytes=64 * 1024, journal_idle_mark_ms=50, journal_pending_max_bytes=512 * 1024)
-SNAPSHOT_METHOD = 9001
+SNAPSHOT_METHOD, PROPOSE_METHOD = 9001, 9002
 FIRST_FOLDER = "catalog"
 APPLIED, CHAIN = b"applied", b"chain"
 
@@ -57,6 +58,8 @@ class RegisterMachine:
         self.machine, self.files, self.peers = machine, files, peers
         self.store = SimIndex.open(files, folder)
         self.folder = folder
+        self.on_outcome: Callable[[str, bool], None] = lambda operation_id, does: None
+        """Called for each operation that is applied here, wherever it was proposed."""
         self._load()
 
     def _load(self) -> None:
@@ -75,11 +78,12 @@ class RegisterMachine:
     def apply(self, index: int, term: int, payload: bytes | memoryview) -> list[object]:
         """See StateMachine."""
         changes: dict[bytes, bytes | None] = {}
-        outcomes: list[object] = []
-        for write in msgspec.msgpack.decode(payload, type=list[Write]) if payload else []:
-            outcomes.append(self._operate(write, changes))
+        writes = msgspec.msgpack.decode(payload, type=list[Write]) if payload else []
+        outcomes = [self._operate(write, changes) for write in writes]
         self._commit(index, term, bytes(payload), changes)
-        return outcomes
+        for write, does in zip(writes, outcomes, strict=True):
+            self.on_outcome(write.operation_id, does)
+        return list(outcomes)
 
     def _operate(self, write: Write, changes: dict[bytes, bytes | None]) -> bool:
         memory, row = b"#" + write.operation_id.encode(), b"=" + write.key.encode()
@@ -165,6 +169,9 @@ class Registers:
         self.journal.on_failure = lambda error: machine.stopped(life, error)
         self.consensus.on_failure = lambda error: machine.stopped(life, error)
         self.peers.serve(SNAPSHOT_METHOD, self._send_snapshot)
+        self.peers.serve(PROPOSE_METHOD, self._take)
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
+        self.registers.on_outcome = self._outcome
         self._flushed_index = self.registers.applied_index
 
     async def open(self) -> None:
@@ -177,8 +184,37 @@ class Registers:
         """See machines.Service."""
         self.machine.site.watch.looks(self.machine.name, self.consensus.status())
 
+    async def write(self, write: Write) -> bool:
+        """On any member, as the catalog does it: the leader takes the operation, and the outcome is what this member
+        itself applies. Raises what consensus raises."""
+        leader = self.consensus.leader()
+        if leader in ("", self.machine.member):
+            return await self.propose(write)
+        outcome = self._waiting[write.operation_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self.peers.call(leader, PROPOSE_METHOD, msgspec.msgpack.encode(write), timeout_s=0.5)
+            return await outcome
+        finally:
+            self._waiting.pop(write.operation_id, None)
+
+    def _outcome(self, operation_id: str, does: bool) -> None:
+        outcome = self._waiting.get(operation_id)
+        if outcome is not None and not outcome.done():
+            outcome.set_result(does)
+
+    async def _take(self, caller: Any, head: bytes, payload: memoryview) -> Reply:
+        """Taken, or refused; what becomes of it the caller sees."""
+        refused: list[BaseException] = []
+        self.consensus.propose(
+            msgspec.msgpack.encode([msgspec.msgpack.decode(head, type=Write)]),
+            lambda outcomes, error: refused.append(error) if error is not None else None,
+        )
+        if refused:
+            raise refused[0]
+        return Reply(b"")
+
     async def propose(self, write: Write) -> bool:
-        """Raises what consensus raises."""
+        """On the leader. Raises what consensus raises."""
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def done(outcomes: list[object] | None, error: BaseException | None) -> None:

@@ -133,8 +133,8 @@ class WirePeers:
     def __init__(self, wires: Wires, life: Life, member: str) -> None:
         self.wires, self.life, self.member = wires, life, member
         self.connected: set[str] = set()
-        self._handlers: dict[int, Callable[..., Awaitable[Any]]] = {}
-        self._topics: dict[int, Callable[[Caller, bytes], None]] = {}
+        self._handlers: dict[Any, Callable[..., Awaitable[Any]]] = {}
+        self._topics: dict[Any, Callable[[Caller, bytes], None]] = {}
         self._on_connected: list[Callable[[str], None]] = []
         self._on_disconnected: list[Callable[[str], None]] = []
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -148,13 +148,13 @@ class WirePeers:
         for callback in self._on_connected if connected else self._on_disconnected:
             callback(member)
 
-    def serve(self, method: int, handler: Callable[..., Awaitable[Any]], rights: object = None) -> None:
+    def serve(self, method: Any, handler: Callable[..., Awaitable[Any]], rights: object = None) -> None:
         """See net.Peers."""
-        self._handlers[int(method)] = handler
+        self._handlers[method] = handler
 
-    def on_message(self, topic: int, handler: Callable[..., None]) -> None:
+    def on_message(self, topic: Any, handler: Callable[..., None]) -> None:
         """See net.Peers."""
-        self._topics[int(topic)] = handler
+        self._topics[topic] = handler
 
     def on_connected(self, callback: Callable[[str], None]) -> None:
         """See net.Peers."""
@@ -182,21 +182,21 @@ class WirePeers:
         """See net.Peers."""
         return 2000 * self.wires.weather.delay_s
 
-    def send(self, member: str, topic: int, head: bytes) -> bool:
+    def send(self, member: str, topic: Any, head: bytes) -> bool:
         """See net.Peers."""
         if member not in self.connected:
             return False
         caller = Caller(self.member)
-        self.wires.carry(self.member, member, lambda end: end._take(caller, int(topic), bytes(head)))
+        self.wires.carry(self.member, member, lambda end: end._take(caller, topic, bytes(head)))
         return True
 
-    def _take(self, caller: Caller, topic: int, head: bytes) -> None:
+    def _take(self, caller: Caller, topic: Any, head: bytes) -> None:
         handler = self._topics.get(topic)
         if handler is not None:
             handler(caller, head)
 
     async def call(
-        self, member: str, method: int, head: bytes, payload: Any = (), *, timeout_s: float, lane: object = None
+        self, member: str, method: Any, head: bytes, payload: Any = (), *, timeout_s: float, lane: object = None
     ) -> Answer:
         """See net.Peers."""
         if member not in self.connected:
@@ -205,7 +205,7 @@ class WirePeers:
         number, caller = self._numbers, Caller(self.member)
         parts = b"".join(bytes(part) for part in ((payload,) if isinstance(payload, bytes) else payload))
         outcome = self._waiting[number] = asyncio.get_running_loop().create_future()
-        request = (caller, number, int(method), bytes(head), parts)
+        request = (caller, number, method, bytes(head), parts)
         self.wires.carry(self.member, member, lambda end: end._begin(*request))
         try:
             async with asyncio.timeout(timeout_s):
@@ -215,7 +215,7 @@ class WirePeers:
         finally:
             self._waiting.pop(number, None)
 
-    def _begin(self, caller: Caller, number: int, method: int, head: bytes, payload: bytes) -> None:
+    def _begin(self, caller: Caller, number: int, method: Any, head: bytes, payload: bytes) -> None:
         handler = self._handlers.get(method)
         if handler is not None:
             self.life.start(self._serve(handler, caller, number, head, payload))
@@ -236,5 +236,7 @@ class WirePeers:
             return
         if error is not None:
             outcome.set_exception(error)
+        elif isinstance(reply, bytes):
+            outcome.set_result(Answer(reply, memoryview(b"")))
         else:
             outcome.set_result(Answer(bytes(reply.head), memoryview(b"".join(bytes(part) for part in reply.payload))))
