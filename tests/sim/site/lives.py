@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from tests.sim.loop import SimLoop, Stuck
+from tests.sim.loop import Crash, SimLoop, Stuck
 
 T = TypeVar("T")
 
@@ -139,6 +139,8 @@ class SiteLoop(SimLoop):
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         life = self.running
+        if isinstance(context.get("exception"), Crash):
+            return  # raised in a life by its end
         if life is None or not life.crashed:
             self.failures.append({**context, "life": life.name if life is not None else None})
 
