@@ -42,7 +42,9 @@ class GroupSite(Site):
         nodes = random.Random(f"{seed} nodes").choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         super().__init__(seed, nodes)
         voters = self.rng.choice([count for count in (1, 2, 3, 5) if count <= nodes][-2:])
-        self.founders = tuple(Member(machine.member) for machine in self.machines[:voters])
+        founders = tuple(Member(machine.member) for machine in self.machines[:voters])
+        self.told = {machine.number: founders for machine in self.machines}
+        """Who votes, as each machine is told when it starts on an empty disk."""
         self.open_service = self._open
 
     async def _open(self, machine: Machine, life: Life, files: SimFiles) -> Registers:
@@ -65,8 +67,12 @@ class GroupWorld:
         rng = random.Random(f"{seed} world")
         self.clients = [RegisterClient(self.site, number, self.history) for number in range(rng.randint(2, 6))]
         self.faults_s = rng.uniform(1, 6) if faults_s is None else faults_s
-        self.faults = Faults(self.site, self.site.leaders, (self.change_members, self.yield_leadership))
+        self.faults = Faults(
+            self.site, self.site.leaders, (self.change_members, self.yield_leadership, self.replace_one)
+        )
         self.rng = rng
+        self.is_changing = False
+        self.changes = 0
 
     def run(self) -> str:
         """Raises the Violation that it met."""
@@ -105,19 +111,42 @@ class GroupWorld:
 
     async def change_members(self) -> None:
         """Other voters: one, two, three or five of the machines."""
-        leaders, machines = self.site.leaders(), self.site.machines
-        if not leaders:
-            return
+        machines = self.site.machines
         count = self.rng.choice([count for count in (1, 2, 3, 5) if count <= len(machines)])
-        members = tuple(Member(machine.member) for machine in self.rng.sample(machines, count))
+        await self._change(self.rng.sample(machines, count))
+
+    async def _change(self, machines: list[Machine]) -> tuple[Member, ...]:
+        """The new voters; empty where they are not, or nobody knows. One change at a time."""
+        leaders = self.site.leaders()
+        if not leaders or self.is_changing:
+            return ()
+        members = tuple(Member(machine.member) for machine in machines)
         leader = self.rng.choice(leaders)
         assert leader.life is not None
-        self.faults.log.append(f"{self.site.loop.now_s:.4f} members {sorted(member.member[:4] for member in members)}")
+        self.faults.log.append(f"{self.site.loop.now_s:.4f} {leader} makes voters of {sorted(machines, key=str)}")
+        self.is_changing = True
         try:
-            async with asyncio.timeout(5):
-                await leader.life.ask(leader.service.consensus.change_members(members))
-        except (NotLeader, Conflict, TooBusy, Unavailable, NodeDied, TimeoutError):
+            await leader.life.ask(leader.service.consensus.change_members(members))
+        except (NotLeader, Conflict, TooBusy, Unavailable, NodeDied):
+            return ()
+        finally:
+            self.is_changing = False
+        self.changes += 1
+        return members
+
+    async def replace_one(self) -> None:
+        """A machine that has no vote any more loses its disk, and comes back as another member."""
+        machines = self.site.machines
+        if len(machines) < 2:
             return
+        gone = self.rng.choice(machines)
+        rest = [machine for machine in machines if machine is not gone]
+        count = self.rng.choice([count for count in (1, 2, 3) if count <= len(rest)])
+        members = await self._change(self.rng.sample(rest, count))
+        if members:
+            self.faults.log.append(f"{self.site.loop.now_s:.4f} {gone} is wiped")
+            self.site.told[gone.number] = members
+            gone.wipe()
 
     async def yield_leadership(self) -> None:
         """As a node that drains does."""

@@ -93,6 +93,12 @@ class Machine:
             self.dies_by_power = power
             self.life.kill()
 
+    def wipe(self) -> None:
+        """Its disk is replaced by an empty one: whoever starts on it is a new member (rule 4)."""
+        self.kill(power=True)
+        self.disk = Disk(random.Random(self.rng.random()))
+        self.member = self.rng.randbytes(16).hex()
+
     def plan_death(self) -> None:
         """At a step, a call of the disk or a sync of the journal that is still to come."""
         if self.life is None or self.life.crashed:

@@ -161,7 +161,7 @@ class Registers:
             self.registers,
             member=machine.member,
             peers=self.peers,
-            founders=machine.site.founders,  # type: ignore[attr-defined]
+            founders=machine.site.told[machine.number],
             config=config,
             clock=machine.clock,
             entropy=machine.rng.randbytes,
