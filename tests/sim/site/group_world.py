@@ -10,6 +10,7 @@ import asyncio
 import random
 
 from edgestore.config import ConsensusConfig
+from edgestore.consensus import ConsensusStatus
 from edgestore.errors import Conflict, EdgeStoreError, NotLeader, TooBusy, Unavailable
 from edgestore.records import Member
 from tests.sim.disk import SimFiles
@@ -127,12 +128,24 @@ class GroupWorld:
         self.is_changing = True
         try:
             await leader.life.ask(leader.service.consensus.change_members(members))
+            if leader.service is None:
+                return ()
+            self.changes += 1
+            return members if await self._have_begun(leader.service.consensus.status()) else ()
         except (NotLeader, Conflict, TooBusy, Unavailable, NodeDied):
             return ()
         finally:
             self.is_changing = False
-        self.changes += 1
-        return members
+
+    async def _have_begun(self, ended: ConsensusStatus) -> bool:
+        """Whether a majority of the next holds the stop-sign: a leader of theirs has committed something behind it."""
+        for _ in range(100):
+            for machine in self.site.leaders():
+                status = machine.service.consensus.status()
+                if status.incarnation >= ended.incarnation and status.committed_index > ended.applied_index:
+                    return True
+            await asyncio.sleep(0.02)
+        return False
 
     async def replace_one(self) -> None:
         """A machine that has no vote any more loses its disk, and comes back as another member."""
