@@ -63,6 +63,7 @@ class Wires:
     ends: dict[str, WirePeers] = field(default_factory=dict)
     carried: int = 0
     _last_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    _told_s: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def is_open(self, source: str, target: str) -> bool:
         """Whether anything passes that way."""
@@ -124,7 +125,9 @@ class Wires:
     def _tell(self, about: str, member: str, *, connected: bool) -> None:
         end = self.ends.get(member)
         if end is not None:
-            self.loop.later(self.rng.uniform(0.0005, 0.005), end.hear, about, connected, life=end.life)
+            at_s = max(self.loop.now_s + self.rng.uniform(0.0005, 0.005), self._told_s.get((about, member), 0.0))
+            self._told_s[about, member] = at_s + 1e-6
+            self.loop.later(at_s - self.loop.now_s, end.hear, about, connected, life=end.life)
 
 
 class WirePeers:
