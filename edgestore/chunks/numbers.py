@@ -13,6 +13,10 @@ class ChunkNumbers:
         self._next = 0
         self._outstanding: dict[int, None] = {}
 
+    def renew(self, writer: int) -> None:
+        """The site has closed the writer while this node was down: numbers go on under another one."""
+        self.writer = writer
+
     def take(self) -> int:
         """A number whose outcome is open until `settle`."""
         number = self._next

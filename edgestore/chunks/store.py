@@ -106,6 +106,10 @@ class ChunkStore:
             raise Unavailable("the layout changed while the body was stored: send it again")
         return await self.site.mend(stored, bucket)
 
+    def renew_writer(self, writer: int) -> None:
+        """The site has closed this node's writer while it was down; chunks begun under it will be refused."""
+        self._numbers.renew(writer)
+
     def low_water(self) -> int:
         """Every number below is named or garbage (rule 6)."""
         return self._numbers.low_water()
