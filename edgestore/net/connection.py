@@ -142,6 +142,8 @@ class _FrameProtocol(asyncio.BufferedProtocol):
         """Bytes have come."""
         if self._header is not None and len(self._body) - self._body_filled > len(self._scratch):
             self._body_filled += nbytes
+            if self._body_filled == len(self._body):
+                self._deliver()
             return
         self._filled += nbytes
         try:

@@ -156,10 +156,8 @@ class Inbound:
                 self._lane = Lane(decode_hello(frame).lane)
             elif frame.kind is Kind.MESSAGE:
                 self._message(frame)
-            elif frame.kind is Kind.REQUEST:
-                self._request(frame)
             else:
-                raise Corrupt("who dials gets answers, and sends none")
+                self._request(frame)
         except Exception as error:
             self._services.metrics.count("net_refused_total")
             if isinstance(error, EdgeStoreError | msgspec.MsgspecError):
@@ -180,6 +178,8 @@ class Inbound:
 
     def _request(self, frame: Frame) -> None:
         services = self._services
+        if frame.kind is not Kind.REQUEST:
+            raise Corrupt("who dials gets answers, and sends none")
         size_bytes = frame.size_bytes
         if (
             self._serving >= services.config.served_max
