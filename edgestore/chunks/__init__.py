@@ -4,7 +4,7 @@ from edgestore.chunks.body import UNIT_WORTH_BYTES, Body, IteratorBody, bytes_bo
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests, WholeDigests
 from edgestore.chunks.facts import Extent, Facts, Source, sources_of
-from edgestore.chunks.placed import PlacedChunk, StoredBody
+from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
 from edgestore.chunks.remote import Calls
@@ -38,4 +38,5 @@ __all__ = [
     "WholeDigests",
     "bytes_body",
     "sources_of",
+    "stored_body",
 ]

@@ -165,12 +165,16 @@ class SiteStore:
         return NOBODY
 
     async def _write_again(self, placed: PlacedChunk, source: Source, bucket: BucketRecord | None) -> PlacedChunk:
-        data = await self.gather.read(source, 0, placed.chunk.size_bytes)
-        again = await self._store(data, self._scheme(bucket, placed.chunk.size_bytes))
+        again = await self.encode_again(source, self._scheme(bucket, placed.chunk.size_bytes))
         self._drop_placed((placed,))
         return again
 
     # --- for repair -------------------------------------------------------------------------------------
+
+    async def encode_again(self, source: Source, scheme: Scheme) -> PlacedChunk:
+        """The same bytes as a new chunk of another scheme, durable; `stored_body` makes extents of such."""
+        data = await self.gather.read(source, 0, source.chunk.size_bytes)
+        return await self._store(data, scheme)
 
     async def restore(self, source: Source, shard: int, node: int) -> None:
         """Makes a fragment of any k others, and puts it on a node; returns when it is synced there."""
