@@ -44,8 +44,8 @@ class Catalog:
     def applied_index(self) -> int:
         return self.index
 
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
-        return sorted(self.rows.items())[:limit]
+    def condemned(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
+        return [row for row in sorted(self.rows.items()) if row[0] > after or not after][:limit]
 
     def names_chunk(self, chunk_id: bytes) -> bool:
         return chunk_id in self.named

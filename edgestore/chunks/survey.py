@@ -1,0 +1,100 @@
+"""Looks at every extent of the site: what is to be done, and how far the site is from whole and from losing data.
+
+Rule: every node looks for itself, a page of rows a turn, so its figures need nobody's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgestore.catalog import State
+from edgestore.chunks.assess import Assessor, Finding, Need
+from edgestore.config import RepairConfig
+from edgestore.records import ExtentRecord
+
+SHARE_OF_TIME = 50
+"""A survey that took a second is not repeated for so many, unless something happens."""
+UNKNOWN = -2
+
+
+@dataclass(slots=True)
+class Progress:
+    """By the last survey, less what this node has mended since. `margin`: how many more fragments the worst chunk may
+    lose: 0, and the next loss is one of data; -1: one cannot be read now; `UNKNOWN` before the first survey."""
+
+    extents_left: int = 0
+    """Not whole, or not where they belong; those that wait for a node to come back too."""
+    bytes_left: int = 0
+    lost: int = 0
+    """Extents of which too few fragments are there now."""
+    margin: int = UNKNOWN
+    extents: int = 0
+
+
+class Catalog(Protocol):
+    """The applied state."""
+
+    @property
+    def state(self) -> State:
+        """Now."""
+        ...
+
+
+class Survey:
+    """Of one node. `found`: told of each extent that is not well."""
+
+    def __init__(
+        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], None]
+    ) -> None:
+        self._catalog, self._config, self._found = catalog, config, found
+        self._loop = asyncio.get_running_loop()
+        self._next_s = 0.0
+        self._seen: object = None
+        self.progress = Progress()
+        self.is_due = True
+        self.was_cut = False
+        """More was found than could be remembered."""
+
+    def needs(self, assessor: Assessor) -> bool:
+        """Whether it is time, or things are not as they were."""
+        return self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
+
+    async def run(self, assessor: Callable[[], Assessor]) -> None:
+        """The whole of it; where the grounds change meanwhile it begins anew."""
+        begun_s = self._loop.time()
+        self.is_due = self.was_cut = False
+        grounds = assessor().grounds
+        counted, after = Progress(), b""
+        while True:
+            judge = assessor()
+            if judge.grounds != grounds:
+                grounds, counted, after = judge.grounds, Progress(), b""
+            page = self._catalog.state.all_extents(after, self._config.page_extents)
+            for tenant, extent in page.extents:
+                self._count(counted, tenant, extent, judge.judge(extent))
+            after = page.after
+            if not after:
+                break
+            await asyncio.sleep(0)
+        self.progress, self._seen = counted, grounds
+        took_s = self._loop.time() - begun_s
+        self._next_s = self._loop.time() + max(self._config.survey_interval_s, SHARE_OF_TIME * took_s)
+
+    def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
+        counted.extents += 1
+        margin = max(finding.margin, -1)
+        counted.margin = margin if counted.margin == UNKNOWN else min(counted.margin, margin)
+        if finding.need is Need.NOTHING:
+            return
+        counted.extents_left += 1
+        counted.bytes_left += extent.size_bytes
+        counted.lost += finding.need is Need.LOST
+        self._found(tenant, extent, finding)
+
+    def mended(self, extent: ExtentRecord) -> None:
+        """One less."""
+        self.progress.extents_left = max(0, self.progress.extents_left - 1)
+        self.progress.bytes_left = max(0, self.progress.bytes_left - extent.size_bytes)
