@@ -127,7 +127,7 @@ class Assessor:
         return self._judge_chunks(extent, scheme)
 
     def _judge_chunks(self, extent: ExtentRecord, scheme: Scheme | None) -> Finding:
-        count, holders = extent.k + extent.m, self.holders(extent)
+        holders = self.holders(extent)
         margin = min(len(self.counted.intersection(row)) for row in holders) - extent.k
         if margin < 0:
             return Finding(Need.LOST, margin)

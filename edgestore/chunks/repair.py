@@ -110,7 +110,7 @@ class Repair:
     @property
     def progress(self) -> Progress:
         """How far the site is from whole, as this node knows."""
-        return self._survey.progress
+        return self._survey.report(self.assessor())
 
     def buckets_changed(self) -> None:
         """What they promise may be another now: then a survey is due."""

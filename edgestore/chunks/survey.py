@@ -32,6 +32,8 @@ class Progress:
     """Extents of which too few fragments are there now."""
     margin: int = UNKNOWN
     extents: int = 0
+    is_current: bool = False
+    """Nothing has happened since that another survey would look at."""
 
 
 class Catalog(Protocol):
@@ -93,6 +95,11 @@ class Survey:
         counted.bytes_left += extent.size_bytes
         counted.lost += finding.need is Need.LOST
         self._found(tenant, extent, finding)
+
+    def report(self, assessor: Assessor) -> Progress:
+        """What is known now."""
+        self.progress.is_current = self._seen == assessor.grounds and not self.is_due
+        return self.progress
 
     def mended(self, extent: ExtentRecord) -> None:
         """One less."""

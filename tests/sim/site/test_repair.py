@@ -1,4 +1,4 @@
-"""Repair on simulated disks and wires: after whatever happened every fragment is at its owner, and nothing left over."""
+"""Repair on simulated disks and wires: in the end every fragment is at its owner, and nothing is left over."""
 
 from __future__ import annotations
 
