@@ -17,6 +17,7 @@ from edgestore.records import ExtentRecord
 
 SHARE_OF_TIME = 50
 """A survey that took a second is not repeated for so many, unless something happens."""
+LOOK_AGAIN_S = 2.0
 UNKNOWN = -2
 
 
@@ -83,7 +84,9 @@ class Survey:
             await asyncio.sleep(0)
         self.progress, self._seen = counted, grounds
         took_s = self._loop.time() - begun_s
-        self._next_s = self._loop.time() + max(self._config.survey_interval_s, SHARE_OF_TIME * took_s)
+        # While something is left, most of it is others' to do: only another look tells how far they are.
+        pause_s = self._config.survey_interval_s if not counted.extents_left else LOOK_AGAIN_S
+        self._next_s = self._loop.time() + max(pause_s, SHARE_OF_TIME * took_s)
 
     def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
         counted.extents += 1

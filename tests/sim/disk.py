@@ -89,11 +89,6 @@ class Disk:
         for folder in sorted(self.stores):
             self.stores[folder].lose_power(self.rng)
 
-    def lose_process(self) -> None:
-        """What kill -9 leaves: the page cache goes on, and of an ordered store without a log of its own a prefix."""
-        for folder in sorted(self.stores):
-            self.stores[folder].lose_power(self.rng)
-
     def used_bytes(self) -> int:
         """Bytes in files; rows of the ordered stores do not count."""
         return sum(len(content.cached) for content in self.entries.values())
