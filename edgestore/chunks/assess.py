@@ -129,16 +129,16 @@ class Assessor:
     def _judge_chunks(self, extent: ExtentRecord, scheme: Scheme | None) -> Finding:
         holders = self.holders(extent)
         margin = min(len(self.counted.intersection(row)) for row in holders) - extent.k
-        if margin < 0:
-            return Finding(Need.LOST, margin)
-        if scheme is not None:
+        if scheme is not None and margin >= 0:
             return Finding(Need.ENCODE, margin, scheme)
-        seen = self._compare(extent, holders, self.critical if margin == 0 else self.lazy)
+        seen = self._compare(extent, holders, self.critical if margin <= 0 else self.lazy)
         recorded = len(extent.exceptions) + len(extent.missing)
         is_closed = extent.layout_epoch < self.layout.balance_epoch
         is_due = is_closed or seen.listed < recorded
         if seen.is_urgent or (is_due and not seen.waits):
-            return Finding(Need.PLACE, margin)
+            return Finding(Need.PLACE, margin)  # also of a lost one: others of its chunks may not be lost
+        if margin < 0:
+            return Finding(Need.LOST, margin)
         return Finding(Need.WAIT if seen.waits or seen.listed else Need.NOTHING, margin)
 
     def _compare(self, extent: ExtentRecord, holders: list[list[int]], away: frozenset[int]) -> _Seen:

@@ -127,14 +127,18 @@ class Mover:
 
     async def rebuild(self, source: Source, shard: int) -> None:
         """Makes a fragment of this node anew of the others."""
-        await self._put(source, lambda: self.gather.shard(source, shard))
+        await self._put(source, lambda: self._rebuilt(source, shard))
 
     async def _fetch(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
         try:
             facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
         except EdgeStoreError:
-            return await self.gather.shard(source, shard)
+            return await self._rebuilt(source, shard)
         return facts, data
+
+    async def _rebuilt(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
+        await self._throttle.take(source.chunk.size_bytes)  # k fragments
+        return await self.gather.shard(source, shard)
 
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
@@ -143,7 +147,7 @@ class Mover:
         held_bytes = size_bytes + 2 * size_bytes * source.count // source.k
         await self.memory.take(held_bytes)
         try:
-            await self.wait_for_turn(size_bytes)
+            await self.wait_for_turn(size_bytes // source.k)
             facts, data = await get()
             await self._site.local.put(facts, data)
         finally:

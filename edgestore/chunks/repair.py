@@ -140,10 +140,11 @@ class Repair:
         self._look_at_degraded()
         self._look_at_later()
         if self._survey.needs(self.assessor()) or (self._survey.was_cut and not self._line):
-            await self._survey.run(self.assessor)
-            if self._survey.progress.extents_left == 0:
+            ended = await self._survey.advance(self.assessor)
+            if ended and self._survey.progress.extents_left == 0:
                 self.whole()
-        return await self._work()
+        worked = await self._work()
+        return worked or self._survey.is_under_way
 
     def _compare_policies(self) -> None:
         """A bucket more or less is no reason to look at every extent."""

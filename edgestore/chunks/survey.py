@@ -18,6 +18,8 @@ from edgestore.records import ExtentRecord
 SHARE_OF_TIME = 50
 """A survey that took a second is not repeated for so many, unless something happens."""
 LOOK_AGAIN_S = 2.0
+PAGES_A_TURN = 32
+"""Then more urgent things have their turn."""
 UNKNOWN = -2
 
 
@@ -54,36 +56,47 @@ class Survey:
     ) -> None:
         self._catalog, self._config, self._found = catalog, config, found
         self._loop = asyncio.get_running_loop()
-        self._next_s = 0.0
+        self._next_s = self._begun_s = 0.0
         self._seen: object = None
+        self._grounds: object = None
+        self._counted: Progress | None = None
+        self._after = b""
         self.progress = Progress()
         self.is_due = True
         self.was_cut = False
         """More was found than could be remembered."""
 
-    def needs(self, assessor: Assessor) -> bool:
-        """Whether it is time, or things are not as they were."""
-        return self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
+    @property
+    def is_under_way(self) -> bool:
+        """Whether one has begun."""
+        return self._counted is not None
 
-    async def run(self, assessor: Callable[[], Assessor]) -> None:
-        """The whole of it; where the grounds change meanwhile it begins anew."""
-        begun_s = self._loop.time()
-        self.is_due = self.was_cut = False
-        grounds = assessor().grounds
-        counted, after = Progress(), b""
-        while True:
+    def needs(self, assessor: Assessor) -> bool:
+        """Whether there is something to look at: it is time, or things are not as they were."""
+        return (
+            self.is_under_way or self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
+        )
+
+    async def advance(self, assessor: Callable[[], Assessor]) -> bool:
+        """A few pages more; True when that was the last. Where the grounds change meanwhile it begins anew."""
+        for _ in range(PAGES_A_TURN):
             judge = assessor()
-            if judge.grounds != grounds:
-                grounds, counted, after = judge.grounds, Progress(), b""
-            page = self._catalog.state.all_extents(after, self._config.page_extents)
+            if self._counted is None or self._grounds != judge.grounds:
+                self._counted, self._grounds, self._after = Progress(), judge.grounds, b""
+                self._begun_s, self.is_due, self.was_cut = self._loop.time(), False, False
+            page = self._catalog.state.all_extents(self._after, self._config.page_extents)
             for tenant, extent in page.extents:
-                self._count(counted, tenant, extent, judge.judge(extent))
-            after = page.after
-            if not after:
-                break
+                self._count(self._counted, tenant, extent, judge.judge(extent))
+            self._after = page.after
+            if not page.after:
+                self._end(self._counted)
+                return True
             await asyncio.sleep(0)
-        self.progress, self._seen = counted, grounds
-        took_s = self._loop.time() - begun_s
+        return False
+
+    def _end(self, counted: Progress) -> None:
+        self.progress, self._counted, self._seen = counted, None, self._grounds
+        took_s = self._loop.time() - self._begun_s
         # While something is left, most of it is others' to do: only another look tells how far they are.
         pause_s = self._config.survey_interval_s if not counted.extents_left else LOOK_AGAIN_S
         self._next_s = self._loop.time() + max(pause_s, SHARE_OF_TIME * took_s)
@@ -96,7 +109,7 @@ class Survey:
             return
         counted.extents_left += 1
         counted.bytes_left += extent.size_bytes
-        counted.lost += finding.need is Need.LOST
+        counted.lost += finding.margin < 0
         self._found(tenant, extent, finding)
 
     def report(self, assessor: Assessor) -> Progress:

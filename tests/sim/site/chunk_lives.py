@@ -23,7 +23,6 @@ from edgestore.records import UNIT_BYTES, BucketRecord, NodeState
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine, Site
-from tests.sim.site.wires import WirePeers
 from tests.unit.catalog.nodes import NodeSite, member, new_node
 
 CHUNKS = ChunksConfig(
@@ -138,8 +137,9 @@ class ChunkSite(Site):
         index = SimIndex.open(files, "index")
         segments = await Segments.open(files, "segments", index, disk, entropy=machine.rng.randbytes)
         segments.on_failure = lambda error: machine.stopped(life, error)
-        peers = WirePeers(self.wires, life, machine.member)
-        self.wires.plug(peers)
+        assert machine.clock is not None
+        peers = self.wires.peers(life, machine.member, machine.clock)
+        await self.wires.plug(peers)
         catalog, config = self.catalog, self.config
         writer = (await catalog.propose(0, commands.RegisterWriter(machine.member))).writer
         store = ChunkStore(segments, files, CHUNKS, writer=writer)
@@ -157,7 +157,6 @@ class ChunkSite(Site):
             floor=lambda: catalog.applied_index,
         )
         repair.whole = tidier.look_again
-        assert machine.clock is not None
         reclaimer = Reclaimer(
             MetaChunkCatalog(catalog, lambda: writer),  # type: ignore[arg-type]
             segments,

@@ -197,8 +197,10 @@ def test_killed_at_any_step_the_site_becomes_whole(seed: int) -> None:
             site.catalog.turn(2, NodeState.DRAINING)
         if seed % 3 == 0:
             site.catalog.do(commands.SetBucketPolicy(site.bucket.bucket_id, 1, "3+1"))
-        for _ in range(12):
+        for turn in range(12):
             await asyncio.sleep(chance.uniform(0.05, 1.0))
+            if turn in (2, 7):
+                site.delete(f"key-{turn}")
             alive = site.serving()
             if len(alive) >= 6:
                 chance.choice(alive).plan_death()
