@@ -23,6 +23,8 @@ from edgestore.records import UNIT_BYTES, BucketRecord, NodeState
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine, Site
+from tests.sim.site.net_wires import NetWires
+from tests.sim.site.wires import Wires
 from tests.unit.catalog.nodes import NodeSite, member, new_node
 
 CHUNKS = ChunksConfig(
@@ -122,11 +124,11 @@ class Written:
 class ChunkSite(Site):
     """Nodes 1 to `nodes` are the site; machines beyond join later."""
 
-    def __init__(self, seed: int, nodes: int, *, spare: int = 0, config: RepairConfig = REPAIR) -> None:
-        super().__init__(seed, nodes + spare)
+    def __init__(self, seed: int, nodes: int, *, spare: int = 0, wires: type[Wires] | type[NetWires] = Wires) -> None:
+        super().__init__(seed, nodes + spare, wires=wires)
         for machine in self.machines:
             machine.member = member(machine.number)
-        self.config = config
+        self.config = REPAIR
         self.catalog = SharedCatalog(self, nodes)
         self.bucket = self.catalog.rows.bucket()
         self.objects: dict[str, Written] = {}
