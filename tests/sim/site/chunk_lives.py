@@ -21,6 +21,7 @@ from edgestore.errors import EdgeStoreError
 from edgestore.observe import NO_METRICS
 from edgestore.records import UNIT_BYTES, BucketRecord, NodeState
 from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.model import Violation
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.net_wires import NetWires
@@ -85,6 +86,7 @@ class SharedCatalog:
         self.rows.time_ms = self.log_time_ms()
         self.proposed[type(command).__name__] += 1
         outcome = self.rows.all(command)[0]
+        self.site.check_claims()
         if isinstance(command, commands.SetBucketPolicy):
             for machine in self.site.serving():
                 self.site.life(machine.number).repair.buckets_changed()
@@ -132,6 +134,8 @@ class ChunkSite(Site):
         self.catalog = SharedCatalog(self, nodes)
         self.bucket = self.catalog.rows.bucket()
         self.objects: dict[str, Written] = {}
+        self.is_spoilt = False
+        """A test has damaged what was stored."""
         self.open_service = self._open
 
     async def _open(self, machine: Machine, life: Life, files: SimFiles) -> ChunkLife:
@@ -173,6 +177,7 @@ class ChunkSite(Site):
         )
         for work in (repair.run(), tidier.run(), reclaimer.run()):
             life.start(work)
+        self.loop.later(0.0, self.check_claims)
         return ChunkLife(segments, store, repair, tidier, reclaimer, mover)
 
     # --- what a test does ----------------------------------------------------------------------------------
@@ -247,6 +252,32 @@ class ChunkSite(Site):
     def schemes(self) -> set[tuple[int, int]]:
         """Of all extents."""
         return {(extent.k, extent.m) for _, extent in self.catalog.state.all_extents(b"", 10_000).extents}
+
+    # --- what must be true at any time -----------------------------------------------------------------------
+
+    def claims(self) -> set[tuple[int, bytes, int]]:
+        """(node, chunk, shard) of all that the catalog says is durable."""
+        state = self.catalog.state
+        found: set[tuple[int, bytes, int]] = set()
+        for _, extent in state.all_extents(b"", 10_000).extents:
+            placement = state.placement(extent.layout_epoch)
+            elsewhere = {(at, shard): node for at, shard, node in extent.exceptions}
+            for at, chunk in enumerate(extent.chunks):
+                for shard, owner in enumerate(placement.owners(chunk.chunk_id, extent.k + extent.m)):
+                    if (at, shard) not in extent.missing:
+                        found.add((elsewhere.get((at, shard), owner), chunk.chunk_id, shard))
+        return found
+
+    def check_claims(self) -> None:
+        """What the catalog says is on a node is there, also after a crash."""
+        if self.is_spoilt:
+            return
+        held = self.fragments()
+        serving = {machine.number for machine in self.serving()}
+        for claim in self.claims():
+            if claim[0] in serving and claim not in held:
+                node, chunk_id, shard = claim
+                self.loop.blame(Violation(f"node {node} has no shard {shard} of {chunk_id.hex()}, as is claimed"))
 
     # --- what must be true in the end --------------------------------------------------------------------------
 

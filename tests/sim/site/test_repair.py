@@ -151,7 +151,7 @@ def test_damaged_and_lost_fragments_are_made_anew_without_a_command() -> None:
         await fill(site)
         await site.until_whole()
         before = site.catalog.proposed["PlaceExtent"]
-        life = site.life(2)
+        life, site.is_spoilt = site.life(2), True
         names = [(chunk, shard) for chunk in life.segments.chunk_ids() for shard in life.segments.shards(chunk)]
         for turn, (chunk_id, shard) in enumerate(names):
             if turn % 2:
@@ -200,6 +200,7 @@ def storm(seed: int) -> None:
             site.catalog.do(commands.SetBucketPolicy(site.bucket.bucket_id, 1, "3+1"))
         for turn in range(12):
             await asyncio.sleep(chance.uniform(0.05, 1.0))
+            site.check_claims()
             if turn in (2, 7):
                 site.delete(f"key-{turn}")
             alive = site.serving()
