@@ -38,7 +38,8 @@ class NetConfig:
     """`[net]`: connections between the nodes of a site."""
 
     advertise: str = ""
-    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at."""
+    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at: behind NAT or a proxy. It
+    is remembered, as what `--mesh` says is."""
     frame_max_bytes: int = 8 * 1024 * 1024
     send_buffer_high_bytes: int = 1024 * 1024
     """A call waits while so much has not left its connection yet."""
