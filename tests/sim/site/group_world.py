@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 from edgestore.config import ConsensusConfig
 from edgestore.consensus import ConsensusStatus
@@ -31,6 +32,19 @@ CONFIG = ConsensusConfig(
     fetch_wait_ms=200,
     read_timeout_ms=1000,
 )
+PACES: tuple[dict[str, int], ...] = (
+    {},
+    {"heartbeat_ms": 10, "election_min_ms": 40, "election_max_ms": 80},
+    {"heartbeat_ms": 20, "election_min_ms": 100, "election_max_ms": 120},
+    {"heartbeat_ms": 30, "election_min_ms": 100, "election_max_ms": 800},
+)
+"""As configured; quick; voters that stand at about the same time; a leader that is slow to give up."""
+SIZES: tuple[dict[str, int], ...] = (
+    {},
+    {"append_bytes_max": 1, "append_in_flight_bytes_max": 64},
+    {"log_kept_bytes": 256},
+)
+"""As configured; one entry a message; logs so short that many need a snapshot."""
 BACK_WITHIN_S = 20.0
 """After the last fault: elections, snapshots and the longest back-off together."""
 TASKS_OF_A_NODE_MAX = 400
@@ -47,9 +61,10 @@ class GroupSite(Site):
         self.told = {machine.number: founders for machine in self.machines}
         """Who votes, as each machine is told when it starts on an empty disk."""
         self.open_service = self._open
+        self.config = replace(CONFIG, **self.rng.choice(PACES), **self.rng.choice(SIZES))
 
     async def _open(self, machine: Machine, life: Life, files: SimFiles) -> Registers:
-        registers = Registers(machine, life, files, CONFIG)
+        registers = Registers(machine, life, files, self.config)
         await registers.open()
         return registers
 

@@ -7,14 +7,14 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from edgestore.errors import DiskFailed, EdgeStoreError
+from edgestore.errors import DiskFailed, EdgeStoreError, StorageFull
 from tests.sim.disk import CrashAtSync, Disk, SimFiles
 from tests.sim.model import Crashed, Refused
 from tests.sim.site.lives import Life, NodeClock, SiteLoop
 from tests.sim.site.watch import Watch
 from tests.sim.site.wires import Wires
 
-BACK_AFTER_S = (0.05, 1.5)
+BACK_AFTER_S = (0.003, 0.05, 0.3, 1.5)
 RATE_SPREAD = 5e-4
 """How far apart the clocks of cheap boards run, generously."""
 UNLIMITED_BYTES = 1 << 40
@@ -78,7 +78,8 @@ class Machine:
         """Its node ends by itself: a process that exits, and is started again."""
         if life.crashed:
             return
-        if not (self.may_fail and isinstance(error, DiskFailed)):
+        is_full = isinstance(error, StorageFull) and self.disk.capacity_bytes < UNLIMITED_BYTES
+        if not (is_full or (self.may_fail and isinstance(error, DiskFailed))):
             kind = Refused if isinstance(error, EdgeStoreError) else Crashed
             violation = kind(f"{self.name} {what}: {error!r}")
             violation.__cause__ = error
@@ -149,7 +150,7 @@ class Machine:
         self.dies_by_power = True
         self.site.deaths += 1
         self.site.wires.unplug(self.member)
-        self.site.loop.later(self.rng.uniform(*BACK_AFTER_S), self.start)
+        self.site.loop.later(self.rng.choice(BACK_AFTER_S) * self.rng.uniform(0.5, 1.5), self.start)
 
 
 class Site:

@@ -190,16 +190,13 @@ class Registers:
         leader = self.consensus.leader()
         if leader in ("", self.machine.member):
             return await self.propose(write)
-        outcome = self._waiting[write.operation_id] = asyncio.get_running_loop().create_future()
-        try:
-            await self.peers.call(leader, PROPOSE_METHOD, msgspec.msgpack.encode(write), timeout_s=0.5)
-            return await outcome
-        finally:
-            self._waiting.pop(write.operation_id, None)
+        outcome = self._waiting.setdefault(write.operation_id, asyncio.get_running_loop().create_future())
+        await self.peers.call(leader, PROPOSE_METHOD, msgspec.msgpack.encode(write), timeout_s=0.5)
+        return await asyncio.shield(outcome)
 
     def _outcome(self, operation_id: str, does: bool) -> None:
-        outcome = self._waiting.get(operation_id)
-        if outcome is not None and not outcome.done():
+        outcome = self._waiting.pop(operation_id, None)
+        if outcome is not None:
             outcome.set_result(does)
 
     async def _take(self, caller: Any, head: bytes, payload: memoryview) -> Reply:
