@@ -10,14 +10,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from tests.sim.site.machines import UNLIMITED_BYTES, Machine, Site
 from tests.sim.site.wires import Weather
 
 DAY_MS = 86_400_000
-FAIR = Weather()
-
 Fault = Callable[["Faults"], Awaitable[None]]
 
 
@@ -75,7 +74,7 @@ class Faults:
         site = self.site
         site.wires.mend()
         site.wires.slow.clear()
-        site.wires.weather = Weather()
+        site.wires.weather = replace(site.wires.usual)
         site.watch.on_leader = lambda name: None
         for machine in site.machines:
             machine.disk.slowness = 1.0
@@ -124,7 +123,7 @@ async def hunt_leaders(faults: Faults) -> None:
     """Whoever becomes leader is struck soon after: what it has begun is left in the logs of a few."""
     site, rng = faults.site, faults.rng
     blow = rng.choice((_kill, _kill, _die_somewhere, _isolate))
-    most_s = rng.choice((0.002, 0.01, 0.05))
+    most_s = rng.choice((0.001, 0.003, 0.01, 0.05))
 
     def strike(name: str) -> None:
         machine = next(machine for machine in site.machines if machine.name == name)
@@ -218,7 +217,7 @@ async def bad_weather(faults: Faults) -> None:
     try:
         await asyncio.sleep(faults.lasting_s())
     finally:
-        wires.weather = Weather()
+        wires.weather = replace(wires.usual)
 
 
 async def _sever(faults: Faults, pairs: set[tuple[str, str]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -19,6 +19,23 @@ from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.snapshots import Snapshots
 from tests.sim.disk import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Violation
+from tests.sim.site import faults
+from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
+
+QUICK, TOGETHER, SLOW_TO_YIELD = PACES[1:]
+ONE_ENTRY_A_MESSAGE = SIZES[1:2]
+ELECTIONS = Aim((faults.hunt_leaders, faults.crash_again_and_again), 5, (QUICK, TOGETHER), changes_members=False)
+"""Leaders come and go, at about the same time, and leave what they began in the logs of a few."""
+OLD_ENTRIES = replace(ELECTIONS, kinds=(*ELECTIONS.kinds, faults.slow_wire), sizes=ONE_ENTRY_A_MESSAGE)
+OLD_LEADERS = Aim(
+    (faults.cut_off_one, faults.loose_contact, faults.stop_for_a_while, faults.cut_in_two, faults.cut_one_way),
+    3,
+    (SLOW_TO_YIELD,),
+    changes_members=False,
+)
+"""Leaders that do not know yet that they were replaced."""
+LATE_ANSWERS = replace(OLD_LEADERS, kinds=(*OLD_LEADERS.kinds, faults.slow_wire, faults.bad_weather), paces=(QUICK,))
+MEMBERS = Aim((faults.cut_off_one, faults.slow_wire, faults.crash_somewhere, faults.cut_in_two))
 
 Plant = Callable[[], AbstractContextManager[None]]
 
@@ -237,26 +254,35 @@ class Planted:
 
     plant: Plant
     kinds: tuple[type[Violation], ...]
+    aim: Aim = ANYTHING
 
 
 BUGS = {
     bug.plant.__name__: bug
     for bug in (
         Planted(acknowledged_before_the_sync, (Lost, NotLinearizable, Diverged, Refused)),
-        Planted(term_and_vote_are_not_stored, (Split, Lost, Diverged)),
-        Planted(entries_of_an_older_term_are_committed, (Lost, Diverged, NotLinearizable, Refused)),
+        Planted(term_and_vote_are_not_stored, (Split, Lost, Diverged), replace(ELECTIONS, voters=3)),
+        Planted(
+            entries_of_an_older_term_are_committed,
+            (Lost, Diverged, NotLinearizable, Refused),
+            replace(ELECTIONS, sizes=ONE_ENTRY_A_MESSAGE),
+        ),
         Planted(reads_are_not_confirmed, (NotLinearizable,)),
-        Planted(lease_never_ends, (NotLinearizable,)),
-        Planted(voters_are_not_bound_by_a_leader, (NotLinearizable,)),
+        Planted(lease_never_ends, (NotLinearizable,), OLD_LEADERS),
+        Planted(voters_are_not_bound_by_a_leader, (NotLinearizable,), OLD_LEADERS),
         Planted(reads_before_the_index_is_applied, (NotLinearizable,)),
         Planted(trimmed_before_the_flush, (Lost, Refused)),
         Planted(cut_without_a_conflict, (Lost, Diverged, NotLinearizable, Ahead)),
-        Planted(acknowledgements_of_any_term_count, (Lost, Diverged, NotLinearizable, Refused)),
-        Planted(votes_for_a_shorter_log, (Lost, Diverged, NotLinearizable, Refused)),
-        Planted(stop_sign_is_ignored, (Diverged, Split, Lost)),
-        Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused)),
+        Planted(
+            acknowledgements_of_any_term_count,
+            (Lost, Diverged, NotLinearizable, Refused),
+            replace(OLD_LEADERS, kinds=(*OLD_LEADERS.kinds, faults.slow_wire, faults.bad_weather), paces=(QUICK,)),
+        ),
+        Planted(votes_for_a_shorter_log, (Lost, Diverged, NotLinearizable, Refused), replace(ELECTIONS, voters=3)),
+        Planted(stop_sign_is_ignored, (Diverged, Split, Lost), MEMBERS),
+        Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused), MEMBERS),
         Planted(applied_beyond_the_sync, (Ahead,)),
-        Planted(one_vote_counts_twice, (Split,)),
+        Planted(one_vote_counts_twice, (Split,), replace(ELECTIONS, doubled=0.9)),
         Planted(late_snapshot_erases_what_lies_behind_it, (Lost, Diverged, NotLinearizable)),
     )
 }

@@ -58,6 +58,7 @@ class Wires:
     loop: SiteLoop
     rng: random.Random
     weather: Weather = field(default_factory=Weather)
+    usual: Weather = field(default_factory=Weather)
     cut: set[tuple[str, str]] = field(default_factory=set)
     slow: dict[tuple[str, str], float] = field(default_factory=dict)
     ends: dict[str, WirePeers] = field(default_factory=dict)
