@@ -16,6 +16,7 @@ from edgestore.consensus.applying import Applying
 from edgestore.consensus.context import GroupContext
 from edgestore.consensus.core import Core
 from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
 from edgestore.consensus.snapshots import Snapshots
 from tests.sim.disk import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Violation
@@ -35,6 +36,13 @@ OLD_LEADERS = Aim(
 )
 """Leaders that do not know yet that they were replaced."""
 LATE_ANSWERS = replace(OLD_LEADERS, kinds=(*OLD_LEADERS.kinds, faults.slow_wire, faults.bad_weather), paces=(QUICK,))
+HALF_CUT = Aim(
+    (faults.cut_one_pair, faults.cut_one_pair, faults.slow_wire),
+    3,
+    ({"heartbeat_ms": 100, "election_min_ms": 200, "election_max_ms": 260},),
+    changes_members=False,
+)
+"""One that hears no leader, beside one that does."""
 MEMBERS = Aim((faults.cut_off_one, faults.slow_wire, faults.crash_somewhere, faults.cut_in_two))
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -167,24 +175,36 @@ def votes_for_a_shorter_log() -> Iterator[None]:
 
 @contextmanager
 def stop_sign_is_ignored() -> Iterator[None]:
-    """Rule 4: entries behind a stop-sign are applied."""
+    """Rule 4: proposals are taken behind a stop-sign, and a member that finds some committed goes on with them."""
+    stop = Applying._stop
 
     def planted(self: Applying, index: int, term: int, command: bytes) -> None:
+        if self.commit_index <= index:
+            stop(self, index, term, command)
+            return
         self._machine.apply(index, term, b"")
         self.applied_index = index
 
-    with mock.patch.object(Applying, "_stop", planted):
+    with (
+        mock.patch.object(Applying, "_stop", planted),
+        mock.patch.object(voter.Voter, "is_stopping", False),
+    ):
         yield
 
 
 @contextmanager
 def votes_without_the_stop_sign() -> Iterator[None]:
-    """Rule 4: a member votes in an incarnation whose stop-sign it does not hold."""
+    """Rule 4: a member votes and acknowledges in an incarnation whose stop-sign it does not hold."""
     take = group.RaftConsensus._take
 
     def planted(self: group.RaftConsensus, sender: str, message: Any) -> None:
-        if message.incarnation > self._raft_journal.incarnation and self._voter is not None:
-            message = msgspec.structs.replace(message, incarnation=self._raft_journal.incarnation)
+        if message.incarnation > self._raft_journal.incarnation:
+            place = (message.group, message.incarnation, message.term)
+            if isinstance(message, Vote):
+                self._context.outbox.send(sender, VoteAnswer(*place, True))
+            elif isinstance(message, Append):
+                index = message.previous_index + len(message.entries)
+                self._context.outbox.send(sender, Appended(*place, index, index, message.round, True))
         take(self, sender, message)
 
     with mock.patch.object(group.RaftConsensus, "_take", planted):
@@ -269,7 +289,7 @@ BUGS = {
         ),
         Planted(reads_are_not_confirmed, (NotLinearizable,)),
         Planted(lease_never_ends, (NotLinearizable,), OLD_LEADERS),
-        Planted(voters_are_not_bound_by_a_leader, (NotLinearizable,), OLD_LEADERS),
+        Planted(voters_are_not_bound_by_a_leader, (NotLinearizable,), HALF_CUT),
         Planted(reads_before_the_index_is_applied, (NotLinearizable,)),
         Planted(trimmed_before_the_flush, (Lost, Refused)),
         Planted(cut_without_a_conflict, (Lost, Diverged, NotLinearizable, Ahead)),
