@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from tests.sim.network import Weather
 from tests.sim.site.machines import UNLIMITED_BYTES, Machine, Site
-from tests.sim.site.wires import Weather
 
 DAY_MS = 86_400_000
 Fault = Callable[["Faults"], Awaitable[None]]

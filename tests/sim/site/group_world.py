@@ -20,8 +20,10 @@ from tests.sim.site.faults import Fault, Faults
 from tests.sim.site.linearizability import Kind, contradiction
 from tests.sim.site.lives import Life, NodeDied
 from tests.sim.site.machines import Machine, Site
+from tests.sim.site.net_wires import NetWires
 from tests.sim.site.register_clients import KEYS, History, RegisterClient
 from tests.sim.site.registers import Registers
+from tests.sim.site.wires import Wires
 
 CONFIG = ConsensusConfig(
     entry_operations_max=8,
@@ -70,7 +72,7 @@ class GroupSite(Site):
 
     def __init__(self, seed: int, aim: Aim) -> None:
         nodes = aim.voters or random.Random(f"{seed} nodes").choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
-        super().__init__(seed, nodes)
+        super().__init__(seed, nodes, wires=NetWires if seed % 4 == 0 and aim is ANYTHING else Wires)
         voters = aim.voters or self.rng.choice([count for count in (1, 2, 3, 5) if count <= nodes][-2:])
         founders = tuple(Member(machine.member) for machine in self.machines[:voters])
         self.told = {machine.number: founders for machine in self.machines}
