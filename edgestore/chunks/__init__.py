@@ -1,5 +1,7 @@
 """Bodies cut into chunks and stored as fragments, read back in ranges, reclaimed when nothing names them any more."""
 
+from typing import TYPE_CHECKING
+
 from edgestore.chunks.body import UNIT_WORTH_BYTES, Body, IteratorBody, bytes_body
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests, WholeDigests
@@ -7,11 +9,16 @@ from edgestore.chunks.facts import Extent, Facts, Source, sources_of
 from edgestore.chunks.placed import PlacedChunk, StoredBody
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
-from edgestore.chunks.remote import Calls
-from edgestore.chunks.server import FragmentServer
 from edgestore.chunks.site import Sites
-from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.store import ChunkStore
+from edgestore.later import later
+
+if TYPE_CHECKING:
+    from edgestore.chunks.remote import Calls
+    from edgestore.chunks.server import FragmentServer
+    from edgestore.chunks.site_store import SiteStore
+else:
+    __getattr__ = later(__name__, {"remote": ("Calls",), "server": ("FragmentServer",), "site_store": ("SiteStore",)})
 
 __all__ = [
     "UNIT_WORTH_BYTES",
