@@ -195,7 +195,8 @@ class RepairConfig:
     critical_wait_s: int = 120
     """... or for so long, where only as many fragments are left as reading needs."""
     reencode_wait_s: int = 86_400
-    """A node that has been down for longer does not count any more when schemes are chosen for what is there."""
+    """A node that has been down for longer does not count any more when schemes are chosen for what is there; where
+    only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
     bytes_per_s: int = 64 * 1024 * 1024
     """What each node reads at most for repair. 0: no limit."""
     memory_bytes: int = 48 * 1024 * 1024
