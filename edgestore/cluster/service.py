@@ -117,8 +117,8 @@ class Site:
 
 
 def distance(rows: list[dict[str, Any]], degraded: int) -> str:
-    """How many more nodes may be lost, in one line: for the content by the scheme of the site's size, for the catalog by
-    its voters."""
+    """How many more nodes may be lost, in one line: for the content by the scheme of the site's size, for the catalog
+    by its voters."""
     storage = [row for row in rows if row["state"] in ("up", "draining", "down") and not row["witness"]]
     away = sum(row["state"] == "down" or row["suspected"] for row in storage)
     content = max(0, default_scheme(max(1, len(storage))).m - away - (1 if degraded and not away else 0))

@@ -32,7 +32,7 @@ from edgestore.core import membership
 from edgestore.core.membership import Papers, SiteFile
 from edgestore.core.site_view import MetaSites
 from edgestore.errors import EdgeStoreError
-from edgestore.net import Credentials, Network, Peers, Topic
+from edgestore.net import Credentials, Network, Peers
 from edgestore.records import SITE_TENANT, Member, NodeState
 from edgestore.security import (
     authority_digest,
@@ -135,8 +135,6 @@ class Mesh:
             entropy=self._entropy,
             metrics=core.metrics,
         )
-        self.peers.on_message(Topic.SWIM, lambda caller, head: self._detector.received(caller.member, head))
-        self.peers.on_disconnected(self._detector.disconnected)
         self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
         sites = MetaSites(core.meta, self._member, self._detector.is_suspected)
         core.chunks.join_site(sites, self.peers)
@@ -158,6 +156,7 @@ class Mesh:
             core.config.cluster,
             lambda certificate: membership.write_certificate(core.files, certificate),
         )
+        assert self._detector is not None
         leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
         return [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
 

@@ -82,10 +82,10 @@ class Core:
         core.lock = files.lock("lock")
         core._opened.append(("lock", core.lock.release))
         try:
-            if make_mesh is not None:
+            if make_mesh is None:
+                _check_lone(files)
+            else:
                 core.mesh = make_mesh(core)
-            elif read_site(files) is not None:
-                raise InUse("the folder belongs to a site of several nodes: start it with `edgestore serve`")
             await core._open(entropy, open_store, root_keys)
         except (Exception, asyncio.CancelledError):
             await core.close()
@@ -106,7 +106,7 @@ class Core:
             self._keep(self._arrive_in_time(root_keys))
 
     async def _arrive(self, root_keys: RootKeys | None) -> None:
-        """Takes its place: a writer for this start, the root keys, the housekeeping. Needs a quorum; may be repeated."""
+        """Takes its place: a writer for this start, the root keys, housekeeping. Needs a quorum; may be repeated."""
         await self.renew_writer()
         self.root_keys = await self.tenants.start(self.files, root_keys)
         self._keep(self.reclaimer.run())
@@ -126,7 +126,8 @@ class Core:
                 log.info("arrival-postponed reason=%s", error)
                 await asyncio.sleep(ARRIVE_AGAIN_S)
             except EdgeStoreError as error:
-                return self._fail(error)
+                self._fail(error)
+                return
         for housekeeping in self.mesh.housekeeping():
             self._keep(housekeeping)
 
@@ -307,6 +308,12 @@ class Core:
                     await closing
             except (EdgeStoreError, OSError) as error:
                 log.warning("close-failed room=%s error=%s", name, error)
+
+
+def _check_lone(files: Files) -> None:
+    """A member's folder that is opened alone could never agree with the others again."""
+    if read_site(files) is not None:
+        raise InUse("the folder belongs to a site of several nodes: start it with `edgestore serve`")
 
 
 def _report_end(task: asyncio.Task[None]) -> None:

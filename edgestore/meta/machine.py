@@ -74,7 +74,7 @@ class CatalogMachine:
 
     def begin_incarnation(self, index: int, term: int, incarnation: int) -> None:
         """See StateMachine."""
-        self.applier.begin_incarnation(index, incarnation, term)
+        self.applier.begin_incarnation(index, term, incarnation)
 
     # --- snapshots -------------------------------------------------------------------------------------
 
