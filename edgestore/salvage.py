@@ -18,7 +18,7 @@ from urllib.parse import quote
 from edgestore.catalog import Applier, GapApplier, State, list_objects, list_versions
 from edgestore.chunks import Compression
 from edgestore.config import Config
-from edgestore.consensus import salvage_entries
+from edgestore.consensus import salvage_entries, salvage_folder
 from edgestore.disk import FragmentInfo, OrderedStore, RocksIndex, SegmentFile, SystemFiles, open_segments, recover
 from edgestore.errors import ConfigError, Corrupt, EdgeStoreError
 from edgestore.records import BucketRecord, ListedVersion, VersionKind, VersionRecord
@@ -99,13 +99,21 @@ class Salvage:
 
     def _open_copy(self, copy: SystemFiles) -> OrderedStore:
         """The catalog; an empty one where it does not open, for what the journal holds."""
-        if self._files.exists("catalog"):
+        folder = self._catalog_folder()
+        if self._files.exists(folder):
             try:
-                shutil.copytree(self._files.real_path("catalog"), copy.real_path("catalog"))
+                shutil.copytree(self._files.real_path(folder), copy.real_path("catalog"))
                 return open_catalog(copy, "catalog")
             except (EdgeStoreError, OSError) as error:
                 self._damaged("catalog", error)
         return open_catalog(copy, "empty")
+
+    def _catalog_folder(self) -> str:
+        """A snapshot may have put another in the place of the first one."""
+        try:
+            return salvage_folder(self._files, "journal")
+        except (EdgeStoreError, OSError):
+            return "catalog"
 
     def _replay(self, store: OrderedStore) -> None:
         """Whatever checks out of the journal, before damage and behind it. An operation that fails there failed

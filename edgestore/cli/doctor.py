@@ -101,9 +101,9 @@ def _folder(folder: str) -> Iterator[Check]:
     if not os.path.isdir(folder):
         yield Check("data folder", False, f"{folder} is missing", "start a node on it, or name the right folder")
         return
-    missing = [
-        name for name in ("journal", "segments", "index", "catalog") if not os.path.isdir(os.path.join(folder, name))
-    ]
+    missing = [name for name in ("journal", "segments", "index") if not os.path.isdir(os.path.join(folder, name))]
+    if not any(name == "catalog" or name.startswith("catalog.") for name in os.listdir(folder)):
+        missing.append("catalog")  # a received one has a name of its own
     if not os.path.isfile(os.path.join(folder, "identity")):
         missing.append("identity")
     writable = os.access(folder, os.W_OK)

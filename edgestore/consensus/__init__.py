@@ -13,7 +13,7 @@ from edgestore.consensus.interface import (
     StateMachine,
 )
 from edgestore.consensus.recovery import first_folder, machine_folder
-from edgestore.consensus.salvage import salvage_entries
+from edgestore.consensus.salvage import salvage_entries, salvage_folder
 
 __all__ = [
     "Consensus",
@@ -30,4 +30,5 @@ __all__ = [
     "log_end",
     "machine_folder",
     "salvage_entries",
+    "salvage_folder",
 ]

@@ -38,7 +38,7 @@ class RaftConsensus(Running):
             done(None, error)
             return
         except NotAppliedError as error:
-            self._fail(error)
+            self.broken(error)
             return
         self._ask_for_sync()
         if voter.others:

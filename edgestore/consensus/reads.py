@@ -29,9 +29,9 @@ class LeaderReads:
 
     def __init__(self, context: GroupContext, voter: Callable[[], Voter | None]) -> None:
         self._context, self._voter = context, voter
-        self._asked: deque[tuple[Voter, int, int, int, Callable[[int], None]]] = deque()
+        self._asked: deque[tuple[Voter, int, int, int, Callable[[int], object]]] = deque()
 
-    def ask(self, answer: Callable[[int], None]) -> None:
+    def ask(self, answer: Callable[[int], object]) -> None:
         """Calls `answer` with what must be applied; 0: this member does not lead, ask again."""
         voter = self._voter()
         if voter is None or voter.replication is None or not voter.knows_commit or voter.has_stopped:

@@ -149,7 +149,7 @@ class Running:
         elif self._port is None:
             raise Corrupt("the group has other members, and this node has no peers: serve it with --mesh")
         elif self._learner is None:
-            self._learner = Learner(self._context, self._port, self._snapshots.install, self._fail, source)
+            self._learner = Learner(self._context, self._port, self._snapshots.install, self.broken, source)
         self._arm(self._context.loop.time())
 
     def _on_stop_sign(self, index: int, term: int, stop: StopSign) -> None:
@@ -240,7 +240,7 @@ class Running:
         try:
             self._take(sender, message)
         except DivergedError as error:
-            self._fail(error)
+            self.broken(error)
         except EdgeStoreError as error:  # the journal takes no record now: it is as if the message were lost
             log.warning("message-lost group=%d member=%s error=%s", self._group, sender, error)
         self._changed()
@@ -253,7 +253,8 @@ class Running:
             self._catch_up(sender)
         elif isinstance(message, ReadAsk):
             place = (self._group, incarnation, 0, message.number)
-            self._leader_reads.ask(lambda index: self._tell_index(sender, ReadAnswer(*place, index)))
+            send = self._context.outbox.send
+            self._leader_reads.ask(lambda index: send(sender, ReadAnswer(*place, index)))
         elif message.incarnation < incarnation:
             if not isinstance(message, Ended):
                 self._context.outbox.send(sender, Ended(self._group, incarnation, 0, self._applying.applied_index))
@@ -264,9 +265,6 @@ class Running:
                 self._snapshots.begin(sender, message.first_index)
         else:
             self._voter.on_message(sender, message)
-
-    def _tell_index(self, member: str, answer: ReadAnswer) -> None:
-        self._context.outbox.send(member, answer)
 
     async def on_fetch(self, sender: str, fetch: Fetch) -> Fetched:
         """See `Listener`."""
@@ -296,7 +294,7 @@ class Running:
         try:
             self._advance()
         except (NotAppliedError, DivergedError) as error:
-            self._fail(error)
+            self.broken(error)
             return
         except EdgeStoreError as error:  # the journal takes no record now
             log.warning("turn-failed group=%d error=%s", self._group, error)
@@ -355,10 +353,6 @@ class Running:
             self._started.set_result(None)
 
     def broken(self, error: Exception) -> None:
-        """See `_fail`."""
-        self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
         """Entries apply in order, so nothing after this one can: the member stops and answers nothing more."""
         self._failed = error
         log.critical("apply-failed error=%s", error)

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from edgestore.consensus.applying import REGULAR
+from edgestore.consensus.recovery import decoded, first_folder
 from edgestore.disk import Files, JournalRecord, RecordKind, salvage_records
+from edgestore.errors import Corrupt
+from edgestore.records import SnapshotRecord
 
 FIRST_INDEX = 2
 """PySyncObj's own first entry is never written."""
+
+
+def salvage_folder(files: Files, folder: str, group: int = 0) -> str:
+    """Where the state machine lies, as far as the journal in `folder` still tells."""
+    found, newest = first_folder(group), -1
+    for record in salvage_records(files, folder, group):
+        if record.kind is RecordKind.SNAPSHOT and record.index >= newest:
+            try:
+                found, newest = decoded(record, SnapshotRecord).folder, record.index
+            except Corrupt:
+                continue
+    return found
 
 
 def salvage_entries(

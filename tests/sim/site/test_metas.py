@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from edgestore.errors import Unavailable
+from edgestore.errors import EdgeStoreError, Unavailable
 from edgestore.meta import snapshots
-from edgestore.records import BucketRecord
+from edgestore.records import BucketRecord, Member
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.model import Violation
 from tests.sim.site.lives import NodeDied
@@ -294,3 +295,61 @@ def test_a_snapshot_that_is_named_before_it_is_durable_is_noticed(
     plant(monkeypatch)
     with pytest.raises(Violation):
         test_a_snapshot_may_be_cut_short_at_any_step("disk", 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_snapshot_comes_over_bad_wires_and_from_sources_that_die(seed: int) -> None:
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        first, *_, away = [site.leader() or site.machines[0], *await followers(site)]
+        record = await site.propose(first, bucket("b"))
+        away.stays_down = True
+        away.kill(power=True)
+        await asyncio.sleep(AWAY_S)
+        await grow(site, site.leader() or first, record, 60)
+        site.wires.weather = Weather(lost=0.05, doubled=0.1, overtaken=0.2)
+        away.stays_down = False
+        away.start()
+        for _ in range(3):
+            await asyncio.sleep(site.rng.uniform(0.05, 0.4))
+            leader = site.leader()
+            if leader is not None:
+                leader.kill(power=True)
+        await asyncio.sleep(1)
+        site.wires.weather = Weather()
+        await site.serve_all()
+        await ready(site)
+        await alike(site)
+
+    run(MetaSite(200 + seed, 3), work)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_operations_behind_a_stop_sign_go_again_by_themselves(seed: int) -> None:
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        await alike(site)
+        asked = []
+        for number in range(80):
+            machine = site.rng.choice(site.serving())
+            asked.append(asyncio.ensure_future(site.propose(machine, bucket(f"bucket-{number}"))))
+            await asyncio.sleep(site.rng.expovariate(200))
+            leader = site.leader()
+            if number % 20 == 10 and leader is not None and leader.life is not None:
+                voters = site.rng.sample(site.machines, site.rng.choice((1, 3)))
+                members = tuple(Member(machine.member) for machine in voters)
+                with suppress(EdgeStoreError):
+                    await leader.life.ask(site.meta(leader).change_members(members))
+        for number, outcome in enumerate(await collect(asked)):
+            assert isinstance(outcome, BucketRecord)
+            assert outcome.name == f"bucket-{number}"
+        await alike(site)
+        assert site.status(site.machines[0]).incarnation > 0
+
+    run(MetaSite(300 + seed, 4, voters=3), work)
+
+
+async def collect(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    """What all of them return, in order."""
+    async with asyncio.timeout(40):
+        return [await task for task in tasks]
