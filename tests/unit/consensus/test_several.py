@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from edgestore.consensus import Role, make_sole_voter
+from edgestore.consensus import Role, force_members
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Conflict, NotLeader, RetryOperation, TooBusy, Unavailable
@@ -299,7 +299,7 @@ def test_a_survivor_goes_on_alone_when_it_is_told_to() -> None:
                 group.close()
         await survivor.journal.close()
         journal = Journal.open(SimFiles(survivor.disk, site.loop), "journal", DISK, bytes)
-        index = await make_sole_voter(journal, survivor.name, 0)
+        index, _ = await force_members(journal, 0, (Member(survivor.name),), skipped=1 << 16)
         await journal.close()
         site.members.clear()
         await site.add(survivor.name, founders=(survivor.name,), disk=survivor.disk)
