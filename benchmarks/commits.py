@@ -36,6 +36,8 @@ KEYS = 1000
 LEADER_LIMIT_S = 20.0
 TIMEOUT_S = 10.0
 LIFE_MS = 86_400_000
+SWITCH_INTERVAL_S = 0.002
+"""As a node has it."""
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -99,6 +101,7 @@ async def _connected(folder: Path, number: int) -> tuple[Peers, list[Node]]:
 
 async def serve(folder: Path, number: int) -> None:
     """One member, until it is killed."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     peers, nodes = await _connected(folder, number)
     data = folder / f"member-{number}"
     data.mkdir()

@@ -166,7 +166,7 @@ def drive_elsewhere(
 
 
 def main() -> None:
-    """`python -m benchmarks.load HOST:PORT,... REQUESTS.json CONNECTIONS SECONDS TURNS`: one JSON document on stdout."""
+    """`python -m benchmarks.load HOST:PORT,... REQUESTS.json CONNECTIONS SECONDS TURNS`: JSON on stdout."""
     addresses = [(host, int(port)) for host, _, port in (one.rpartition(":") for one in sys.argv[1].split(","))]
     rows = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     requests = [Request(head.encode("latin-1"), body.encode("latin-1"), expects) for head, body, expects in rows]

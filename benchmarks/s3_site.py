@@ -1,4 +1,4 @@
-"""Small objects over three nodes: durable PUT of 4 KiB against etcd puts of 4 KiB, GET from a follower against one node.
+"""Small objects over three nodes: durable PUT of 4 KiB against puts of etcd, GET from a follower against one node.
 
 Rule: the site, etcd and the lone node run side by side and are driven in turn, several rounds, medians. The PUTs go to
 all three nodes, a third of the connections each; etcd is driven at its leader, which is its faster way. A follower
