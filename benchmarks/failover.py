@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import etcd, report, sites
+from benchmarks import etcd, report, servers, sites
 from benchmarks.load import Request
 from benchmarks.requests import presigned
+from tests.faults.site import Site
 
 ROUNDS = 7
 TRY_S = 0.2
@@ -37,7 +38,7 @@ def first_write_after(addresses: list[tuple[str, int]], request: Request, begun:
     raise TimeoutError("the site acknowledges nothing")
 
 
-def ours(site: sites.Site, request: Request) -> float:
+def ours(site: Site, request: Request) -> float:
     """One round of a site."""
     leads = sites.leader(site)
     left = [sites.address(node) for node in site.nodes if node is not leads]
@@ -57,7 +58,7 @@ def theirs(peer: etcd.Etcd) -> float:
     peer.kill(position)
     took_s = etcd.first_put_after([port for number, port in enumerate(peer.ports) if number != position], begun)
     peer.processes[position] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    etcd.wait_for_port(peer.ports[position], peer.processes[position])
+    servers.wait_for_port(peer.ports[position], peer.processes[position])
     time.sleep(1.0)
     return took_s
 

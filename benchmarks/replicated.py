@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks import commits, etcd, report, sites
 from benchmarks.load import drive_elsewhere
 from benchmarks.requests import presigned
+from tests.faults.site import Site
 
 VALUE_BYTES = 200
 OUTSTANDING = {1: 1.0, 16: 2.0, 128: 3.0}
@@ -68,7 +69,7 @@ def _etcd(peer: etcd.Etcd) -> Drive:
     )
 
 
-def _s3(site: sites.Site, folder: Path) -> Drive:
+def _s3(site: Site, folder: Path) -> Drive:
     node = sites.leader(site)
     s3 = sites.client(node)
     s3.create_bucket(Bucket="commits")

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import etcd, report, servers, sites
 from benchmarks.load import Request, drive_elsewhere
 from benchmarks.requests import client, presigned
+from tests.faults.site import Site
 
 OBJECT_BYTES = 4096
 CONNECTIONS = 64
@@ -65,7 +66,7 @@ def measure() -> list[report.Row]:
             return _rows(_figures(site, peer, one, Path(temporary)))
 
 
-def _figures(site: sites.Site, peer: etcd.Etcd, one: servers.Server, folder: Path) -> dict[str, float]:
+def _figures(site: Site, peer: etcd.Etcd, one: servers.Server, folder: Path) -> dict[str, float]:
     figures: dict[str, list[float]] = {name: [] for name in ("put", "etcd", "follower", "one")}
     of_site = prepare(sites.client(site.nodes[0]))
     of_one = prepare(client(one.endpoint, servers.ACCESS_KEY, servers.SECRET_KEY))
