@@ -16,12 +16,18 @@ from edgestore.config import ClusterConfig
 from edgestore.errors import BadRequest, Denied, EdgeStoreError, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Credentials, Method, Peers, Reply, Rights
-from edgestore.records import NodeState
+from edgestore.records import NodeRecord, NodeState
 from edgestore.security import Authority, CertificateFacts, RequestFacts, issue, make_request, read_request
 
 log = logging.getLogger("edgestore.cluster")
 
 SHUT_OUT = (NodeState.REMOVED, NodeState.QUARANTINED)
+
+
+def is_shut_out(node: NodeRecord, meta: Meta) -> bool:
+    """Removed or in quarantine; but a voter is heard until the next incarnation begins without it (rule 4), for else
+    the change that drops it might never be agreed on."""
+    return node.state in SHUT_OUT and node.member not in meta.status().voters
 
 
 class RenewRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -99,7 +105,7 @@ class Admission:
         if self._meta is None:
             return Rights.MEMBER
         node = self._meta.state.node_of(facts.member)
-        if node is not None and (node.state in SHUT_OUT or node.key_digest != facts.key_digest):
+        if node is not None and (is_shut_out(node, self._meta) or node.key_digest != facts.key_digest):
             return Rights.NONE
         return Rights.MEMBER if self._meta.log_time_ms() < facts.not_after_ms else Rights.EXPIRED
 

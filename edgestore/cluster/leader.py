@@ -106,6 +106,8 @@ class Leader:
         self._under_way: dict[object, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._nodes: list[NodeRecord] | None = None
+        self._watched: tuple[str, ...] | None = None
+        """Whose votes count are watched to the end: one that was removed may be needed to agree on its own going."""
         self._condemned_ms = self._layouts_ms = 0.0
 
     async def run(self) -> None:
@@ -146,9 +148,14 @@ class Leader:
     def _look(self, now_ms: float) -> None:
         if self._nodes is None:
             self._nodes = self._group.state.nodes()
-            shut_out = (NodeState.REMOVED, NodeState.QUARANTINED)
-            self._detector.set_members(node.member for node in self._nodes if node.state not in shut_out)
+            self._watched = None
         status = self._group.status()
+        if self._watched != status.voters:
+            self._watched = status.voters
+            shut_out = (NodeState.REMOVED, NodeState.QUARANTINED)
+            self._detector.set_members(
+                node.member for node in self._nodes if node.state not in shut_out or node.member in status.voters
+            )
         if not status.is_leader:
             self._control = None
             return

@@ -11,17 +11,29 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from edgestore.catalog import Table, commands
+from edgestore.cluster.certificates import SHUT_OUT, is_shut_out
 from edgestore.config import ClusterConfig
 from edgestore.errors import Denied, EdgeStoreError
 from edgestore.meta import Meta
-from edgestore.net import Peers
+from edgestore.net import Caller, Method, Peers, Reply, Rights
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
 
 log = logging.getLogger("edgestore.cluster")
 
+WAITED_MAX = 20
+"""So many looks a removed voter waits for the incarnation that does without it."""
 TAKEN_MAX = 3
 """A row that was taken this often within one life is not a late message of an earlier start."""
+
+
+class StandingAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """What the caller is to hear of itself: its number and state where it was shut out, else zeros."""
+
+    number: int = 0
+    state: int = 0
 
 
 @dataclass(slots=True)
@@ -37,12 +49,15 @@ class Presence:
     """The command that announces this start, given the nonce."""
     stop: Callable[[EdgeStoreError], None]
     _announced: bool = False
+    _doubts: asyncio.Event = field(default_factory=asyncio.Event)
     _taken: int = 0
+    _waited: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self) -> None:
         """Follows the table of nodes."""
         self.meta.watch((Table.NODES,), lambda _: self._changed.set())
+        self.peers.serve(Method.STATUS, self._tell_standing, rights=Rights.NONE)
         self.follow()
 
     def follow(self) -> None:
@@ -51,7 +66,7 @@ class Presence:
         for node in self.meta.state.nodes():
             if node.member == self.member:
                 continue
-            if node.state in (NodeState.REMOVED, NodeState.QUARANTINED):
+            if is_shut_out(node, self.meta):
                 self.peers.forget(node.member)
             elif known.get(node.member) != node.address:
                 self.peers.know(node.member, node.address)
@@ -66,11 +81,42 @@ class Presence:
         """Until cancelled, or until the node must stop."""
         while True:
             self._check_row()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(self.config.identity_check_ms / 1000 if self._is_leaving() else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._waited += 1
             self._changed.clear()
             self.follow()
             if self._announced and self._lost():
                 await self._take_back()
+
+    async def doubt(self) -> None:
+        """Until cancelled: who loses its connections, or knows no leader, asks whether it still is a member. One that
+        was shut out cannot learn it from the log."""
+        self.peers.on_disconnected(lambda _: self._doubts.set())
+        while True:
+            await asyncio.sleep(self.config.doubt_ms / 1000)
+            if not self._doubts.is_set() and self.meta.status().leader:
+                continue
+            self._doubts.clear()
+            for member in self.peers.known():
+                try:
+                    answer = await self.peers.call(member, Method.STATUS, b"", timeout_s=self.config.ask_timeout_s)
+                    standing = msgspec.msgpack.decode(answer.head, type=StandingAnswer)
+                except (EdgeStoreError, msgspec.MsgspecError):
+                    continue
+                self._judge(standing.number, NodeState(standing.state) if standing.state else None)
+
+    async def _tell_standing(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
+        row = self.meta.state.node_of(caller.member) if caller.member else None
+        shut_out = row is not None and is_shut_out(row, self.meta)
+        answer = StandingAnswer(row.number, row.state) if row is not None and shut_out else StandingAnswer()
+        return Reply(msgspec.msgpack.encode(answer))
+
+    def _is_leaving(self) -> bool:
+        """A member that was shut out votes until the next incarnation begins without it."""
+        return any(node.state in SHUT_OUT and not is_shut_out(node, self.meta) for node in self.meta.state.nodes())
 
     def _row(self) -> NodeRecord | None:
         return self.meta.state.node_of(self.member)
@@ -81,12 +127,17 @@ class Presence:
 
     def _check_row(self) -> None:
         row = self._row()
-        if row is not None and row.state is NodeState.REMOVED:
-            self.stop(Denied(f"node {row.number} was removed from the site: wipe the folder and join again"))
-        if row is not None and row.state is NodeState.QUARANTINED:
+        if row is None or not (is_shut_out(row, self.meta) or (row.state in SHUT_OUT and self._waited >= WAITED_MAX)):
+            return
+        self._judge(row.number, row.state)
+
+    def _judge(self, number: int, state: NodeState | None) -> None:
+        if state is NodeState.REMOVED:
+            self.stop(Denied(f"node {number} was removed from the site: wipe the folder and join again"))
+        elif state is NodeState.QUARANTINED:
             self.stop(
                 Denied(
-                    f"node {row.number} runs twice: its folder was copied. Both are stopped and shut out; remove the "
+                    f"node {number} runs twice: its folder was copied. Both are stopped and shut out; remove the "
                     "node, and let each machine join anew with an empty folder"
                 )
             )

@@ -109,70 +109,63 @@ async def _join(
     files: Files, config: Config, options: MeshOptions, joining: Joining, network: Network, *, s3: str
 ) -> SiteFile:
     """Gets the papers and writes them, `site.json` last: before that the same token may be shown again."""
-    from edgestore.cluster import JoinRequest, ask_to_join
-    from edgestore.net import Credentials, Peers, Rights
-    from edgestore.security import authority_digest, load_key, make_request, new_key, read_certificate
-
     lock = files.lock("lock")
     try:
         if files.list("journal"):
-            raise ConfigError(
-                "the data folder holds a store already, and stores do not merge: join with an empty folder"
-            )
-        s3 = s3 or config.http.listen
-        listen = options.listen or _free_address(joining.peers[0])
+            raise ConfigError("the data folder holds a store, and stores do not merge: join with an empty folder")
+        listen, s3 = options.listen or _free_address(joining.peers[0]), s3 or config.http.listen
         for taken in (listen, s3):
             _check_free(taken)
-        identity = open_identity(files, system_entropy)
-        key = membership.read_key(files)
-        if key is None:
-            key = new_key(system_entropy)
-            membership.write_key(files, key)
-        member = identity.member_id.hex()
-        address = _joinable(listen, joining.peers[0])
-        node = commands.NewNode(
-            member,
-            address,
-            s3,
-            options.zone,
-            options.capacity_bytes or files.free_bytes(),
-            b"",
-            b"",
-            commands.FEATURE_LEVEL,
-            witness=options.witness,
-        )
-        proof = make_request(load_key(key), member)
-        request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
-        peers = Peers(
-            network,
-            config.net,
-            Credentials(lambda facts: Rights.NONE),
-            member=member,
-            clock=SystemClock(),
-            entropy=system_entropy,
-        )
-        answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
-        facts = read_certificate(answer.certificate)
-        if facts.member != member or authority_digest(answer.authority) != joining.token.ca_digest:
-            raise Corrupt("the member answered with a certificate that is not this node's")
-        membership.write_authority(files, answer.authority)
-        membership.write_certificate(files, answer.certificate)
-        site = SiteFile(
-            answer.site_id.hex(),
+        member = open_identity(files, system_entropy).member_id.hex()
+        asked = SiteFile(
+            "",
             member,
             listen,
-            address,
+            _joinable(listen, joining.peers[0]),
             s3,
             options.zone,
             options.capacity_bytes,
             options.witness,
-            peers=dict(answer.peers),
-            voters=answer.voters,
         )
+        site = await _papers(files, config, joining, network, asked)
         membership.write_site(files, site)
         return site
     finally:
         lock.release()
+
+
+async def _papers(files: Files, config: Config, joining: Joining, network: Network, asked: SiteFile) -> SiteFile:
+    """Shows the token, writes what came back, and returns `asked` with what the site said."""
+    from edgestore.cluster import JoinRequest, ask_to_join
+    from edgestore.net import Credentials, Peers, Rights
+    from edgestore.security import authority_digest, load_key, make_request, new_key, read_certificate
+
+    key = membership.read_key(files)
+    if key is None:
+        key = new_key(system_entropy)
+        membership.write_key(files, key)
+    node = commands.NewNode(
+        asked.member,
+        asked.address,
+        asked.s3,
+        asked.zone,
+        asked.capacity_bytes or files.free_bytes(),
+        b"",
+        b"",
+        commands.FEATURE_LEVEL,
+        witness=asked.witness,
+    )
+    proof = make_request(load_key(key), asked.member)
+    request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
+    stranger, clock = Credentials(lambda facts: Rights.NONE), SystemClock()
+    peers = Peers(network, config.net, stranger, member=asked.member, clock=clock, entropy=system_entropy)
+    answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
+    facts = read_certificate(answer.certificate)
+    if facts.member != asked.member or authority_digest(answer.authority) != joining.token.ca_digest:
+        raise Corrupt("the member answered with a certificate that is not this node's")
+    membership.write_authority(files, answer.authority)
+    membership.write_certificate(files, answer.certificate)
+    return msgspec.structs.replace(asked, site_id=answer.site_id.hex(), peers=dict(answer.peers), voters=answer.voters)
 
 
 def _joinable(listen: str, toward: str) -> str:

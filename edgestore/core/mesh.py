@@ -141,6 +141,10 @@ class Mesh:
         digest = authority_digest(self.credentials.authority)
         self.site = Site(core.meta, config, self._entropy, digest, self._detector)
 
+    def lookout(self) -> Coroutine[Any, Any, None]:
+        """What runs from the first moment: a node that was shut out never arrives."""
+        return self._presence.doubt()
+
     async def arrive(self) -> None:
         """With a quorum: the node says that it is here."""
         await self._presence.announce()

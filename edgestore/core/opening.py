@@ -103,6 +103,7 @@ class Core:
             await self._arrive(root_keys)
         else:
             await self.mesh.meet()
+            self._keep(self.mesh.lookout())
             self._keep(self._arrive_in_time(root_keys))
 
     async def _arrive(self, root_keys: RootKeys | None) -> None:

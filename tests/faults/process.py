@@ -82,6 +82,14 @@ class NodeProcess:
         finally:
             self._close()
 
+    def wait(self, limit_s: float) -> int:
+        """For a node that ends by itself; returns the exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(limit_s)
+        finally:
+            self._close()
+
     def _close(self) -> None:
         assert self.process is not None
         if self.process.stdout is not None:

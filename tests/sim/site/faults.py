@@ -10,14 +10,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
+from tests.sim.network import Weather
 from tests.sim.site.machines import UNLIMITED_BYTES, Machine, Site
-from tests.sim.site.wires import Weather
 
 DAY_MS = 86_400_000
-FAIR = Weather()
-
 Fault = Callable[["Faults"], Awaitable[None]]
 
 
@@ -75,7 +74,8 @@ class Faults:
         site = self.site
         site.wires.mend()
         site.wires.slow.clear()
-        site.wires.weather = Weather()
+        site.wires.weather = replace(site.wires.usual)
+        site.watch.on_leader = lambda name: None
         for machine in site.machines:
             machine.disk.slowness = 1.0
             machine.disk.capacity_bytes = UNLIMITED_BYTES
@@ -117,6 +117,45 @@ async def crash_many(faults: Faults) -> None:
     machines = faults.site.machines
     for machine in faults.rng.sample(machines, faults.rng.randint(1, len(machines))):
         machine.plan_death()
+
+
+async def hunt_leaders(faults: Faults) -> None:
+    """Whoever becomes leader is struck soon after: what it has begun is left in the logs of a few."""
+    site, rng = faults.site, faults.rng
+    blow = rng.choice((_kill, _kill, _die_somewhere, _isolate))
+    most_s = rng.choice((0.001, 0.003, 0.01, 0.05))
+
+    def strike(name: str) -> None:
+        machine = next(machine for machine in site.machines if machine.name == name)
+        site.loop.later(rng.uniform(0, most_s), blow, faults, machine)
+
+    site.watch.on_leader = strike
+    try:
+        await asyncio.sleep(2 * faults.lasting_s() + 0.5)
+    finally:
+        site.watch.on_leader = lambda name: None
+
+
+def _kill(faults: Faults, machine: Machine) -> None:
+    machine.kill(power=faults.rng.random() < 0.5)
+
+
+def _die_somewhere(faults: Faults, machine: Machine) -> None:
+    machine.plan_death()
+
+
+def _isolate(faults: Faults, machine: Machine) -> None:
+    pairs = _between([machine], faults.site.machines)
+    faults.site.wires.sever(pairs)
+    faults.site.loop.later(faults.lasting_s(), faults.site.wires.mend, pairs)
+
+
+async def crash_again_and_again(faults: Faults) -> None:
+    """One machine that does not stay up."""
+    victim = faults.victim()
+    for _ in range(faults.rng.randint(2, 8)):
+        victim.kill(power=faults.rng.random() < 0.5)
+        await asyncio.sleep(faults.rng.uniform(0.005, 0.2))
 
 
 async def stop_for_a_while(faults: Faults) -> None:
@@ -178,7 +217,7 @@ async def bad_weather(faults: Faults) -> None:
     try:
         await asyncio.sleep(faults.lasting_s())
     finally:
-        wires.weather = Weather()
+        wires.weather = replace(wires.usual)
 
 
 async def _sever(faults: Faults, pairs: set[tuple[str, str]]) -> None:
@@ -213,6 +252,17 @@ async def cut_one_pair(faults: Faults) -> None:
     """Two that do not reach each other, and all others do."""
     victim, other = faults.victim(), faults.rng.choice(faults.site.machines)
     await _sever(faults, _between([victim], [other]))
+
+
+async def loose_contact(faults: Faults) -> None:
+    """One machine is cut off, reached, cut off, at the pace of elections."""
+    victim, wires = faults.victim(), faults.site.wires
+    for _ in range(faults.rng.randint(2, 10)):
+        pairs = _between([victim], faults.site.machines, both=faults.rng.random() < 0.6)
+        wires.sever(pairs)
+        await asyncio.sleep(faults.rng.uniform(0.01, 0.5))
+        wires.mend(pairs)
+        await asyncio.sleep(faults.rng.uniform(0.005, 0.3))
 
 
 async def cut_in_two(faults: Faults) -> None:
@@ -250,6 +300,9 @@ KINDS: tuple[Fault, ...] = (
     crash_somewhere,
     cut_power_of_all,
     crash_many,
+    hunt_leaders,
+    hunt_leaders,
+    crash_again_and_again,
     stop_for_a_while,
     slow_disk,
     fail_a_sync,
@@ -259,6 +312,7 @@ KINDS: tuple[Fault, ...] = (
     cut_off_one,
     cut_one_way,
     cut_one_pair,
+    loose_contact,
     cut_in_two,
     cut_to_a_bridge,
     slow_wire,

@@ -7,14 +7,15 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from edgestore.errors import DiskFailed, EdgeStoreError
+from edgestore.errors import DiskFailed, EdgeStoreError, StorageFull
 from tests.sim.disk import CrashAtSync, Disk, SimFiles
 from tests.sim.model import Crashed, Refused
 from tests.sim.site.lives import Life, NodeClock, SiteLoop
+from tests.sim.site.net_wires import NetWires
 from tests.sim.site.watch import Watch
 from tests.sim.site.wires import Wires
 
-BACK_AFTER_S = (0.05, 1.5)
+BACK_AFTER_S = (0.003, 0.05, 0.3, 1.5)
 RATE_SPREAD = 5e-4
 """How far apart the clocks of cheap boards run, generously."""
 UNLIMITED_BYTES = 1 << 40
@@ -78,7 +79,8 @@ class Machine:
         """Its node ends by itself: a process that exits, and is started again."""
         if life.crashed:
             return
-        if not (self.may_fail and isinstance(error, DiskFailed)):
+        is_full = isinstance(error, StorageFull) and self.disk.capacity_bytes < UNLIMITED_BYTES
+        if not (is_full or (self.may_fail and isinstance(error, DiskFailed))):
             kind = Refused if isinstance(error, EdgeStoreError) else Crashed
             violation = kind(f"{self.name} {what}: {error!r}")
             violation.__cause__ = error
@@ -146,20 +148,20 @@ class Machine:
             self.boot_s = self.site.loop.now_s - self.rng.uniform(1, 60)
         else:
             self.disk.lose_process()
-        self.dies_by_power = True
         self.site.deaths += 1
-        self.site.wires.unplug(self.member)
-        self.site.loop.later(self.rng.uniform(*BACK_AFTER_S), self.start)
+        self.site.wires.unplug(self.member, told=not self.dies_by_power)
+        self.dies_by_power = True
+        self.site.loop.later(self.rng.choice(BACK_AFTER_S) * self.rng.uniform(0.5, 1.5), self.start)
 
 
 class Site:
     """The machines, the wires and the watch of one run. `open_service` builds a node, inside its life."""
 
-    def __init__(self, seed: int, nodes: int) -> None:
+    def __init__(self, seed: int, nodes: int, *, wires: type[Wires] | type[NetWires] = Wires) -> None:
         self.seed = seed
         self.rng = random.Random(f"{seed} site")
         self.loop = SiteLoop()
-        self.wires = Wires(self.loop, random.Random(f"{seed} wires"))
+        self.wires = wires(self.loop, random.Random(f"{seed} wires"))
         self.watch = Watch(self.loop)
         self.deaths = 0
         self.machines = [Machine(self, number) for number in range(1, nodes + 1)]

@@ -18,15 +18,14 @@ from edgestore.consensus import RaftConsensus
 from edgestore.consensus.interface import Snapshot, SnapshotBase
 from edgestore.disk import Journal, RecordKind
 from edgestore.errors import EdgeStoreError, StorageFull, TooBusy, Unavailable
+from edgestore.net import Method, Reply
 from edgestore.records import Member, SnapshotRecord
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.site.linearizability import Kind
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine
-from tests.sim.site.wires import Reply, WirePeers
 
 JOURNAL = DiskConfig(journal_file_bytes=64 * 1024, journal_idle_mark_ms=50, journal_pending_max_bytes=512 * 1024)
-SNAPSHOT_METHOD, PROPOSE_METHOD = 9001, 9002
 FIRST_FOLDER = "catalog"
 APPLIED, CHAIN = b"applied", b"chain"
 
@@ -54,7 +53,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True):
 class RegisterMachine:
     """edgestore.consensus.StateMachine. `chain` is the digest of everything that was applied, in order."""
 
-    def __init__(self, machine: Machine, files: SimFiles, peers: WirePeers, folder: str) -> None:
+    def __init__(self, machine: Machine, files: SimFiles, peers: Any, folder: str) -> None:
         self.machine, self.files, self.peers = machine, files, peers
         self.store = SimIndex.open(files, folder)
         self.folder = folder
@@ -115,7 +114,7 @@ class RegisterMachine:
 
     async def receive(self, member: str) -> Snapshot:
         """See StateMachine."""
-        answer = await self.peers.call(member, SNAPSHOT_METHOD, b"", timeout_s=2.0)
+        answer = await self.peers.call(member, Method.SNAPSHOT_READ, b"", timeout_s=2.0)
         sent = msgspec.msgpack.decode(answer.payload, type=Sent)
         folder = f"{FIRST_FOLDER}-{sent.index}-{self.machine.lives}"
         self.files.disk.stores.pop(folder, None)
@@ -154,7 +153,7 @@ class Registers:
         site = machine.site
         self.machine, self.life, self.config = machine, life, config
         self.journal = Journal.open(files, "journal", JOURNAL, machine.rng.randbytes)
-        self.peers = WirePeers(site.wires, life, machine.member)
+        self.peers = site.wires.peers(life, machine.member, machine.clock)
         self.registers = RegisterMachine(machine, files, self.peers, folder_of(self.journal))
         self.consensus = RaftConsensus(
             self.journal,
@@ -168,15 +167,15 @@ class Registers:
         )
         self.journal.on_failure = lambda error: machine.stopped(life, error)
         self.consensus.on_failure = lambda error: machine.stopped(life, error)
-        self.peers.serve(SNAPSHOT_METHOD, self._send_snapshot)
-        self.peers.serve(PROPOSE_METHOD, self._take)
+        self.peers.serve(Method.SNAPSHOT_READ, self._send_snapshot)
+        self.peers.serve(Method.PROPOSE, self._take)
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self.registers.on_outcome = self._outcome
         self._flushed_index = self.registers.applied_index
 
     async def open(self) -> None:
         """Begins."""
-        self.machine.site.wires.plug(self.peers)
+        await self.machine.site.wires.plug(self.peers)
         await self.consensus.start()
         self.life.start(self._keep_short())
 
@@ -190,16 +189,13 @@ class Registers:
         leader = self.consensus.leader()
         if leader in ("", self.machine.member):
             return await self.propose(write)
-        outcome = self._waiting[write.operation_id] = asyncio.get_running_loop().create_future()
-        try:
-            await self.peers.call(leader, PROPOSE_METHOD, msgspec.msgpack.encode(write), timeout_s=0.5)
-            return await outcome
-        finally:
-            self._waiting.pop(write.operation_id, None)
+        outcome = self._waiting.setdefault(write.operation_id, asyncio.get_running_loop().create_future())
+        await self.peers.call(leader, Method.PROPOSE, msgspec.msgpack.encode(write), timeout_s=0.5)
+        return await asyncio.shield(outcome)
 
     def _outcome(self, operation_id: str, does: bool) -> None:
-        outcome = self._waiting.get(operation_id)
-        if outcome is not None and not outcome.done():
+        outcome = self._waiting.pop(operation_id, None)
+        if outcome is not None:
             outcome.set_result(does)
 
     async def _take(self, caller: Any, head: bytes, payload: memoryview) -> Reply:

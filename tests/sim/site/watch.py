@@ -3,7 +3,7 @@ product can catch it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from edgestore.consensus import ConsensusStatus
 from tests.sim.model import Ahead, Diverged, Split, Violation
@@ -18,6 +18,7 @@ class Watch:
         self.leaders: dict[tuple[int, int, int], str] = {}
         self.states: dict[tuple[int, int], tuple[bytes, str]] = {}
         self.elections = 0
+        self.on_leader: Callable[[str], None] = lambda name: None
         self.incarnations: set[tuple[int, int]] = set()
 
     def blame(self, violation: Violation) -> None:
@@ -33,6 +34,7 @@ class Watch:
             if leader is None:
                 self.leaders[place] = name
                 self.elections += 1
+                self.on_leader(name)
             elif leader != name:
                 self.blame(Split(f"{leader} and {name} both lead in term {status.term} of incarnation {place[1]}"))
         if status.applied_index > max(1, status.synced_index):

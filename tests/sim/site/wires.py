@@ -8,47 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgestore.errors import EdgeStoreError, Unavailable
+from edgestore.net import Answer, Caller, Rights
+from tests.sim.network import Weather
 from tests.sim.site.lives import LIFE, Life, SiteLoop
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls."""
-
-    member: str
-    rights: int = 2
-    address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a handler answers."""
-
-    head: bytes
-    payload: Sequence[bytes] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a call brings."""
-
-    head: bytes
-    payload: memoryview
-
-
-@dataclass
-class Weather:
-    """What the wires do to what they carry. Shares are of 1; `delay_s` is a mean."""
-
-    delay_s: float = 0.0004
-    lost: float = 0.0
-    doubled: float = 0.0
-    overtaken: float = 0.0
 
 
 @dataclass
@@ -58,6 +25,7 @@ class Wires:
     loop: SiteLoop
     rng: random.Random
     weather: Weather = field(default_factory=Weather)
+    usual: Weather = field(default_factory=Weather)
     cut: set[tuple[str, str]] = field(default_factory=set)
     slow: dict[tuple[str, str], float] = field(default_factory=dict)
     ends: dict[str, WirePeers] = field(default_factory=dict)
@@ -88,7 +56,11 @@ class Wires:
         if way not in self.cut and self.ends.get(way[1]) is end:
             deliver(end)
 
-    def plug(self, end: WirePeers) -> None:
+    def peers(self, life: Life, member: str, clock: object) -> WirePeers:
+        """Of a new life."""
+        return WirePeers(self, life, member)
+
+    async def plug(self, end: WirePeers) -> None:
         """A life begins: both sides of each connection hear of it."""
         self.ends[end.member] = end
         for member in list(self.ends):
@@ -96,7 +68,7 @@ class Wires:
                 self._tell(end.member, member, connected=True)
                 self._tell(member, end.member, connected=True)
 
-    def unplug(self, member: str) -> None:
+    def unplug(self, member: str, *, told: bool = False) -> None:
         """A life has ended."""
         self.ends.pop(member, None)
         for other in list(self.ends):
@@ -189,7 +161,7 @@ class WirePeers:
         """See net.Peers."""
         if member not in self.connected:
             return False
-        caller = Caller(self.member)
+        caller = Caller(self.member, Rights.MEMBER, self.life.name)
         self.wires.carry(self.member, member, lambda end: end._take(caller, topic, bytes(head)))
         return True
 
@@ -205,7 +177,7 @@ class WirePeers:
         if member not in self.connected:
             raise Unavailable(f"{member} is not reachable")
         self._numbers += 1
-        number, caller = self._numbers, Caller(self.member)
+        number, caller = self._numbers, Caller(self.member, Rights.MEMBER, self.life.name)
         parts = b"".join(bytes(part) for part in ((payload,) if isinstance(payload, bytes) else payload))
         outcome = self._waiting[number] = asyncio.get_running_loop().create_future()
         request = (caller, number, method, bytes(head), parts)

@@ -1,0 +1,36 @@
+"""A replicated log holds its promises over seeds, replays a seed exactly, and every planted bug is caught."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.model import Violation
+from tests.sim.site.group_world import GroupWorld, run_seed
+from tests.sim.site.planted import BUGS, Planted
+
+SEEDS_FOR_A_BUG = 200
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_registers_are_linearizable_whatever_goes_wrong(seed: int) -> None:
+    assert run_seed(seed).acknowledged > 0
+
+
+def test_a_seed_replays_exactly() -> None:
+    first, second = GroupWorld(3).run(), GroupWorld(3).run()
+    assert first == second
+    assert GroupWorld(4).run() != first
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
+def test_a_planted_bug_is_caught_as_what_it_is(bug: Planted) -> None:
+    caught: Violation | None = None
+    with bug.plant():
+        for seed in range(SEEDS_FOR_A_BUG):
+            try:
+                run_seed(seed, bug.aim)
+            except Violation as error:
+                caught = error
+                break
+    assert caught is not None, f"not caught in {SEEDS_FOR_A_BUG} seeds"
+    assert isinstance(caught, bug.kinds), f"caught as {type(caught).__name__}: {caught}"
