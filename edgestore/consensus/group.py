@@ -40,9 +40,10 @@ class RaftConsensus(Running):
         except NotAppliedError as error:
             self.broken(error)
             return
-        self._ask_for_sync()
         if voter.others:
             self._changed()
+        else:
+            self._ask_for_sync()
 
     @property
     def is_leader(self) -> bool:

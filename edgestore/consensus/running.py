@@ -298,11 +298,13 @@ class Running:
             return
         except EdgeStoreError as error:  # the journal takes no record now
             log.warning("turn-failed group=%d error=%s", self._group, error)
-        self._ask_for_sync()
         self._metrics.count("consensus_entries_total", self._applying.applied_index - before)
         self._snapshots.forget_applied(self._voter)
-        if self._port is not None:
-            self._answer()
+        if self._port is None:
+            self._ask_for_sync()
+            return
+        self._answer()  # first: the way over others is the longer one
+        self._ask_for_sync(at_once=self._port.is_alone)
 
     def _advance(self) -> None:
         if self._voter is None:
@@ -338,9 +340,9 @@ class Running:
             self._context.loop.call_soon(self._reads.leader_changed)
         self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
 
-    def _ask_for_sync(self) -> None:
+    def _ask_for_sync(self, *, at_once: bool = False) -> None:
         if self._raft_journal.is_dirty:
-            self._raft_journal.sync(self._synced)
+            self._raft_journal.sync(self._synced, at_once=at_once)
 
     def _synced(self) -> None:
         if self._closed or self._failed is not None:
