@@ -158,6 +158,7 @@ class Running:
             return  # at a start: it has begun already
         led = self.leader()
         if self._voter is not None and self._voter.replication is not None:
+            self._voter.replication.wait_for(index)
             self._voter.replication.flush()  # the others hear that it is committed
         self._raft_journal.begin_incarnation(index, term, stop)
         self._applying.commit_index = min(self._applying.commit_index, self._raft_journal.last_index)
@@ -255,6 +256,8 @@ class Running:
             place = (self._group, incarnation, 0, message.number)
             send = self._context.outbox.send
             self._leader_reads.ask(lambda index: send(sender, ReadAnswer(*place, index)))
+            if self._voter is not None and self._voter.replication is not None:
+                self._voter.replication.wait_for(self._applying.commit_index)
         elif message.incarnation < incarnation:
             if not isinstance(message, Ended):
                 self._context.outbox.send(sender, Ended(self._group, incarnation, 0, self._applying.applied_index))
