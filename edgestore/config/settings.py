@@ -89,6 +89,8 @@ class ConsensusConfig:
     """Entries in one message to a follower, or in one answer to a learner."""
     append_in_flight_bytes_max: int = 4 * 1024 * 1024
     """Entries on their way to one follower."""
+    commit_told_ms: int = 2
+    """Followers hear so long after a commit of it, where nothing else leaves to them and nobody waits for it there."""
     log_kept_bytes: int = 8 * 1024 * 1024
     """Applied entries that stay in memory and in the journal for members that are a little behind."""
     log_behind_max_bytes: int = 64 * 1024 * 1024

@@ -90,12 +90,13 @@ class RaftJournal(LogOfPySyncObj):  # type: ignore[misc]
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def sync(self, done: Callable[[], None]) -> None:
-        """Calls `done` when everything up to here is on the disk, after `synced_index` says so."""
+    def sync(self, done: Callable[[], None], *, at_once: bool = False) -> None:
+        """Calls `done` when everything up to here is on the disk, after `synced_index` says so. `at_once`: see
+        `Journal.sync`."""
         mark = _Mark(self.entries[-1][1], self._hard_states)
         self.is_dirty = False
         self._marks.append(mark)
-        self._journal.sync(partial(self._synced, mark, done))
+        self._journal.sync(partial(self._synced, mark, done), at_once=at_once)
 
     def _synced(self, mark: _Mark, done: Callable[[], None]) -> None:
         self._marks.remove(mark)

@@ -66,6 +66,11 @@ class RaftPort:
         """The group is closed."""
         self._groups.pop(group, None)
 
+    @property
+    def is_alone(self) -> bool:
+        """One group only: no other has something for the same sync."""
+        return len(self._groups) <= 1
+
     def send(self, member: str, message: Message) -> bool:
         """Whether it is on its way."""
         return self._peers.send(member, Topic.RAFT, encode(message))
