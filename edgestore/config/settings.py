@@ -184,6 +184,48 @@ class ChunksConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RepairConfig:
+    """`[repair]`: making chunks whole again, and moving them to where they belong."""
+
+    interval_ms: int = 1000
+    """How often a node looks for work."""
+    lazy_wait_s: int = 600
+    """What lies on a node that is down is made anew elsewhere when it has been away for so long ..."""
+    critical_wait_s: int = 120
+    """... or for so long, where only as many fragments are left as reading needs."""
+    reencode_wait_s: int = 86_400
+    """A node that has been down for longer does not count any more when schemes are chosen for what is there."""
+    bytes_per_s: int = 64 * 1024 * 1024
+    """What each node reads at most for repair. 0: no limit."""
+    memory_bytes: int = 48 * 1024 * 1024
+    """Fragments that this node is making anew, and chunks that it encodes anew; clients never wait for it."""
+    extents_in_flight: int = 8
+    """Extents that this node mends at a time."""
+    fragments_in_flight: int = 8
+    """Fragments that it has asked owners to fetch."""
+    served_max: int = 8
+    """Fragments that this node fetches at a time because it was asked to; of those beyond, a few wait in line."""
+    fetch_timeout_s: float = 60.0
+    """How long an owner may take to fetch one fragment, with the limits above."""
+    yields_max: int = 50
+    """How often, 10 ms each, a fragment waits for clients that wait for memory."""
+    queue_max: int = 8192
+    """Extents in line on this node; a later survey finds the others."""
+    page_extents: int = 32
+    """Rows of the catalog that are looked at in one turn of the loop."""
+    survey_interval_s: int = 60
+    """All extents are looked at at least this often, but not for more than a fiftieth of the time."""
+    retry_max_s: int = 60
+    """An extent that could not be mended is tried again after a second, then twice as long, up to this."""
+    tidy_interval_s: int = 3600
+    """How often a node compares what it holds with what it should hold."""
+    tidy_wait_s: int = 60
+    """A fragment that belongs elsewhere by now stays for at least so long."""
+    departing_max: int = 65_536
+    """Fragments that wait to go."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """`[cluster]`: finding dead nodes, judging slow ones, and what the leader does about them. Defaults fit a LAN."""
 
@@ -339,3 +381,4 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     s3: S3Config = field(default_factory=S3Config)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    repair: RepairConfig = field(default_factory=RepairConfig)
