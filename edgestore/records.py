@@ -78,7 +78,7 @@ class ChunkRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
     """Up to 1,024 chunks in order, counted by `references`. `exceptions`: (chunk position, shard, node) that went
     elsewhere; `missing`: (chunk position, shard) that nobody is known to hold. `generation` counts changes of the
-    chunks, `revision` changes of where they are."""
+    chunks, `revision` changes of where they are. `bucket_id`: whose policy it follows, that of its first name."""
 
     extent_id: bytes
     chunks: tuple[ChunkRef, ...]
@@ -93,6 +93,7 @@ class ExtentRecord(msgspec.Struct, frozen=True, array_like=True):
     tolerate: int = 0
     missing: tuple[tuple[int, int], ...] = ()
     revision: int = 0
+    bucket_id: int = 0
 
 
 class ExtentSpan(msgspec.Struct, frozen=True, array_like=True, gc=False):

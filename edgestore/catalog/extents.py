@@ -28,9 +28,11 @@ PIECES_MAX = 4096
 _CHUNK_ID_BYTES = 16
 
 
-def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExtent, ...]) -> tuple[ExtentSpan, ...]:
+def name_extents(
+    context: Context, bucket: BucketRecord, extents: tuple[commands.NewExtent, ...]
+) -> tuple[ExtentSpan, ...]:
     """Names new extents with one reference each. Raises StaleChunk (rule 6) and StaleFragments (rule 1)."""
-    spans = []
+    tenant, spans = bucket.owner, []
     for extent in extents:
         if not 1 <= len(extent.chunks) <= EXTENT_CHUNKS_MAX or extent.extent_id != extent.chunks[0].chunk_id:
             raise BadRequest("an extent has 1 to 1,024 chunks and the id of its first one")
@@ -47,6 +49,7 @@ def name_extents(context: Context, tenant: int, extents: tuple[commands.NewExten
             exceptions=found.exceptions,
             tolerate=extent.tolerate,
             missing=found.missing,
+            bucket_id=bucket.bucket_id,
         )
         if found is not places.AT_HOME:
             places.list_degraded(context, tenant, record)

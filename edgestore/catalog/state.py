@@ -213,9 +213,10 @@ class State(SiteState):
             raise Corrupt(f"chunk {chunk_id.hex()} is named by an extent that is missing", extent_id=extent_id.hex())
         return tenant, extent
 
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
-        """(chunk id, index at which it was condemned), at most `limit`."""
-        found = islice(self._table(Table.CONDEMNED), limit)
+    def condemned(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
+        """(chunk id, index at which it was condemned) by id, at most `limit` of those behind the id `after`."""
+        prefix = row(self.group, Table.CONDEMNED, SITE_TENANT)
+        found = islice(self.view.scan(prefix + after + b"\0" * bool(after), successor(prefix)), limit)
         return [(key[PREFIX_BYTES:], int.from_bytes(value, "big")) for key, value in found]
 
     def drop_jobs(self, limit: int) -> list[bytes]:

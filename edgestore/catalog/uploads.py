@@ -64,7 +64,7 @@ def put_part(context: Context, command: commands.PutPart) -> PartRecord:
         etag=content.etag,
         modified_ms=command.modified_ms,
         checksums=content.checksums,
-        extents=extents.name_extents(context, bucket.owner, content.extents),
+        extents=extents.name_extents(context, bucket, content.extents),
     )
     if before is not None:
         extents.release(context, bucket.owner, before.extents)

@@ -71,7 +71,7 @@ def put_object(context: Context, command: commands.PutObject) -> VersionRecord:
         storage_class=command.storage_class,
         checksums=content.checksums,
         inline=bool(content.inline),
-        extents=extents.name_extents(context, bucket.owner, content.extents) if content.extents else (),
+        extents=extents.name_extents(context, bucket, content.extents) if content.extents else (),
         headers=command.headers,
         metadata=command.metadata,
     )

@@ -20,6 +20,8 @@ log = logging.getLogger("edgestore.chunks")
 
 CONDEMNED_BATCHES = 16
 SWEEP_CHUNKS_A_STEP = 64
+DROP_JOBS_SEEN = 16
+"""On a site of several, each node does those of them that are its own."""
 BACK_OFF_MAX = 6
 """Doublings of the pause after failures in a row: about a minute."""
 
@@ -31,8 +33,8 @@ class ChunkCatalog(Protocol):
         """The index that a read made now sees."""
         ...
 
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
-        """(chunk id, index at which it was condemned)."""
+    def condemned(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
+        """(chunk id, index at which it was condemned) by id, of those behind `after`."""
         ...
 
     def names_chunk(self, chunk_id: bytes) -> bool:
@@ -127,6 +129,15 @@ class Reclaimer:
         self._catalog, self._segments, self._pins, self._config = catalog, segments, pins, config
         self._disk_config, self._metrics = disk_config, metrics
         self._low_water, self._marked, self._forget = low_water, 0, forget
+        self._floor: Callable[[], int] | None = None
+        self._is_mine: Callable[[bytes], bool] = lambda _: True
+        self.reclaimed_index = 0
+        """On a site of several: no fragment of a chunk that was condemned at or before this index is here."""
+
+    def join_site(self, floor: Callable[[], int], is_mine: Callable[[bytes], bool]) -> None:
+        """There are other nodes. `floor`: what was condemned up to this index no reader of any of them needs; the
+        leader ends what all have reclaimed. `is_mine`: whether this node does a job that any could do."""
+        self._floor, self._is_mine = floor, is_mine
 
     async def run(self) -> None:
         """Until cancelled: a turn every `chunks.reclaim_interval_ms`, less often while something is broken; a sweep
@@ -169,9 +180,14 @@ class Reclaimer:
     async def turn(self) -> bool:
         """One bounded piece of work; False where there is none."""
         worked = False
-        for job_id in self._catalog.drop_jobs(1):
-            await self._catalog.continue_drop(job_id)
-            worked = True
+        for job_id in self._catalog.drop_jobs(DROP_JOBS_SEEN):
+            if self._is_mine(job_id):
+                await self._catalog.continue_drop(job_id)
+                worked = True
+                break
+        if self._floor is not None:
+            await self._reclaim_here(self._floor())
+            return worked
         below = self._pins.lowest(self._catalog.applied_index() + 1)
         # Rows that are still pinned must not hide the others: look at more than one batch.
         rows = self._catalog.condemned(CONDEMNED_BATCHES * self._config.reclaim_batch_chunks)
@@ -182,6 +198,21 @@ class Reclaimer:
             self._metrics.count("chunks_reclaimed_total", len(gone))
             await self._catalog.reclaimed(gone)
         return worked or bool(gone)
+
+    async def _reclaim_here(self, floor: int) -> None:
+        """One of several nodes deletes its own fragments, and says how far it is (`reclaimed_index`)."""
+        upto = min(floor, self._pins.lowest(self._catalog.applied_index() + 1) - 1)
+        if upto <= self.reclaimed_index:
+            return
+        after, limit = b"", self._config.reclaim_batch_chunks
+        while rows := self._catalog.condemned(limit, after):
+            gone = [chunk_id for chunk_id, index in rows if self.reclaimed_index < index <= upto]
+            for chunk_id in gone:
+                self._forget(chunk_id)
+            self._metrics.count("chunks_reclaimed_total", len(gone))
+            after = rows[-1][0]
+            await asyncio.sleep(0)
+        self.reclaimed_index = upto
 
     async def sweep(self) -> None:
         """Condemns what lies on the disk and is named by nothing: what earlier starts and failed uploads left

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgestore.chunks.budget import ByteBudget
@@ -43,17 +44,28 @@ class Shelf(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Since when a fragment belongs elsewhere: the index applied by then, and the loop's time."""
+
+    index: int
+    since_s: float
+
+
 class LocalShelf:
     """The own disk."""
 
     def __init__(self, segments: Segments, worker: Worker) -> None:
         self._segments, self._worker = segments, worker
         self._coming: dict[tuple[bytes, int], asyncio.Future[None]] = {}
+        self.departing: dict[tuple[bytes, int], Departure] = {}
+        """Fragments that belong elsewhere by now. One that is asked for again stays."""
 
     async def put(self, facts: Facts, data: Buffer) -> None:
         """See Shelf."""
         facts.check_shape()
         name = (facts.chunk_id, facts.shard)
+        self.departing.pop(name, None)
         while (other := self._coming.get(name)) is not None:
             await asyncio.wait([other])
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,6 +89,19 @@ class LocalShelf:
             return True
         segments.delete(facts.chunk_id, facts.shard)
         return False
+
+    async def keeps(self, chunk_id: bytes, k: int, m: int, shard: int) -> bool:
+        """Whether the fragment is here already, undamaged; then it is synced, and stays."""
+        segments = self._segments
+        self.departing.pop((chunk_id, shard), None)
+        try:
+            info = segments.lookup(chunk_id, shard)
+        except Corrupt:
+            return False
+        if info is None or (info.fragment.k, info.fragment.m) != (k, m) or segments.is_damaged(chunk_id, shard):
+            return False
+        await self._synced()
+        return True
 
     async def _write(self, facts: Facts, data: Buffer) -> None:
         segments = self._segments

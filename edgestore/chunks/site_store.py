@@ -57,10 +57,12 @@ class SiteStore:
         self.slabs = SlabPool(config.slab_bytes)
         spreading = SpreadTools(self.shelves, sites, self.manners, config)
         self._sender = Sender(spreading, numbers, self._drop_at)
-        self.gather = Gather(
-            GatherTools(self.shelves, sites, self.manners, compression, worker, ByteBudget(config.decode_bytes))
-        )
+        self.gather = self.gather_within(ByteBudget(config.decode_bytes))
         self._jobs: dict[asyncio.Task[None], None] = {}
+
+    def gather_within(self, budget: ByteBudget) -> Gather:
+        """Reads that decode within a reserve of their own."""
+        return Gather(GatherTools(self.shelves, self.sites, self.manners, self._compression, self._worker, budget))
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -99,17 +101,18 @@ class SiteStore:
         try:
             placed = await upload.run()
         except BaseException:
-            upload.abandon(self._drop_placed)
+            upload.abandon(self.drop_placed)
             raise
         return stored_body(placed, self.sites)
 
     async def write_small(self, data: bytes | memoryview, bucket: BucketRecord | None) -> StoredBody:
         """A body that is in memory, as one chunk."""
-        placed = await self._store(memoryview(data), self._scheme(bucket, len(data)))
+        placed = await self.store(memoryview(data), self._scheme(bucket, len(data)), self.slabs)
         return stored_body((placed,), self.sites)
 
-    async def _store(self, data: memoryview, scheme: Scheme) -> PlacedChunk:
-        slab = await self.slabs.acquire(slab_bytes(scheme.k, scheme.m, len(data)))
+    async def store(self, data: memoryview, scheme: Scheme, slabs: SlabPool) -> PlacedChunk:
+        """One chunk, made in memory of `slabs`."""
+        slab = await slabs.acquire(slab_bytes(scheme.k, scheme.m, len(data)))
         builder = ChunkBuilder(slab.view, scheme.k, scheme.m, len(data), self._compression)
 
         def make() -> None:
@@ -165,12 +168,16 @@ class SiteStore:
         return NOBODY
 
     async def _write_again(self, placed: PlacedChunk, source: Source, bucket: BucketRecord | None) -> PlacedChunk:
-        data = await self.gather.read(source, 0, placed.chunk.size_bytes)
-        again = await self._store(data, self._scheme(bucket, placed.chunk.size_bytes))
-        self._drop_placed((placed,))
+        again = await self.encode_again(source, self._scheme(bucket, placed.chunk.size_bytes))
+        self.drop_placed((placed,))
         return again
 
     # --- for repair -------------------------------------------------------------------------------------
+
+    async def encode_again(self, source: Source, scheme: Scheme) -> PlacedChunk:
+        """The same bytes as a new chunk of another scheme, durable; `stored_body` makes extents of such."""
+        data = await self.gather.read(source, 0, source.chunk.size_bytes)
+        return await self.store(data, scheme, self.slabs)
 
     async def restore(self, source: Source, shard: int, node: int) -> None:
         """Makes a fragment of any k others, and puts it on a node; returns when it is synced there."""
@@ -190,9 +197,15 @@ class SiteStore:
 
     def drop(self, stored: StoredBody) -> None:
         """The body will never be named."""
-        self._drop_placed(stored.placed)
+        self.drop_placed(stored.placed)
 
-    def _drop_placed(self, placed: tuple[PlacedChunk, ...]) -> None:
+    def settle(self, placed: tuple[PlacedChunk, ...]) -> None:
+        """The outcome of naming these chunks is known."""
+        for one in placed:
+            self._numbers.settle(one.chunk.number)
+
+    def drop_placed(self, placed: tuple[PlacedChunk, ...]) -> None:
+        """These chunks will never be named."""
         for one in placed:
             self._drop_at(one.chunk, tuple(set(one.holders) - {NOBODY}))
 

@@ -40,8 +40,8 @@ class Tools:
 class _ChunkInProgress:
     """One chunk being written; `store` runs in the worker. Stored bytes never pass the plain ones, nor `room`."""
 
-    def __init__(self, writer: int, number: int, fragment: FragmentWriter, compression: Compression, room: int) -> None:
-        self.writer, self.number, self.fragment, self.room = writer, number, fragment, room
+    def __init__(self, chunk: ChunkRef, fragment: FragmentWriter, compression: Compression, room: int) -> None:
+        self.chunk, self.fragment, self.room = chunk, fragment, room
         self._compression = compression
         self.size_bytes = 0
         self.units: list[FragmentUnit] = []
@@ -135,13 +135,13 @@ class Upload:
         if self._body.size_bytes is not None:
             room = min(room, max(self._body.size_bytes - self._size, first_bytes))
         numbers = self._tools.numbers
-        number = numbers.take()
+        begun = numbers.chunk(numbers.take(), 0)
         try:
-            fragment = self._tools.segments.begin(numbers.chunk(number, 0).chunk_id, stored_max_bytes=room)
+            fragment = self._tools.segments.begin(begun.chunk_id, stored_max_bytes=room)
         except BaseException:
-            numbers.settle(number)
+            numbers.settle(begun.number)
             raise
-        self._chunk = _ChunkInProgress(numbers.writer, number, fragment, self._tools.compression, room)
+        self._chunk = _ChunkInProgress(begun, fragment, self._tools.compression, room)
         self._unsealed.append(self._chunk)
         return self._chunk
 
@@ -175,7 +175,7 @@ class Upload:
         segments.wrote(chunk.fragment)
         segments.seal(chunk.fragment, tuple(chunk.units), chunk.crcs())
         self._unsealed.remove(chunk)
-        self._sealed.append(ChunkRef(chunk.writer, chunk.number, chunk.size_bytes))
+        self._sealed.append(ChunkRef(chunk.chunk.writer, chunk.chunk.number, chunk.size_bytes))
         if chunk is self._chunk:
             self._chunk = None
         self._unsynced += chunk.fragment.stored_bytes
@@ -205,4 +205,4 @@ class Upload:
             self._under_way.popleft().unit.release()
         for chunk in self._unsealed:
             self._tools.segments.abort(chunk.fragment)
-            self._tools.numbers.settle(chunk.number)
+            self._tools.numbers.settle(chunk.chunk.number)

@@ -26,7 +26,7 @@ DECISIONS_MAX = 32
 """Under way at a time."""
 DECISION_TIMEOUT_S = 10.0
 CONDEMNED_INTERVAL_MS = 1000
-CONDEMNED_MAX = 256
+CONDEMNED_MAX = 1024
 LAYOUTS_INTERVAL_MS = 60_000
 
 
@@ -109,6 +109,7 @@ class Leader:
         self._watched: tuple[str, ...] | None = None
         """Whose votes count are watched to the end: one that was removed may be needed to agree on its own going."""
         self._condemned_ms = self._layouts_ms = 0.0
+        self._condemned_after = b""
 
     async def run(self) -> None:
         """Until cancelled. Follows the table of nodes on every node: the detector watches whom the catalog names."""
@@ -171,8 +172,10 @@ class Leader:
         state = self._group.state
         layout = state.layout()
         condemned: list[tuple[bytes, int]] = []
-        if now_ms - self._condemned_ms >= CONDEMNED_INTERVAL_MS:
-            self._condemned_ms, condemned = now_ms, state.condemned(CONDEMNED_MAX)
+        if self._condemned_after or now_ms - self._condemned_ms >= CONDEMNED_INTERVAL_MS:
+            # Page by page, or those that a reader still pins would hide the others.
+            self._condemned_ms, condemned = now_ms, state.condemned(CONDEMNED_MAX, self._condemned_after)
+            self._condemned_after = condemned[-1][0] if len(condemned) == CONDEMNED_MAX else b""
         layouts: list[tuple[int, int]] = []
         if now_ms - self._layouts_ms >= LAYOUTS_INTERVAL_MS:
             self._layouts_ms = now_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,23 @@ from edgestore.placement import default_scheme
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
 
 DEGRADED_SHOWN_MAX = 10_000
+NONE_LEFT = -1
+"""The margin of content that cannot be read."""
+
+
+class Progress(Protocol):
+    """How far the site is from whole (`chunks.Progress`)."""
+
+    @property
+    def extents_left(self) -> int: ...
+    @property
+    def bytes_left(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def margin(self) -> int: ...
+    @property
+    def is_current(self) -> bool: ...
 
 
 class Suspicion(Protocol):
@@ -34,6 +52,7 @@ class Site:
     entropy: Entropy
     authority_digest: bytes
     suspicion: Suspicion | None = None
+    repair: Callable[[], Progress] | None = None
 
     async def create_token(self, ttl_ms: int) -> dict[str, Any]:
         """A token that lets one machine join. The site keeps a digest of it."""
@@ -100,7 +119,9 @@ class Site:
         state, status = self.meta.state, self.meta.status()
         rows = self._rows()
         layout = state.layout()
-        degraded = len(list(state.degraded(DEGRADED_SHOWN_MAX)))
+        repair = self.repair() if self.repair is not None else None
+        is_known = repair is not None and repair.is_current
+        left = repair.extents_left if repair is not None and is_known else len(state.degraded(DEGRADED_SHOWN_MAX))
         leader = next((row["number"] for row in rows if row["leader"]), 0)
         zones = sorted({row["zone"] for row in rows if row["zone"] and row["state"] != "removed"})
         return {
@@ -110,22 +131,30 @@ class Site:
             "leader": leader,
             "zones": zones,
             "incarnation": status.incarnation,
-            "repair_left": degraded,
-            "distance": distance(rows, degraded),
+            "repair_left": left,
+            "repair_left_bytes": repair.bytes_left if repair is not None else 0,
+            "unreadable": repair.lost if repair is not None else 0,
+            "distance": distance(rows, left, repair if is_known else None),
             "nodes": rows,
         }
 
 
-def distance(rows: list[dict[str, Any]], degraded: int) -> str:
-    """How many more nodes may be lost, in one line: for the content by the scheme of the site's size, for the catalog
-    by its voters."""
+def distance(rows: list[dict[str, Any]], left: int, repair: Progress | None) -> str:
+    """How many more nodes may be lost, in one line: for the content by what repair has found (while that is not known,
+    by the scheme of the site's size), for the catalog by its voters."""
     storage = [row for row in rows if row["state"] in ("up", "draining", "down") and not row["witness"]]
-    away = sum(row["state"] == "down" or row["suspected"] for row in storage)
-    content = max(0, default_scheme(max(1, len(storage))).m - away - (1 if degraded and not away else 0))
+    if repair is not None and repair.margin >= NONE_LEFT:
+        content = repair.margin - sum(row["state"] != "down" and row["suspected"] for row in storage)
+    else:
+        away = sum(row["state"] == "down" or row["suspected"] for row in storage)
+        content = default_scheme(max(1, len(storage))).m - away - (1 if left and not away else 0)
+    content = max(0, content)
     voters = [row for row in rows if row["voter"]]
     lost = sum(row["state"] == "down" or row["suspected"] for row in voters)
     catalog = max(0, (len(voters) - 1) // 2 - lost)
     least = min(content, catalog) if len(storage) > 1 else 0
     names = "no more node" if not least else f"any {least} more node{'s' if least > 1 else ''}"
-    rest = f"; {degraded} extents are being repaired" if degraded else ""
+    rest = f"; {left} extents are being repaired" if left else ""
+    if repair is not None and repair.lost:
+        rest += f"; {repair.lost} cannot be read until a node comes back"
     return f"survives the loss of {names} (content {content}, catalog {catalog}){rest}"

@@ -11,6 +11,7 @@ from edgestore.config.settings import (
     MetaConfig,
     NetConfig,
     ObjectsConfig,
+    RepairConfig,
     S3Config,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "MetaConfig",
     "NetConfig",
     "ObjectsConfig",
+    "RepairConfig",
     "S3Config",
     "host_and_port",
     "load_config",

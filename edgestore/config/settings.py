@@ -89,6 +89,8 @@ class ConsensusConfig:
     """Entries in one message to a follower, or in one answer to a learner."""
     append_in_flight_bytes_max: int = 4 * 1024 * 1024
     """Entries on their way to one follower."""
+    commit_told_ms: int = 2
+    """Followers hear so long after a commit of it, where nothing else leaves to them and nobody waits for it there."""
     log_kept_bytes: int = 8 * 1024 * 1024
     """Applied entries that stay in memory and in the journal for members that are a little behind."""
     log_behind_max_bytes: int = 64 * 1024 * 1024
@@ -182,6 +184,49 @@ class ChunksConfig:
     reclaim_interval_ms: int = 1000
     sweep_interval_ms: int = 3_600_000
     """How often the disk is searched for chunks that nothing names and nothing may name any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairConfig:
+    """`[repair]`: making chunks whole again, and moving them to where they belong."""
+
+    interval_ms: int = 1000
+    """How often a node looks for work."""
+    lazy_wait_s: int = 600
+    """What lies on a node that is down is made anew elsewhere when it has been away for so long ..."""
+    critical_wait_s: int = 120
+    """... or for so long, where only as many fragments are left as reading needs."""
+    reencode_wait_s: int = 86_400
+    """A node that has been down for longer does not count any more when schemes are chosen for what is there; where
+    only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
+    bytes_per_s: int = 64 * 1024 * 1024
+    """What each node reads at most for repair. 0: no limit."""
+    memory_bytes: int = 48 * 1024 * 1024
+    """Fragments that this node is making anew, and chunks that it encodes anew; clients never wait for it."""
+    extents_in_flight: int = 8
+    """Extents that this node mends at a time."""
+    fragments_in_flight: int = 8
+    """Fragments that it has asked owners to fetch."""
+    served_max: int = 8
+    """Fragments that this node fetches at a time because it was asked to; of those beyond, a few wait in line."""
+    fetch_timeout_s: float = 60.0
+    """How long an owner may take to fetch one fragment, with the limits above."""
+    yields_max: int = 50
+    """How often, 10 ms each, a fragment waits for clients that wait for memory."""
+    queue_max: int = 8192
+    """Extents in line on this node; a later survey finds the others."""
+    page_extents: int = 32
+    """Rows of the catalog that are looked at in one turn of the loop."""
+    survey_interval_s: int = 60
+    """All extents are looked at at least this often, but not for more than a fiftieth of the time."""
+    retry_max_s: int = 60
+    """An extent that could not be mended is tried again after a second, then twice as long, up to this."""
+    tidy_interval_s: int = 3600
+    """How often a node compares what it holds with what it should hold."""
+    tidy_wait_s: int = 60
+    """A fragment that belongs elsewhere by now stays for at least so long."""
+    departing_max: int = 65_536
+    """Fragments that wait to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,3 +385,4 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     s3: S3Config = field(default_factory=S3Config)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    repair: RepairConfig = field(default_factory=RepairConfig)

@@ -22,9 +22,9 @@ class MetaChunkCatalog:
         """See ChunkCatalog."""
         return self.meta.applied_index
 
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
+    def condemned(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
         """See ChunkCatalog."""
-        return self.meta.state.condemned(limit)
+        return self.meta.state.condemned(limit, after)
 
     def names_chunk(self, chunk_id: bytes) -> bool:
         """See ChunkCatalog."""

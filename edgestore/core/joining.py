@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgestore.catalog import commands
-from edgestore.clock import SystemClock, system_entropy
+from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
 from edgestore.core import membership
 from edgestore.core.membership import SiteFile, read_site
@@ -128,14 +128,23 @@ async def _join(
             options.capacity_bytes,
             options.witness,
         )
-        site = await _papers(files, config, joining, network, asked)
+        site = await request_papers(files, config, joining, network, asked)
         membership.write_site(files, site)
         return site
     finally:
         lock.release()
 
 
-async def _papers(files: Files, config: Config, joining: Joining, network: Network, asked: SiteFile) -> SiteFile:
+async def request_papers(
+    files: Files,
+    config: Config,
+    joining: Joining,
+    network: Network,
+    asked: SiteFile,
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy = system_entropy,
+) -> SiteFile:
     """Shows the token, writes what came back, and returns `asked` with what the site said."""
     from edgestore.cluster import JoinRequest, ask_to_join
     from edgestore.net import Credentials, Peers, Rights
@@ -143,7 +152,7 @@ async def _papers(files: Files, config: Config, joining: Joining, network: Netwo
 
     key = membership.read_key(files)
     if key is None:
-        key = new_key(system_entropy)
+        key = new_key(entropy)
         membership.write_key(files, key)
     node = commands.NewNode(
         asked.member,
@@ -158,8 +167,10 @@ async def _papers(files: Files, config: Config, joining: Joining, network: Netwo
     )
     proof = make_request(load_key(key), asked.member)
     request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
-    stranger, clock = Credentials(lambda facts: Rights.NONE), SystemClock()
-    peers = Peers(network, config.net, stranger, member=asked.member, clock=clock, entropy=system_entropy)
+    stranger = Credentials(lambda facts: Rights.NONE)
+    peers = Peers(
+        network, config.net, stranger, member=asked.member, clock=clock or SystemClock(), entropy=entropy
+    )
     answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
     facts = read_certificate(answer.certificate)
     if facts.member != asked.member or authority_digest(answer.authority) != joining.token.ca_digest:

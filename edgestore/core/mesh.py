@@ -31,6 +31,7 @@ from edgestore.config import host_and_port
 from edgestore.core import membership
 from edgestore.core.membership import Papers, SiteFile
 from edgestore.core.site_view import MetaSites
+from edgestore.core.upkeep import Upkeep
 from edgestore.errors import EdgeStoreError
 from edgestore.net import Credentials, Network, Peers
 from edgestore.records import SITE_TENANT, Member, NodeState
@@ -137,9 +138,10 @@ class Mesh:
         )
         self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
         sites = MetaSites(core.meta, self._member, self._detector.is_suspected)
-        core.chunks.join_site(sites, self.peers)
+        store = core.chunks.join_site(sites, self.peers)
+        self._upkeep = Upkeep(core, store, self.peers, self._detector)
         digest = authority_digest(self.credentials.authority)
-        self.site = Site(core.meta, config, self._entropy, digest, self._detector)
+        self.site = Site(core.meta, config, self._entropy, digest, self._detector, lambda: self._upkeep.progress)
 
     def lookout(self) -> Coroutine[Any, Any, None]:
         """What runs from the first moment: a node that was shut out never arrives."""
@@ -162,7 +164,8 @@ class Mesh:
         )
         assert self._detector is not None
         leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
-        return [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
+        keeping = [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
+        return [*keeping, *self._upkeep.housekeeping()]
 
     async def _keep_writer(self) -> None:
         """A node that was down has no open writer any more (rule 6): it opens another once it is up again."""
@@ -185,7 +188,7 @@ class Mesh:
         return Facts(
             applied_index=applied,
             pin_floor_index=core.pins.lowest(applied + 1) - 1,
-            reclaimed_index=0,
+            reclaimed_index=core.reclaimer.reclaimed_index,
             disk_free_bytes=core.free_bytes,
             damaged_fragments=len(core.segments.damaged),
             feature_level=commands.FEATURE_LEVEL,

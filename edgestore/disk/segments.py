@@ -153,6 +153,10 @@ class Segments(SegmentKeeper):
         """A reader found that the fragment does not check out."""
         self.report_damage(row_key(chunk_id, shard), reason)
 
+    def damaged_fragments(self) -> list[tuple[bytes, int]]:
+        """(chunk id, shard) of what is known to be damaged."""
+        return [(key[len(FRAGMENTS) : len(FRAGMENTS) + CHUNK_ID_BYTES], row_shard(key)) for key in self.damaged]
+
     def numbers(self) -> list[int]:
         """All segments."""
         return sorted(self._segments)

@@ -44,8 +44,8 @@ class Catalog:
     def applied_index(self) -> int:
         return self.index
 
-    def condemned(self, limit: int) -> list[tuple[bytes, int]]:
-        return sorted(self.rows.items())[:limit]
+    def condemned(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
+        return [row for row in sorted(self.rows.items()) if row[0] > after or not after][:limit]
 
     def names_chunk(self, chunk_id: bytes) -> bool:
         return chunk_id in self.named
@@ -275,3 +275,25 @@ async def test_failures_in_a_row_are_tried_less_and_less_often(tmp_path: Path) -
         task.cancel()
         await asyncio.wait([task])
         assert asked[5] - asked[4] > 5 * (asked[1] - asked[0]) or asked[5] - asked[4] > 0.06
+
+
+async def test_one_of_several_nodes_deletes_its_own_and_leaves_the_rows_to_the_leader(tmp_path: Path) -> None:
+    async with opened(tmp_path, 6) as place:
+        floor, own = 12, {b"job-1"}
+        place.reclaimer.join_site(lambda: floor, lambda name: name in own)
+        place.catalog.index = 20
+        place.catalog.rows = {chunk_id(number): 10 + number for number in range(5)}
+        place.catalog.jobs = [b"job-0", b"job-1"]
+        pin = place.pins.pin(12)
+        await place.turns()
+        assert place.stored() == [2, 3, 4, 5], "what the own reader at 12 may need stays"
+        assert place.reclaimer.reclaimed_index == 11
+        assert place.catalog.jobs == [b"job-0"], "another node's job is its own"
+        assert len(place.catalog.rows) == 5
+        pin.release()
+        await place.turns()
+        assert place.stored() == [3, 4, 5], "others still read at 13"
+        floor = 30
+        await place.turns()
+        assert place.stored() == [5]
+        assert place.reclaimer.reclaimed_index == 20, "nothing is said of what is not applied here yet"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgestore.chunks import Digests, IteratorBody, StoredBody
+from edgestore.chunks import Digests, IteratorBody, StoredBody, stored_body
 from edgestore.errors import Corrupt, EdgeStoreError, StorageFull, Unavailable
+from edgestore.placement import Scheme
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState, SiteSettings
 from tests.unit.chunks.site import CONFIG, Nodes, opened, until
 
@@ -216,6 +217,18 @@ async def test_repair_makes_any_shard_again(tmp_path: Path) -> None:
             assert after.fragment.page_crcs == before.fragment.page_crcs
             assert await site.shelves.of(node).has([chunk_id]) == [(shard,)]
         assert await nodes.read(2, stored) == data
+
+
+async def test_a_chunk_is_encoded_again_by_another_scheme(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        site = nodes.store(2).site
+        assert site is not None
+        again = await site.encode_again(stored.placed[0].source(), Scheme(2, 2, 1))
+        swapped = stored_body((again,), site.sites)
+        assert [(extent.k, extent.m, extent.tolerate) for extent in swapped.extents()] == [(2, 2, 1)]
+        assert await nodes.read(3, swapped) == data
 
 
 async def test_what_is_dropped_goes_on_every_node(tmp_path: Path) -> None:

@@ -190,6 +190,20 @@ async def test_the_mark_waits_for_the_outcome_of_a_naming(tmp_path: Path) -> Non
         assert place.stored_ids() == {second.chunks[0].chunk_id}
 
 
+async def test_a_new_writer_in_the_middle_of_a_body_parts_no_chunk_from_its_name(tmp_path: Path) -> None:
+    data = mixed(CHUNK_MAX_BYTES + 3 * UNIT_BYTES)
+    async with opened(tmp_path) as place:
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield data[: CHUNK_MAX_BYTES // 2]
+            place.chunks.begin_writer(8)
+            yield data[CHUNK_MAX_BYTES // 2 :]
+
+        stored = await place.chunks.write(IteratorBody(place.chunks.pool, pieces(), len(data)), Digests())
+        assert [(chunk.writer, chunk.number) for chunk in stored.chunks] == [(7, 0), (8, 1)]
+        assert await place.read(stored) == data
+
+
 async def test_small_chunks_are_read_at_once_while_they_are_cached(tmp_path: Path) -> None:
     async with opened(tmp_path) as place:
         for data in (os.urandom(100_000), b"edge " * 20_000):

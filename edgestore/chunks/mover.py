@@ -1,0 +1,164 @@
+"""Brings one fragment to this disk: the fragment itself where somebody has it, else made of k others.
+
+Rule: within a reserve of memory and a rate of its own, behind clients; what comes is checked against its page CRCs and
+synced before it counts. Asking twice does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.facts import Facts, Source
+from edgestore.chunks.race import Fetch
+from edgestore.chunks.remote import Calls, encode
+from edgestore.chunks.site_store import SiteStore
+from edgestore.config import RepairConfig
+from edgestore.errors import BadRequest, EdgeStoreError, TooBusy
+from edgestore.net import Caller, Lane, Method, Reply
+from edgestore.observe import Metrics
+from edgestore.placement import FRAGMENTS_MAX
+from edgestore.records import CHUNK_MAX_BYTES, ChunkRef
+
+YIELD_S = 0.01
+LINE_FACTOR = 8
+"""So many requests for each one that is served may stand in line."""
+
+
+class RepairHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Asks an owner to fetch shard `shard` of a chunk. The rest is what the extent says of where the others are."""
+
+    chunk: ChunkRef
+    k: int
+    m: int
+    epoch: int
+    elsewhere: tuple[tuple[int, int], ...]
+    missing: tuple[int, ...]
+    shard: int
+
+    def source(self) -> Source:
+        """Raises BadRequest where there can be no such fragment."""
+        if not (
+            self.k >= 1
+            and self.m >= 0
+            and self.k + self.m <= FRAGMENTS_MAX
+            and 0 <= self.shard < self.k + self.m
+            and 0 < self.chunk.size_bytes <= CHUNK_MAX_BYTES
+        ):
+            raise BadRequest("there is no such fragment")
+        return Source(self.chunk, self.k, self.m, self.epoch, dict(self.elsewhere), frozenset(self.missing))
+
+
+def head_of(source: Source, shard: int) -> RepairHead:
+    """The request for a fragment."""
+    elsewhere, missing = tuple(sorted(source.elsewhere.items())), tuple(sorted(source.missing))
+    return RepairHead(source.chunk, source.k, source.m, source.epoch, elsewhere, missing, shard)
+
+
+_decode = msgspec.msgpack.Decoder(RepairHead).decode
+
+
+class Throttle:
+    """A rate in bytes: who takes more waits until it is paid off. What was not used in the last second is lost."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._paid_s = 0.0
+
+    async def take(self, count: int) -> None:
+        """Waits for its turn."""
+        if not self._bytes_per_s:
+            return
+        now_s = asyncio.get_running_loop().time()
+        begin_s = max(self._paid_s, now_s - 1.0)
+        self._paid_s = begin_s + count / self._bytes_per_s
+        if begin_s > now_s:
+            await asyncio.sleep(begin_s - now_s)
+
+
+class Mover:
+    """The receiving side of repair on one node. `is_busy`: clients wait for memory."""
+
+    def __init__(
+        self, site: SiteStore, peers: Calls, config: RepairConfig, metrics: Metrics, is_busy: Callable[[], bool]
+    ) -> None:
+        self._site, self._peers, self._config, self._metrics, self._is_busy = site, peers, config, metrics, is_busy
+        self.memory = ByteBudget(config.memory_bytes)
+        # What a fetch takes of `memory` covers its decoding too, so that this one never makes anybody wait.
+        self.gather = site.gather_within(ByteBudget(config.memory_bytes))
+        self._throttle = Throttle(config.bytes_per_s)
+        self._serving = asyncio.Semaphore(config.served_max)
+        self._asked = 0
+        peers.serve(Method.FRAGMENT_REPAIR, self._serve)
+
+    async def _serve(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
+        """Answered when the fragment is synced here."""
+        try:
+            asked = _decode(head)
+        except msgspec.MsgspecError as error:
+            raise BadRequest("the head of the request cannot be read") from error
+        if self._asked >= LINE_FACTOR * self._config.served_max:
+            raise TooBusy("too many fragments are being fetched here")
+        self._asked += 1
+        try:
+            async with self._serving:
+                await self.pull(asked.source(), asked.shard)
+        finally:
+            self._asked -= 1
+        return Reply()
+
+    async def bring(self, source: Source, shard: int, node: int) -> None:
+        """Has a node fetch a fragment; returns when it is synced there. Raises Unavailable, Corrupt, StorageFull."""
+        sites = self._site.sites
+        if node == sites.own_number:
+            await self.pull(source, shard)
+            return
+        head, timeout_s = encode(head_of(source, shard)), self._config.fetch_timeout_s
+        await self._peers.call(sites.member(node), Method.FRAGMENT_REPAIR, head, timeout_s=timeout_s, lane=Lane.BULK)
+
+    async def pull(self, source: Source, shard: int) -> None:
+        """Brings it here, where it is not."""
+        if await self._site.local.keeps(source.chunk.chunk_id, source.k, source.m, shard):
+            return
+        await self._put(source, lambda: self._fetch(source, shard))
+
+    async def rebuild(self, source: Source, shard: int) -> None:
+        """Makes a fragment of this node anew of the others."""
+        await self._put(source, lambda: self._rebuilt(source, shard))
+
+    async def _fetch(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
+        try:
+            facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+        except EdgeStoreError:
+            return await self._rebuilt(source, shard)
+        return facts, data
+
+    async def _rebuilt(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
+        await self._throttle.take(source.chunk.size_bytes)  # k fragments
+        return await self.gather.shard(source, shard)
+
+    async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
+        """Within the limits."""
+        size_bytes = source.chunk.size_bytes
+        # k fragments, and the stripe that they are decoded in.
+        held_bytes = size_bytes + size_bytes * source.count // source.k
+        await self.memory.take(held_bytes)
+        try:
+            await self.wait_for_turn(size_bytes // source.k)
+            facts, data = await get()
+            await self._site.local.put(facts, data)
+        finally:
+            self.memory.give(held_bytes)
+        self._metrics.count("repair_fragments_total")
+        self._metrics.count("repair_bytes_total", len(data))
+
+    async def wait_for_turn(self, size_bytes: int) -> None:
+        """Clients first, then the rate."""
+        for _ in range(self._config.yields_max):
+            if not self._is_busy():
+                break
+            await asyncio.sleep(YIELD_S)
+        await self._throttle.take(size_bytes)

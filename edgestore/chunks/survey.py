@@ -1,0 +1,121 @@
+"""Looks at every extent of the site: what is to be done, and how far the site is from whole and from losing data.
+
+Rule: every node looks for itself, a page of rows a turn, so its figures need nobody's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgestore.catalog import State
+from edgestore.chunks.assess import Assessor, Finding, Need
+from edgestore.config import RepairConfig
+from edgestore.records import ExtentRecord
+
+SHARE_OF_TIME = 50
+"""A survey that took a second is not repeated for so many, unless something happens."""
+LOOK_AGAIN_S = 2.0
+PAGES_A_TURN = 32
+"""Then more urgent things have their turn."""
+UNKNOWN = -2
+
+
+@dataclass(slots=True)
+class Progress:
+    """By the last survey, less what this node has mended since. `margin`: how many more fragments the worst chunk may
+    lose: 0, and the next loss is one of data; -1: one cannot be read now; `UNKNOWN` before the first survey."""
+
+    extents_left: int = 0
+    """Not whole, or not where they belong; those that wait for a node to come back too."""
+    bytes_left: int = 0
+    lost: int = 0
+    """Extents of which too few fragments are there now."""
+    margin: int = UNKNOWN
+    extents: int = 0
+    is_current: bool = False
+    """Nothing has happened since that another survey would look at."""
+
+
+class Catalog(Protocol):
+    """The applied state."""
+
+    @property
+    def state(self) -> State:
+        """Now."""
+        ...
+
+
+class Survey:
+    """Of one node. `found`: told of each extent that is not well."""
+
+    def __init__(
+        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], None]
+    ) -> None:
+        self._catalog, self._config, self._found = catalog, config, found
+        self._loop = asyncio.get_running_loop()
+        self._next_s = self._begun_s = 0.0
+        self._seen: object = None
+        self._grounds: object = None
+        self._counted: Progress | None = None
+        self._after = b""
+        self.progress = Progress()
+        self.is_due = True
+        self.was_cut = False
+        """More was found than could be remembered."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether one has begun."""
+        return self._counted is not None
+
+    def needs(self, assessor: Assessor) -> bool:
+        """Whether there is something to look at: it is time, or things are not as they were."""
+        return self.is_under_way or self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
+
+    async def advance(self, assessor: Callable[[], Assessor]) -> bool:
+        """A few pages more; True when that was the last. Where the grounds change meanwhile it begins anew."""
+        for _ in range(PAGES_A_TURN):
+            judge = assessor()
+            if self._counted is None or self._grounds != judge.grounds:
+                self._counted, self._grounds, self._after = Progress(), judge.grounds, b""
+                self._begun_s, self.is_due, self.was_cut = self._loop.time(), False, False
+            page = self._catalog.state.all_extents(self._after, self._config.page_extents)
+            for tenant, extent in page.extents:
+                self._count(self._counted, tenant, extent, judge.judge(extent))
+            self._after = page.after
+            if not page.after:
+                self._end(self._counted)
+                return True
+            await asyncio.sleep(0)
+        return False
+
+    def _end(self, counted: Progress) -> None:
+        self.progress, self._counted, self._seen = counted, None, self._grounds
+        took_s = self._loop.time() - self._begun_s
+        # While something is left, most of it is others' to do: only another look tells how far they are.
+        pause_s = self._config.survey_interval_s if not counted.extents_left else LOOK_AGAIN_S
+        self._next_s = self._loop.time() + max(pause_s, SHARE_OF_TIME * took_s)
+
+    def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
+        counted.extents += 1
+        margin = max(finding.margin, -1)
+        counted.margin = margin if counted.margin == UNKNOWN else min(counted.margin, margin)
+        if finding.need is Need.NOTHING:
+            return
+        counted.extents_left += 1
+        counted.bytes_left += extent.size_bytes
+        counted.lost += finding.margin < 0
+        self._found(tenant, extent, finding)
+
+    def report(self, assessor: Assessor) -> Progress:
+        """What is known now."""
+        self.progress.is_current = self._seen == assessor.grounds and not self.is_due
+        return self.progress
+
+    def mended(self, extent: ExtentRecord) -> None:
+        """One less."""
+        self.progress.extents_left = max(0, self.progress.extents_left - 1)
+        self.progress.bytes_left = max(0, self.progress.bytes_left - extent.size_bytes)
