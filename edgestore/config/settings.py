@@ -38,7 +38,8 @@ class NetConfig:
     """`[net]`: connections between the nodes of a site."""
 
     advertise: str = ""
-    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at."""
+    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at: behind NAT or a proxy. It
+    is remembered, as what `--mesh` says is."""
     frame_max_bytes: int = 8 * 1024 * 1024
     send_buffer_high_bytes: int = 1024 * 1024
     """A call waits while so much has not left its connection yet."""
@@ -88,6 +89,8 @@ class ConsensusConfig:
     """Entries in one message to a follower, or in one answer to a learner."""
     append_in_flight_bytes_max: int = 4 * 1024 * 1024
     """Entries on their way to one follower."""
+    commit_told_ms: int = 2
+    """Followers hear so long after a commit of it, where nothing else leaves to them and nobody waits for it there."""
     log_kept_bytes: int = 8 * 1024 * 1024
     """Applied entries that stay in memory and in the journal for members that are a little behind."""
     log_behind_max_bytes: int = 64 * 1024 * 1024

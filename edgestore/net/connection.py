@@ -1,7 +1,8 @@
 """Connections that carry frames: THE seam that the simulator replaces, and asyncio TLS behind it.
 
-Rule: what is sent in one turn of the loop leaves in one write; nothing is buffered beyond a named limit, and a frame of
-the other side is judged by its header before memory is taken for it.
+Rule: requests and answers of one turn of the loop leave in one write, messages at once, for votes and acknowledgements
+wait for nothing; nothing is buffered beyond a named limit, and a frame of the other side is judged by its header before
+memory is taken for it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt, Unavailable
-from edgestore.net.frames import HEADER_BYTES, Buffer, Frame, Header, decode_header, encode_header
+from edgestore.net.frames import HEADER_BYTES, Buffer, Frame, Header, Kind, decode_header, encode_header
 from edgestore.net.tls import Credentials
 
 log = logging.getLogger("edgestore.net")
@@ -221,6 +222,10 @@ class _FrameProtocol(asyncio.BufferedProtocol):
         """See `Connection`."""
         if self._closed:
             return
+        if frame.kind is Kind.MESSAGE and not self._out:
+            if not self._transport.is_closing():
+                self._write((encode_header(frame), frame.head))
+            return
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(encode_header(frame))
@@ -230,10 +235,12 @@ class _FrameProtocol(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         out, self._out, self._out_bytes = self._out, [], 0
-        if self._closed or self._transport.is_closing():
-            return
+        if not (self._closed or self._transport.is_closing()):
+            self._write(out)
+
+    def _write(self, parts: Sequence[Buffer]) -> None:
         small: list[Buffer] = []
-        for part in out:
+        for part in parts:
             if len(part) < JOIN_PARTS_BYTES:
                 small.append(part)
                 continue
