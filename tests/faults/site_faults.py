@@ -4,12 +4,11 @@ returns, and every node runs again."""
 from __future__ import annotations
 
 import random
+import shutil
 import time
 
 from tests.faults.site import Site, SiteNode
-from tests.faults.trial import Fault
-
-TOLERATED = {3: 1, 5: 2}
+from tests.faults.trial import TOLERATED, Fault
 
 
 def kill_one(site: Site, rng: random.Random) -> None:
@@ -41,6 +40,20 @@ def kill_again(site: Site, rng: random.Random) -> None:
         time.sleep(rng.uniform(0.3, 1.5))
         victim.kill()
     site.restart([victim])
+
+
+def replace_one(site: Site, rng: random.Random) -> None:
+    """A node dies with its disk, and another machine takes its place. Whole before and after: meanwhile nothing else
+    may be lost."""
+    site.wait_whole()
+    victim = rng.choice(site.nodes)
+    status = site.wait_until(lambda found: bool(found["leader"]))
+    number = next(row["number"] for row in status["nodes"] if row["address"] == victim.advertised)
+    victim.kill()
+    shutil.rmtree(victim.data)
+    site.running()[0].command("node", "remove", str(number), "--yes")
+    site.join(victim)
+    site.wait_whole()
 
 
 def _kill(site: Site, rng: random.Random, victims: list[SiteNode]) -> None:
@@ -105,6 +118,6 @@ def _cut(site: Site, victim: SiteNode, *, inward: bool, outward: bool, cut_s: fl
     site.cuts.heal()
 
 
-KILLS: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, kill_again)
+KILLS: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, kill_again, replace_one)
 PAUSES: tuple[Fault, ...] = (pause_one, pause_leader)
 CUTS: tuple[Fault, ...] = (cut_one, cut_one_way, cut_leader, cut_pair)
