@@ -143,8 +143,8 @@ class Mover:
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
         size_bytes = source.chunk.size_bytes
-        # k fragments, the stripe they are decoded in, and what comes out of it.
-        held_bytes = size_bytes + 2 * size_bytes * source.count // source.k
+        # k fragments, and the stripe that they are decoded in.
+        held_bytes = size_bytes + size_bytes * source.count // source.k
         await self.memory.take(held_bytes)
         try:
             await self.wait_for_turn(size_bytes // source.k)

@@ -38,7 +38,8 @@ class NetConfig:
     """`[net]`: connections between the nodes of a site."""
 
     advertise: str = ""
-    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at."""
+    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at: behind NAT or a proxy. It
+    is remembered, as what `--mesh` says is."""
     frame_max_bytes: int = 8 * 1024 * 1024
     send_buffer_high_bytes: int = 1024 * 1024
     """A call waits while so much has not left its connection yet."""
@@ -196,7 +197,8 @@ class RepairConfig:
     critical_wait_s: int = 120
     """... or for so long, where only as many fragments are left as reading needs."""
     reencode_wait_s: int = 86_400
-    """A node that has been down for longer does not count any more when schemes are chosen for what is there."""
+    """A node that has been down for longer does not count any more when schemes are chosen for what is there; where
+    only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
     bytes_per_s: int = 64 * 1024 * 1024
     """What each node reads at most for repair. 0: no limit."""
     memory_bytes: int = 48 * 1024 * 1024

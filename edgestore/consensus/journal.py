@@ -10,9 +10,9 @@ from functools import partial
 from typing import overload
 
 import msgspec
-import pysyncobj.journal
 
 from edgestore.consensus.interface import Snapshot, SnapshotBase
+from edgestore.consensus.library import Journal as LogOfPySyncObj
 from edgestore.consensus.messages import StopSign, first_term, incarnation_of
 from edgestore.consensus.recovery import STOP_KIND, LogEntry, Recovery, first_folder
 from edgestore.disk import Journal, JournalRecord, RecordKind
@@ -33,7 +33,7 @@ class _Mark:
         self.index, self.hard_states = index, hard_states
 
 
-class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
+class RaftJournal(LogOfPySyncObj):  # type: ignore[misc]
     """The log of one group. `entries[0]` is the last entry before the log: PySyncObj compares with it."""
 
     def __init__(self, journal: Journal, group: int, applied_index: int, kept_bytes: int = 0) -> None:

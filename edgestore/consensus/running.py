@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import ConsensusConfig
@@ -35,9 +36,11 @@ from edgestore.consensus.transport import Outbox, RaftPort
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, RetryOperation, Unavailable
-from edgestore.net import Peers
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import Member
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.net import Peers
 
 log = logging.getLogger("edgestore.consensus")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgestore.catalog import commands
-from edgestore.clock import SystemClock, system_entropy
+from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
 from edgestore.core import membership
 from edgestore.core.membership import SiteFile, read_site
@@ -69,9 +69,9 @@ async def open_in_site(
     if settings is None and joining is not None:
         settings = await _join(files, config, options, joining, network, s3=s3)
     if settings is None:
-        listen = _joinable(options.listen, "")
-        settings = SiteFile("", "", options.listen, listen, zone=options.zone, capacity_bytes=options.capacity_bytes)
-    changed = _changed(settings, options, s3 or _configured(config, settings))
+        address = config.net.advertise or _joinable(options.listen, "")
+        settings = SiteFile("", "", options.listen, address, zone=options.zone, capacity_bytes=options.capacity_bytes)
+    changed = _changed(settings, options, config.net.advertise, s3 or _configured(config, settings))
     if changed.site_id and changed != settings:
         membership.write_site(files, changed)
     clock = SystemClock()
@@ -92,13 +92,14 @@ def _configured(config: Config, settings: SiteFile) -> str:
     return settings.s3
 
 
-def _changed(settings: SiteFile, options: MeshOptions, s3: str) -> SiteFile:
+def _changed(settings: SiteFile, options: MeshOptions, advertise: str, s3: str) -> SiteFile:
     """The flags of this start over what is remembered."""
     listen = options.listen or settings.listen
+    kept = settings.address if listen == settings.listen else _joinable(listen, "")
     return msgspec.structs.replace(
         settings,
         listen=listen,
-        address=settings.address if listen == settings.listen else _joinable(listen, ""),
+        address=advertise or kept,
         s3=s3,
         zone=options.zone or settings.zone,
         capacity_bytes=options.capacity_bytes or settings.capacity_bytes,
@@ -121,20 +122,29 @@ async def _join(
             "",
             member,
             listen,
-            _joinable(listen, joining.peers[0]),
+            config.net.advertise or _joinable(listen, joining.peers[0]),
             s3,
             options.zone,
             options.capacity_bytes,
             options.witness,
         )
-        site = await _papers(files, config, joining, network, asked)
+        site = await request_papers(files, config, joining, network, asked)
         membership.write_site(files, site)
         return site
     finally:
         lock.release()
 
 
-async def _papers(files: Files, config: Config, joining: Joining, network: Network, asked: SiteFile) -> SiteFile:
+async def request_papers(
+    files: Files,
+    config: Config,
+    joining: Joining,
+    network: Network,
+    asked: SiteFile,
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy = system_entropy,
+) -> SiteFile:
     """Shows the token, writes what came back, and returns `asked` with what the site said."""
     from edgestore.cluster import JoinRequest, ask_to_join
     from edgestore.net import Credentials, Peers, Rights
@@ -142,7 +152,7 @@ async def _papers(files: Files, config: Config, joining: Joining, network: Netwo
 
     key = membership.read_key(files)
     if key is None:
-        key = new_key(system_entropy)
+        key = new_key(entropy)
         membership.write_key(files, key)
     node = commands.NewNode(
         asked.member,
@@ -157,8 +167,10 @@ async def _papers(files: Files, config: Config, joining: Joining, network: Netwo
     )
     proof = make_request(load_key(key), asked.member)
     request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
-    stranger, clock = Credentials(lambda facts: Rights.NONE), SystemClock()
-    peers = Peers(network, config.net, stranger, member=asked.member, clock=clock, entropy=system_entropy)
+    stranger = Credentials(lambda facts: Rights.NONE)
+    peers = Peers(
+        network, config.net, stranger, member=asked.member, clock=clock or SystemClock(), entropy=entropy
+    )
     answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
     facts = read_certificate(answer.certificate)
     if facts.member != asked.member or authority_digest(answer.authority) != joining.token.ca_digest:

@@ -14,8 +14,17 @@ import msgspec
 from edgestore import errors
 from edgestore.errors import EdgeStoreError, TooBusy, Unavailable
 from edgestore.net.frames import Buffer, Frame, Kind
+from edgestore.net.methods import Rights
 
 _FieldValue = str | int | float | bytes | None
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """Who calls. `member` is empty for who showed no certificate of this site."""
+
+    member: str
+    rights: Rights = Rights.MEMBER
+    address: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ import msgspec
 
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt, Denied, EdgeStoreError, TooBusy, Unavailable
-from edgestore.net.calls import Reply, encode_error
+from edgestore.net.calls import Caller, Reply, encode_error
 from edgestore.net.connection import Connection
 from edgestore.net.frames import Frame, Kind, decode_hello
 from edgestore.net.methods import Lane, Method, Rights, Topic
@@ -25,14 +25,6 @@ from edgestore.observe import Metrics
 log = logging.getLogger("edgestore.net")
 
 EMPTY = memoryview(b"")
-
-
-class Caller(msgspec.Struct, frozen=True, gc=False):
-    """Who calls. `member` is empty for who showed no certificate of this site."""
-
-    member: str
-    rights: Rights = Rights.MEMBER
-    address: str = ""
 
 
 Handler = Callable[[Caller, bytes, memoryview], Awaitable[Reply]]

@@ -14,10 +14,10 @@ from contextlib import suppress
 from edgestore.clock import Clock, Entropy
 from edgestore.config import NetConfig, host_and_port
 from edgestore.errors import EdgeStoreError, Unavailable
-from edgestore.net.calls import Answer, Reply
+from edgestore.net.calls import Answer, Caller, Reply
 from edgestore.net.connection import Listening, Network
 from edgestore.net.frames import Buffer
-from edgestore.net.inbound import Caller, Handler, MessageHandler, Served, Services
+from edgestore.net.inbound import Handler, MessageHandler, Served, Services
 from edgestore.net.link import open_link
 from edgestore.net.methods import Lane, Method, Rights, Topic
 from edgestore.net.peer import Peer

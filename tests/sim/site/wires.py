@@ -60,7 +60,11 @@ class Wires:
         """Of a new life."""
         return WirePeers(self, life, member)
 
-    async def plug(self, end: WirePeers) -> None:
+    async def begin(self, end: WirePeers) -> None:
+        """`plug`, as wires have it on which that takes time."""
+        self.plug(end)
+
+    def plug(self, end: WirePeers) -> None:
         """A life begins: both sides of each connection hear of it."""
         self.ends[end.member] = end
         for member in list(self.ends):

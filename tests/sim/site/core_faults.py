@@ -1,0 +1,114 @@
+"""What else goes wrong where nodes keep bytes: a bit on a platter; and what operators do: nodes are drained, removed,
+replaced, and leaders hand over."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgestore.core import INDEX_FOLDER
+from edgestore.disk.segment_files import segment_path
+from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE
+from edgestore.errors import EdgeStoreError
+from tests.sim.site.core_clients import Ledger
+from tests.sim.site.cores import CoreSite
+from tests.sim.site.faults import Fault, Faults
+from tests.sim.site.lives import NodeDied
+from tests.sim.site.machines import Machine
+
+NODES_TO_SPARE = 3
+"""A machine is replaced only where so many are left to vote and to make its fragments anew."""
+
+
+class CoreFaults(Faults):
+    """Faults and turns of one run. A run either flips bits or loses a disk: both at once may be more than was promised
+    to be survived."""
+
+    def __init__(
+        self, site: CoreSite, ledger: Ledger, kinds: tuple[Fault, ...] = (), turns: tuple[str, ...] | None = None
+    ) -> None:
+        super().__init__(site, site.leaders)
+        self.cores, self.ledger = site, ledger
+        self.loses_a_disk = self.rng.random() < 0.4
+        self.has_lost = False
+        known = {"yield": self.yield_leadership, "flip": self.flip_a_bit, "replace": self.replace_one}
+        names = turns if turns is not None else ("yield", "replace" if self.loses_a_disk else "flip")
+        self.turns = tuple(known[name] for name in names)
+        if kinds:
+            self.kinds = list(kinds)
+
+    async def yield_leadership(self) -> None:
+        """As a node that drains does."""
+        for leader in self.cores.leaders()[:1]:
+            assert leader.life is not None
+            leader.life.call(leader.service.core.meta._consensus.yield_leadership)
+
+    async def flip_a_bit(self) -> None:
+        """On the platter, in one fragment of a chunk: never in two of one chunk."""
+        machine = self.victim()
+        disk, rng = machine.disk, self.rng
+        store = disk.stores.get(INDEX_FOLDER)
+        keys = list(store.flushed.irange(FRAGMENTS, FRAGMENTS_END)) if store is not None else []
+        if not keys or len(self.site.machines) < 2:
+            return
+        key = rng.choice(keys)
+        number, offset, reserved = PLACE.unpack_from(store.flushed[key])  # type: ignore[union-attr]
+        chunk_id = key[1 : 1 + CHUNK_ID_BYTES]
+        content = disk.entries.get(segment_path("segments", number))
+        at, bit = offset + rng.randrange(reserved), rng.randrange(8)
+        if content is None or at >= min(len(content.durable), len(content.cached)) or chunk_id in self.ledger.flips:
+            return
+        self.ledger.flips.add(chunk_id)
+        self.log.append(f"{self.site.loop.now_s:.4f} a bit of {chunk_id.hex()} on {machine} is flipped")
+        content.durable[at] ^= 1 << bit
+        content.cached[at] ^= 1 << bit
+
+    async def replace_one(self) -> None:
+        """A machine loses its disk, or is taken out while it runs; its node is removed, and it joins as another."""
+        site = self.cores
+        if self.has_lost or len(site.machines) <= NODES_TO_SPARE - 1:
+            return
+        victim = self.rng.choice(site.machines)
+        number = site.number_of(victim.member)
+        if not number or not self._may_lose():
+            return
+        self.has_lost = True
+        fate = site.fates[victim.number]
+        fate.is_removed = True
+        self.log.append(f"{site.loop.now_s:.4f} {victim}, node {number}, is replaced")
+        if self.rng.random() < 0.6:
+            victim.stays_down = True
+            victim.kill(power=True)
+            await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
+        site.loop.later(0, self._begin, victim, number)
+
+    def _begin(self, victim: Machine, number: int) -> None:
+        """Operators go on when the faults have stopped."""
+        asyncio.get_running_loop().create_task(self._carry_out(lambda: self._replace(victim, number)))
+
+    async def _replace(self, victim: Machine, number: int) -> None:
+        site = self.cores
+        while not await self._is_removed(number, victim):
+            await asyncio.sleep(0.2)
+        victim.stays_down = True
+        await asyncio.sleep(0.5)
+        site.wipe(victim)
+        await site.give_token(victim)
+        victim.stays_down = False
+        victim.start()
+
+    async def _is_removed(self, number: int, victim: Machine) -> bool:
+        try:
+            await self.cores.ask_somebody(lambda core: core.site.set_state(number, "removed"), victim)
+        except (EdgeStoreError, NodeDied, TimeoutError, AssertionError):
+            pass
+        return any(
+            row.number == number and row.state.name == "REMOVED"
+            for machine in self.cores.serving()
+            if machine is not victim
+            for row in machine.service.core.meta.state.nodes()
+        )
+
+    def _may_lose(self) -> bool:
+        """Whether a majority is left of the voters, as everybody knows them."""
+        voters = {machine.service.core.meta.status().voters for machine in self.cores.serving()}
+        return bool(voters) and all(len(some) >= NODES_TO_SPARE for some in voters)
