@@ -62,6 +62,19 @@ def test_a_broken_connection_makes_it_quicker() -> None:
     assert set(town.views(town.names[0])) == {Standing.FAILED}
 
 
+def test_a_start_that_was_never_accused_is_known_by_its_own_number_again() -> None:
+    """What is believed of the start before has the same incarnation, so only the node itself can tell."""
+    swim, again = lone_swim(OTHER), Swim(ClusterConfig(), OTHER, 9, lambda _count: 0)
+    again.set_members([OWN, OTHER], 0)
+    swim.handle(OTHER, message(Kind.PING, nonce=8), 10)
+    assert swim.members.entries[OTHER].nonce == 8
+    for _, told in swim.handle(OTHER, message(Kind.PING, nonce=9), 20):
+        for _, answer in again.handle(OWN, told, 30):
+            swim.handle(OTHER, answer, 40)
+    assert swim.members.entries[OTHER].nonce == 9
+    assert not again.contested()
+
+
 def test_one_node_that_hears_nobody_condemns_nobody() -> None:
     town = Town(5, 8)
     deaf = town.names[0]
