@@ -73,9 +73,7 @@ class Survey:
 
     def needs(self, assessor: Assessor) -> bool:
         """Whether there is something to look at: it is time, or things are not as they were."""
-        return (
-            self.is_under_way or self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
-        )
+        return self.is_under_way or self.is_due or self._loop.time() >= self._next_s or self._seen != assessor.grounds
 
     async def advance(self, assessor: Callable[[], Assessor]) -> bool:
         """A few pages more; True when that was the last. Where the grounds change meanwhile it begins anew."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edgestore.config import Config
@@ -203,7 +203,9 @@ class CoreWorld:
         while found := complaints(self.site):
             if loop.now_s > deadline_s:
                 lines = "\n  ".join(found[:8])
-                raise Stalled(f"not whole after {WHOLE_WITHIN_S} s, {len(found)} complaints:\n  {lines}\n{self.standing()}")
+                raise Stalled(
+                    f"not whole after {WHOLE_WITHIN_S} s, {len(found)} complaints:\n  {lines}\n{self.standing()}"
+                )
             await asyncio.sleep(0.5)
 
     async def _check_reads(self) -> None:
@@ -251,6 +253,3 @@ def run_seed(seed: int, aim: CoreAim = ANYTHING) -> CoreWorld:
     except Exception as error:
         raise Crashed(f"seed {seed}: {error!r}") from error
     return world
-
-
-__all__ = ["ANYTHING", "CoreAim", "CoreWorld", "replace", "run_seed"]
