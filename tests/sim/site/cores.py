@@ -248,9 +248,10 @@ class CoreSite(Site):
         while True:
             others = tuple(self.place(other) for other in self.machines if other is not machine)
             asked = SiteFile("", member, place, place, f"10.0.0.{machine.number}:{PORT + 1}")
+            if not fate.token:
+                await asyncio.sleep(0.1)
+                continue
             try:
-                if not fate.token:
-                    raise Unavailable("nobody has made a token yet")
                 settings = await request_papers(
                     files,
                     self.config,
