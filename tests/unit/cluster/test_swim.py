@@ -62,6 +62,36 @@ def test_a_broken_connection_makes_it_quicker() -> None:
     assert set(town.views(town.names[0])) == {Standing.FAILED}
 
 
+def test_a_start_that_was_never_accused_is_known_by_its_own_number_again() -> None:
+    """What is believed of the start before has the same incarnation, so only the node itself can tell."""
+    swim, again = lone_swim(OTHER), Swim(ClusterConfig(), OTHER, 9, lambda _count: 0)
+    again.set_members([OWN, OTHER], 0)
+    swim.handle(OTHER, message(Kind.PING, nonce=8), 10)
+    assert swim.members.entries[OTHER].nonce == 8
+    for _, told in swim.handle(OTHER, message(Kind.PING, nonce=9), 20):
+        for _, answer in again.handle(OWN, told, 30):
+            swim.handle(OTHER, answer, 40)
+    assert swim.members.entries[OTHER].nonce == 9
+    assert not again.contested()
+
+
+def test_who_was_accused_before_it_was_ever_heard_is_heard_when_it_comes() -> None:
+    """What it is accused of travels with every message to it, and must not make them unreadable."""
+    swim, accused = lone_swim(OTHER, THIRD), Swim(ClusterConfig(), OTHER, 9, lambda _count: 0)
+    accused.set_members([OWN, OTHER, THIRD], 0)
+    now_ms = 0
+    while swim.standing(OTHER) is Standing.ALIVE:
+        now_ms += 50
+        sends = swim.tick(now_ms)
+    told = [decode_message(encode(one)) for to, one in [*sends, *swim.hint(OTHER, now_ms)] if to == OTHER]
+    assert told
+    for one in told:
+        assert one is not None
+        for _, answer in accused.handle(OWN, one, 10):
+            swim.handle(OTHER, answer, now_ms)
+    assert swim.standing(OTHER) is Standing.ALIVE
+
+
 def test_one_node_that_hears_nobody_condemns_nobody() -> None:
     town = Town(5, 8)
     deaf = town.names[0]
