@@ -19,11 +19,16 @@ SETTLE_LIMIT_S = 60.0
 def site(folder: Path, count: int, *, settings: tuple[str, ...] = ()) -> Iterator[Site]:
     """`count` nodes, all up, with the voters that a site of this size keeps; killed at the end."""
     with Site(folder, count, settings=settings) as running:
-        running.nodes[0].start()
-        for node in running.nodes[1:]:
-            running.join(node)
-        settle(running)
+        start(running)
         yield running
+
+
+def start(running: Site) -> None:
+    """Founds the site and joins all others."""
+    running.nodes[0].start()
+    for node in running.nodes[1:]:
+        running.join(node)
+    settle(running)
 
 
 def nodes_of(running: Site) -> list[dict[str, Any]]:

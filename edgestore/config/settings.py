@@ -45,6 +45,8 @@ class NetConfig:
     """A call waits while so much has not left its connection yet."""
     send_buffer_max_bytes: int = 32 * 1024 * 1024
     """Messages are dropped, and calls refused, beyond it."""
+    buffers_kept_bytes: int = 16 * 1024 * 1024
+    """Memory of frames over 128 KiB that is used again, for all connections together."""
     calls_max: int = 1024
     """Requests of one connection that wait for their answers."""
     served_max: int = 256

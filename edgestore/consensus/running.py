@@ -175,6 +175,8 @@ class Running:
         for done in self._applying.discard(index):
             done(None, RetryOperation("the members of the group changed: send it again"))
         self._begin_role(was_restarted=False)
+        if self._learner is not None:
+            self._learner.go_on()
         names = [one.member for one in stop.members if one.is_voter]
         first = led if led in names else names[0]
         if self._voter is not None and self._voter.others and first == self._member:

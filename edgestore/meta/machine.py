@@ -118,8 +118,8 @@ class CatalogMachine:
             )
         if self.receiver is not None:
             self.receiver.finish()
-        self.on_changed(snapshot.index, WATCHED)
         self.on_switched()
+        self.on_changed(snapshot.index, WATCHED)  # behind it: watchers read the new rows
         await self._worker.run(old_store.close)  # behind a flush of it that may be running
         try:
             await self._worker.run(lambda: self._files.remove_folder(old_folder))

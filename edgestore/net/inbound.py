@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 
@@ -46,7 +47,7 @@ class Services:
         self.config, self.credentials, self.metrics = config, credentials, metrics
         self.methods: dict[int, Served] = {}
         self.topics: dict[int, MessageHandler] = {}
-        self.running: dict[asyncio.Task[None], None] = {}
+        self.running: dict[asyncio.Task[Any], None] = {}
         self._inbound: dict[Inbound, None] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -98,6 +99,7 @@ class Inbound:
     def __init__(self, services: Services, connection: Connection) -> None:
         self._services, self._connection = services, connection
         self._serving = self._serving_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._lane: Lane | None = None
         self.caller = self._judge()
         self._stranger_timer: asyncio.TimerHandle | None = None
@@ -108,13 +110,12 @@ class Inbound:
 
     def begin(self) -> None:
         """From here on frames come."""
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._loop.time()
         self._connection.on_frame = self._received
         self._connection.on_closed = self._closed
         if self.caller.rights < Rights.MEMBER:
-            loop = asyncio.get_running_loop()
             self._connection.frame_max_bytes = self._services.config.stranger_frame_max_bytes
-            self._stranger_timer = loop.call_later(self._services.config.stranger_life_s, self.close)
+            self._stranger_timer = self._loop.call_later(self._services.config.stranger_life_s, self.close)
 
     def review(self) -> None:
         """A member that was shut out is cut off at once."""
@@ -143,7 +144,7 @@ class Inbound:
 
     def _received(self, frame: Frame) -> None:
         try:
-            self._heard_s = asyncio.get_running_loop().time()
+            self._heard_s = self._loop.time()
             if self._lane is None or frame.kind is Kind.HELLO:
                 self._lane = Lane(decode_hello(frame).lane)
             elif frame.kind is Kind.MESSAGE:
@@ -190,11 +191,10 @@ class Inbound:
             return
         self._serving += 1
         self._serving_bytes += size_bytes
-        task = asyncio.get_running_loop().create_task(self._serve(frame, served.handler))
+        task = self._loop.create_task(self._serve(frame, served.handler, size_bytes))
         services.running[task] = None
-        task.add_done_callback(lambda done: services.running.pop(done, None))
 
-    async def _serve(self, frame: Frame, handler: Handler) -> None:
+    async def _serve(self, frame: Frame, handler: Handler, size_bytes: int) -> None:
         payload = memoryview(frame.payload[0]) if frame.payload else EMPTY
         try:
             reply = await handler(self.caller, frame.head, payload)
@@ -210,10 +210,12 @@ class Inbound:
             self._answer_error(frame, Unavailable("the node failed to answer: see its log"))
         else:
             self._connection.send(Frame(Kind.ANSWER, frame.code, frame.number, reply.head, reply.payload))
-            await self._connection.drain()  # a slow reader holds its own place among `served_max`
+            if self._connection.buffered_bytes > self._services.config.send_buffer_high_bytes:
+                await self._connection.drain()  # a slow reader holds its own place among `served_max`
         finally:
             self._serving -= 1
-            self._serving_bytes -= frame.size_bytes
+            self._serving_bytes -= size_bytes
+            self._services.running.pop(cast("asyncio.Task[Any]", asyncio.current_task()), None)
 
     def _answer_error(self, frame: Frame, error: EdgeStoreError) -> None:
         self._connection.send(Frame(Kind.ERROR, frame.code, frame.number, encode_error(error)))

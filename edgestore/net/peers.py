@@ -167,8 +167,7 @@ class Peers:
         if peer is None:
             raise Unavailable("the node is not known here", member=member)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await peer.call(method, head, payload, lane)
+            return await peer.call(method, head, payload, lane, timeout_s)
         except TimeoutError as error:
             raise Unavailable(f"node {peer.address} did not answer within {timeout_s:g} s", member=member) from error
 

@@ -67,6 +67,7 @@ class Credentials:
         if self._server is None:
             self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._server.verify_mode = ssl.CERT_OPTIONAL
+            self._server.num_tickets = 0  # every connection proves its certificate
             self._prepare(self._server)
         return self._server
 

@@ -64,5 +64,12 @@ def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path
 
         for _ in range(rounds_of(3)):
             trial.round(damage)
-            site.wait_until(lambda status: status["damaged_fragments"] == 0 and status["repair_left"] == 0)
+            _wait_mended(site, time.time())
         trial.finish()
+
+
+def _wait_mended(site: Site, since_s: float) -> None:
+    """Every node has searched its whole disk since then, and found nothing or mended it."""
+    searched_ms = int(since_s * 1000)
+    site.wait_until(lambda status: status["scrubbed_ms"] > searched_ms)
+    site.wait_until(lambda status: status["damaged_fragments"] == 0 and status["repair_left"] == 0)

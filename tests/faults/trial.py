@@ -10,6 +10,9 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
 
 from tests.faults import ledger
 from tests.faults.site import Site
@@ -21,6 +24,13 @@ VERSIONS_MAX = 3
 CHECK_TRIES = 5
 
 Fault = Callable[[Site, random.Random], None]
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Says plainly that the machine lacks something; where all must run it is an error."""
+    if os.environ.get("EDGESTORE_REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def rounds_of(share: int) -> int:

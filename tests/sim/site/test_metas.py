@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgestore.catalog import Table
 from edgestore.errors import EdgeStoreError, Unavailable
 from edgestore.meta import snapshots
 from edgestore.records import BucketRecord, Member
@@ -174,9 +175,13 @@ def test_a_node_that_was_away_for_long_takes_a_snapshot() -> None:
         away.stays_down = False
         away.start()
         await site.serve_all()
+        seen: list[list[str]] = []
+        meta = site.meta(away)
+        meta.watch((Table.BUCKET_NAMES,), lambda _: seen.append([one.name for one in meta.state.buckets(None)]))
         await ready(site)
         await alike(site)
         assert site.meta(away)._machine.folder != "catalog"
+        assert seen[-1] == ["b"], "who watches reads the rows of the snapshot"
         await site.propose(away, put(record, "after"))
         away.kill(power=True)
         await asyncio.sleep(0.01)

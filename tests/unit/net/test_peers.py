@@ -141,6 +141,7 @@ def test_what_one_connection_may_have_served_at_once_is_bounded() -> None:
                 return Reply()
 
             two.serve(Method.STATUS, slow)
+            await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S)  # the first ping takes a place too
             async with asyncio.TaskGroup() as group:
                 served = [group.create_task(ask(one)) for _ in range(2)]
                 await asyncio.sleep(0.1)
