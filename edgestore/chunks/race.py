@@ -32,8 +32,8 @@ class OtherUnits(Exception):
 
 @dataclass(slots=True)
 class Fetch:
-    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more; `is_patient`: nodes
-    that are slow or suspected are asked too, because nothing else is left."""
+    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more; `is_patient`:
+    nodes that are slow or suspected are asked too, because nothing else is left."""
 
     shard: int
     start: int
@@ -185,13 +185,14 @@ class Race:
         }
         wanted = self._source.k - len(self._whole().keys() | coming)
         late = {fetch.shard for fetch in self._tasks.values() if fetch.is_late}
+        not_now = self._failed | late | set(self._last)
         if self._source.k == 1:
             wanted = 1
         for shard in list(self._spare):
             if wanted <= 0:
                 return
             self._spare.remove(shard)
-            if shard in self._whole() or shard in coming or shard in self._failed or shard in late or shard in self._last:
+            if shard in self._whole() or shard in coming or shard in not_now:
                 continue
             self._begin(Fetch(shard, *self._hull))
             wanted -= 1
