@@ -13,7 +13,7 @@ from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.encoder import rebuild
 from edgestore.chunks.facts import Facts, Source
-from edgestore.chunks.race import Fetch, OtherUnits, Race, Units, worst
+from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units, worst
 from edgestore.chunks.remote import Shelves
 from edgestore.chunks.site import Manners, Sites
 from edgestore.chunks.stripes import Stripes
@@ -172,7 +172,7 @@ class Gather:
 
         async def one(shard: int) -> _Whole:
             try:
-                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True))
             except EdgeStoreError as error:
                 return error
 
@@ -197,6 +197,8 @@ class Gather:
         loop = asyncio.get_running_loop()
         worst: EdgeStoreError = NotFound(f"nobody holds shard {shard} of the chunk")
         for node in self.holders(source, shard):
+            if not fetch.is_patient and tools.manners.is_slow(node):
+                raise LeftForLast("others are asked before the nodes that may have the fragment", shard=shard)
             begun_s, fetch.node = loop.time(), node
             shelf = tools.shelves.of(node)
             try:

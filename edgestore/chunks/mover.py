@@ -131,7 +131,7 @@ class Mover:
 
     async def _fetch(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
         try:
-            facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+            facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True))
         except EdgeStoreError:
             return await self._rebuilt(source, shard)
         return facts, data
