@@ -168,9 +168,7 @@ async def request_papers(
     proof = make_request(load_key(key), asked.member)
     request = JoinRequest(joining.token.token_id, joining.token.secret, proof, node)
     stranger = Credentials(lambda facts: Rights.NONE)
-    peers = Peers(
-        network, config.net, stranger, member=asked.member, clock=clock or SystemClock(), entropy=entropy
-    )
+    peers = Peers(network, config.net, stranger, member=asked.member, clock=clock or SystemClock(), entropy=entropy)
     answer = await ask_to_join(peers, config.cluster, joining.token, joining.peers, request)
     facts = read_certificate(answer.certificate)
     if facts.member != asked.member or authority_digest(answer.authority) != joining.token.ca_digest:

@@ -268,9 +268,7 @@ class CoreClient:
             for number, body in enumerate(bodies, 1):
                 request = PartRequest(VERSIONS, key, upload.upload_id, number)
 
-                async def put_part(
-                    core: Core, root: Any, request: PartRequest = request, body: bytes = body
-                ) -> Any:
+                async def put_part(core: Core, root: Any, request: PartRequest = request, body: bytes = body) -> Any:
                     return await core.objects.put_part(root, request, bytes_body(core.chunks.pool, body))
 
                 part = await self.ask(self.rng.choice(others), put_part)

@@ -203,7 +203,9 @@ class CoreWorld:
         while found := complaints(self.site):
             if loop.now_s > deadline_s:
                 lines = "\n  ".join(found[:8])
-                raise Stalled(f"not whole after {WHOLE_WITHIN_S} s, {len(found)} complaints:\n  {lines}\n{self.standing()}")
+                raise Stalled(
+                    f"not whole after {WHOLE_WITHIN_S} s, {len(found)} complaints:\n  {lines}\n{self.standing()}"
+                )
             await asyncio.sleep(0.5)
 
     async def _check_reads(self) -> None:
