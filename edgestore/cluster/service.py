@@ -110,6 +110,7 @@ class Site:
             "leader": leader,
             "zones": zones,
             "incarnation": status.incarnation,
+            "feature_level": state.site().feature_level,
             "repair_left": degraded,
             "distance": distance(rows, degraded),
             "nodes": rows,

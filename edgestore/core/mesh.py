@@ -93,6 +93,7 @@ class Mesh:
         core = self._core
         papers = membership.read_papers(core.files)
         self.credentials = Credentials(self._admission.rights_of)
+        self.credentials.start = self._nonce
         self.peers = Peers(
             self._network,
             core.config.net,
@@ -141,16 +142,9 @@ class Mesh:
         digest = authority_digest(self.credentials.authority)
         self.site = Site(core.meta, config, self._entropy, digest, self._detector)
 
-    def lookout(self) -> Coroutine[Any, Any, None]:
-        """What runs from the first moment: a node that was shut out never arrives."""
-        return self._presence.doubt()
-
-    async def arrive(self) -> None:
-        """With a quorum: the node says that it is here."""
-        await self._presence.announce()
-
-    def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs for as long as the node does."""
+    def lookouts(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs from the first moment: a node that was shut out never arrives, nor does one whose certificate ran
+        out while it was away, before it has another."""
         core = self._core
         renewal = Renewal(
             core.meta,
@@ -160,9 +154,18 @@ class Mesh:
             core.config.cluster,
             lambda certificate: membership.write_certificate(core.files, certificate),
         )
+        return [self._presence.doubt(), renewal.run()]
+
+    async def arrive(self) -> None:
+        """With a quorum: the node says that it is here."""
+        await self._presence.announce()
+
+    def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs for as long as the node does."""
+        core = self._core
         assert self._detector is not None
         leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
-        return [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
+        return [self._presence.run(), leader.run(), self._keep_writer()]
 
     async def _keep_writer(self) -> None:
         """A node that was down has no open writer any more (rule 6): it opens another once it is up again."""
