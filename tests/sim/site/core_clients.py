@@ -260,7 +260,7 @@ class CoreClient:
         """Two parts, each through a node of its own."""
         key, bodies = self.rng.choice(KEYS), [self.body() + bytes(1000), self.body()]
         name = self.ledger.keep(b"".join(bodies))
-        others = [one for one in self.site.arrived()] or [machine]
+        others = list(self.site.arrived()) or [machine]
         try:
             upload = await self.ask(
                 machine, lambda core, root: core.objects.create_upload(root, UploadRequest(VERSIONS, key))
