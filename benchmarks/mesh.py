@@ -245,15 +245,15 @@ def measure() -> list[report.Row]:
         other.join(LIMIT_S)
     rows = [
         report.Row("round trips, one after the other", found["sequential"], "1/s", ">= 5000", "echo", found["echo"]),
-        report.Row("... CPU of both nodes", found["sequential cpu"], "us", "<= 200"),
+        report.Row("... CPU of both nodes", found["sequential cpu"], "us", "<= 70"),
         report.Row("calls, 32 at once", found["calls"], "1/s", ">= 20000"),
-        report.Row("... CPU of both nodes", found["calls cpu"], "us", "<= 100"),
+        report.Row("... CPU of both nodes", found["calls cpu"], "us", "<= 18"),
         report.Row("messages, 50 in a turn of the loop", found["messages"], "1/s", ">= 150000"),
-        report.Row("... CPU of both nodes", found["messages cpu"], "us", "<= 12"),
+        report.Row("... CPU of both nodes", found["messages cpu"], "us", "<= 4"),
     ]
     for name, text in (("write", "fragments of 1 MiB, written"), ("read", "fragments of 1 MiB, read")):
         rows.append(report.Row(text, found[name], "MB/s", ">= 800"))
-        rows.append(report.Row("... CPU of both nodes for 1 MB", found[f"{name} cpu"], "us", "<= 2000"))
+        rows.append(report.Row("... CPU of both nodes for 1 MB", found[f"{name} cpu"], "us", "<= 1500"))
     rows.append(report.Row("round trip while fragments are written, p99", found["beat"], "ms", "<= 10"))
     return rows
 

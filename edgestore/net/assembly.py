@@ -12,8 +12,6 @@ from collections.abc import Callable
 from edgestore.net.frames import HEADER_BYTES, Frame, Header, decode_header
 
 SCRATCH_BYTES = 128 * 1024
-UNUSED_REFERENCES = 2
-"""To a buffer of which nobody has a view: the list's, and the argument's of who counts."""
 
 
 class Buffers:
@@ -22,7 +20,10 @@ class Buffers:
 
     def __init__(self, kept_max_bytes: int) -> None:
         self._kept_max_bytes, self._kept_bytes = kept_max_bytes, 0
-        self._kept: list[bytearray] = []
+        self._kept: list[bytearray] = [bytearray()]
+        self._unused_references = self._references(0)
+        """To a buffer of which nobody has a view: how many there are is the interpreter's affair."""
+        self._kept.clear()
 
     def take(self, size_bytes: int) -> memoryview:
         """What is in it is of no meaning."""
@@ -37,7 +38,10 @@ class Buffers:
         return memoryview(buffer)
 
     def _is_unused(self, at: int) -> bool:
-        return sys.getrefcount(self._kept[at]) <= UNUSED_REFERENCES
+        return self._references(at) == self._unused_references
+
+    def _references(self, at: int) -> int:
+        return sys.getrefcount(self._kept[at])
 
     def _make_room(self, size_bytes: int) -> None:
         """Those of other sizes go, where nobody uses them."""
