@@ -115,7 +115,7 @@ def test_a_witness_votes_and_holds_no_content(tmp_path: Path) -> None:
 
 NEWER = (
     "from edgestore.catalog import commands; commands.FEATURE_LEVEL += 1; "
-    "from edgestore.cli import main; main(prog_name='edgestore')"
+    "from edgestore.cli import main; main()"
 )
 """A version that knows one feature level more."""
 
