@@ -113,10 +113,7 @@ def test_a_witness_votes_and_holds_no_content(tmp_path: Path) -> None:
         stop_all(nodes)
 
 
-NEWER = (
-    "from edgestore.catalog import commands; commands.FEATURE_LEVEL += 1; "
-    "from edgestore.cli import main; main()"
-)
+NEWER = "from edgestore.catalog import commands; commands.FEATURE_LEVEL += 1; from edgestore.cli import main; main()"
 """A version that knows one feature level more."""
 
 
