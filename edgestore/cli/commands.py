@@ -114,6 +114,11 @@ def bucket_create(
     show(found, [found["name"]], as_json=as_json)
 
 
+def _redundancy(row: dict[str, Any]) -> str:
+    now = f"\tnow={row['now']}" if "now" in row else ""
+    return f"{row['name']}\ttolerate={row['tolerate']}\tscheme={row['scheme']}{now}"
+
+
 @bucket.command("set")
 @click.argument("name")
 @redundant
@@ -126,16 +131,15 @@ def bucket_set(
     if not policy:
         raise click.UsageError("name what to set: --tolerate or --scheme")
     found = run(folder, url, lambda target: target.ask("PUT", "policy", {"name": name, **policy}))
-    lines = [f"{found['name']}\ttolerate={found['tolerate']}\tscheme={found['scheme']}"]
-    show(found, lines, as_json=as_json)
+    show(found, [_redundancy(found)], as_json=as_json)
 
 
 @bucket.command("list")
 @targeted
 def bucket_list(folder: str | None, url: str | None, as_json: bool) -> None:
-    """Lists all buckets."""
+    """Lists all buckets; on a site of several nodes with how much of it each one outlives."""
     found = run(folder, url, lambda target: target.ask("GET", "buckets", {}))
-    show(found, [row["name"] for row in found], as_json=as_json)
+    show(found, [_redundancy(row) if "now" in row else row["name"] for row in found], as_json=as_json)
 
 
 @bucket.command("delete")

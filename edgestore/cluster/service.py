@@ -10,10 +10,10 @@ from edgestore.catalog import commands
 from edgestore.clock import Entropy
 from edgestore.cluster.tokens import new_token, secret_digest
 from edgestore.config import ClusterConfig
-from edgestore.errors import BadRequest, NotFound
+from edgestore.errors import BadRequest, NotFound, Unavailable
 from edgestore.meta import Meta
-from edgestore.placement import default_scheme
-from edgestore.records import SITE_TENANT, NodeRecord, NodeState
+from edgestore.placement import default_scheme, scheme_for
+from edgestore.records import SITE_TENANT, BucketRecord, NodeRecord, NodeState
 
 DEGRADED_SHOWN_MAX = 10_000
 NONE_LEFT = -1
@@ -113,6 +113,16 @@ class Site:
 
     async def _shown(self, number: int) -> dict[str, Any]:
         return next(row for row in await self.nodes() if row["number"] == number)
+
+    def redundancy(self, bucket: BucketRecord) -> str:
+        """What a new object of the bucket gets now: `k+m` and how many losses it survives; or why it gets none."""
+        state = self.meta.state
+        try:
+            scheme = scheme_for(bucket, state.layout(), state.settings())
+        except Unavailable as error:
+            return f"no writes: {error}"
+        votes = (len(self.meta.status().voters) - 1) // 2
+        return f"{scheme.k}+{scheme.m} t={min(scheme.t, votes)}"
 
     async def status(self) -> dict[str, Any]:
         """Of the site, as this node knows it: no barrier, so that it is told without a quorum too."""

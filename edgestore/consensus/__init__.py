@@ -1,7 +1,7 @@
 """Puts log entries in one order and makes them durable: the `Consensus` interface, and PySyncObj's core behind it."""
 
 from edgestore.consensus.applying import NotAppliedError
-from edgestore.consensus.by_hand import force_members, log_end
+from edgestore.consensus.by_hand import apply_log, force_members, log_end
 from edgestore.consensus.group import RaftConsensus
 from edgestore.consensus.interface import (
     Consensus,
@@ -25,6 +25,7 @@ __all__ = [
     "Snapshot",
     "SnapshotBase",
     "StateMachine",
+    "apply_log",
     "first_folder",
     "force_members",
     "log_end",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from edgestore.consensus.interface import Done, StateMachine
+from edgestore.consensus.interface import Applies, Done
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import StopSign, decode
 from edgestore.consensus.recovery import STOP_KIND
@@ -24,7 +24,7 @@ class NotAppliedError(Exception):
 class Applying:
     """The one caller of the state machine. `waiting`: who is answered when an index is applied."""
 
-    def __init__(self, raft_journal: RaftJournal, machine: StateMachine) -> None:
+    def __init__(self, raft_journal: RaftJournal, machine: Applies) -> None:
         self._raft_journal, self._machine = raft_journal, machine
         self.applied_index = max(1, machine.applied_index)
         self.commit_index = raft_journal.committed_floor

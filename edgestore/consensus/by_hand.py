@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 
+from edgestore.consensus.applying import Applying, NotAppliedError
+from edgestore.consensus.interface import Applies
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import StopSign, encode
 from edgestore.consensus.recovery import STOP_KIND
 from edgestore.disk import Journal
+from edgestore.errors import Corrupt
 from edgestore.records import Member
 
 
@@ -19,6 +22,20 @@ def log_end(journal: Journal, applied_index: int, *, group: int = 0) -> tuple[in
     """Index of the last entry of this member's log, and who votes as far as it knows."""
     found = RaftJournal(journal, group, applied_index)
     return found.last_index, tuple(member.member for member in found.members)
+
+
+def apply_log(journal: Journal, machine: Applies, *, group: int = 0) -> None:
+    """Applies all that this member's log holds to a copy of its machine, committed or not: as `force_members` would
+    have it. The log stays as it is."""
+    raft_journal = RaftJournal(journal, group, machine.applied_index)
+    applying = Applying(raft_journal, machine)
+    applying.on_stop_sign = lambda index, term, stop: None
+    try:
+        applying.run()
+        while applying.commit(raft_journal.last_index):
+            applying.run()
+    except NotAppliedError as error:
+        raise Corrupt(f"the log cannot be applied: {error}") from error
 
 
 async def force_members(

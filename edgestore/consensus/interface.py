@@ -52,8 +52,8 @@ class SnapshotBase:
     members: tuple[Member, ...]
 
 
-class StateMachine(Protocol):
-    """What committed entries are applied to."""
+class Applies(Protocol):
+    """What entries are applied to."""
 
     @property
     def applied_index(self) -> int:
@@ -68,6 +68,10 @@ class StateMachine(Protocol):
         """The entry at `index` is a stop-sign: what comes behind it belongs to `incarnation`. It counts as applied, in
         the same batch (rule 4)."""
         ...
+
+
+class StateMachine(Applies, Protocol):
+    """What committed entries are applied to, and what a snapshot replaces."""
 
     async def receive(self, member: str) -> Snapshot:
         """Pulls a snapshot from `member` into a folder of its own and syncs it; what was begun before may be resumed.

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from edgestore.catalog import State, commands
+from edgestore.catalog import Applier, State, commands
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config
-from edgestore.consensus import force_members, log_end, machine_folder
+from edgestore.consensus import apply_log, force_members, log_end, machine_folder
 from edgestore.core.membership import SiteFile, read_site
 from edgestore.disk import Files, Journal, OrderedStore, RocksIndex, SystemFiles
 from edgestore.errors import BadRequest, ConfigError, NoSuchLayout
@@ -24,6 +24,8 @@ from edgestore.placement import NOBODY, Placement
 from edgestore.records import SITE_TENANT, ExtentRecord, Member, NodeRecord, NodeState
 
 PAGE_EXTENTS = 1000
+COPY = "catalog-planned"
+"""A copy of the catalog, to which the log is applied; gone when the plan is made."""
 FENCE = 1 << 16
 """Incarnations that are left out: the lost ones can never have begun so many."""
 GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
@@ -66,8 +68,19 @@ def plan_recovery(folder: str, config: Config, lost: tuple[int, ...]) -> Recover
     """
 
     async def work() -> RecoveryPlan:
-        async with _opened(folder, config) as (_, site, journal, store):
-            return _plan(site, journal, store, lost)
+        async with _opened(folder, config) as (files, site, journal, store):
+            if files.exists(COPY):
+                files.remove_folder(COPY)
+            store.checkpoint(COPY)
+            try:
+                copy = _catalog(files, config, COPY)
+                try:
+                    apply_log(journal, Applier(copy, 0, cache_bytes=config.meta.catalog_cache_bytes))
+                    return _plan(site, log_end(journal, State(store).site().index), State(copy), lost)
+                finally:
+                    copy.close()
+            finally:
+                files.remove_folder(COPY)
 
     return asyncio.run(work())
 
@@ -112,12 +125,7 @@ async def _opened(folder: str, config: Config) -> AsyncIterator[tuple[Files, Sit
     try:
         journal = Journal.open(files, "journal", config.disk, system_entropy)
         try:
-            store = RocksIndex.open(
-                files,
-                machine_folder(journal),
-                write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
-                cache_bytes=config.meta.catalog_cache_bytes,
-            )
+            store = _catalog(files, config, machine_folder(journal))
             try:
                 yield files, site, journal, store
             finally:
@@ -130,9 +138,18 @@ async def _opened(folder: str, config: Config) -> AsyncIterator[tuple[Files, Sit
         lock.release()
 
 
-def _plan(site: SiteFile, journal: Journal, store: OrderedStore, lost: tuple[int, ...]) -> RecoveryPlan:
-    state = State(store)
-    last_index, voters = log_end(journal, state.site().index)
+def _catalog(files: Files, config: Config, folder: str) -> OrderedStore:
+    return RocksIndex.open(
+        files,
+        folder,
+        write_buffer_bytes=config.meta.catalog_write_buffer_bytes,
+        cache_bytes=config.meta.catalog_cache_bytes,
+    )
+
+
+def _plan(site: SiteFile, log: tuple[int, tuple[str, ...]], state: State, lost: tuple[int, ...]) -> RecoveryPlan:
+    """`state` is that of the whole log: what the survivor was told counts, also what it does not know as committed."""
+    last_index, voters = log
     nodes = {node.number: node for node in state.nodes() if node.state not in GONE}
     own = next((node.number for node in nodes.values() if node.member == site.member), None)
     if own is None:

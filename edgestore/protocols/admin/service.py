@@ -21,7 +21,7 @@ from edgestore.errors import BadRequest, Conflict, Denied, EdgeStoreError, NotFo
 from edgestore.kernels import active_kernel
 from edgestore.objects import ObjectService
 from edgestore.observe import Metrics
-from edgestore.protocols.admin.site import AdminSite, SiteRoutes, policy_of
+from edgestore.protocols.admin.site import AdminSite, SiteRoutes, policy_of, redundancy_of
 from edgestore.protocols.http import RequestHead, Response
 from edgestore.security import SignedRequest, SigningLimits, verify_request
 from edgestore.tenants import TenantService
@@ -214,7 +214,13 @@ class Admin:
     async def _list_buckets(self, _: Question) -> Any:
         found = await self._core.objects.list_buckets(self._core.tenants.root())
         return [
-            {"name": b.name, "owner": self._core.tenants.owner(b.owner).name, "created_ms": b.created_ms} for b in found
+            {
+                "name": bucket.name,
+                "owner": self._core.tenants.owner(bucket.owner).name,
+                "created_ms": bucket.created_ms,
+                **redundancy_of(bucket, self._core.site),
+            }
+            for bucket in found
         ]
 
     async def _create_bucket(self, question: Question) -> Any:
@@ -229,8 +235,7 @@ class Admin:
         if policy is None:
             raise BadRequest("name what to set: 'tolerate' or 'scheme'")
         bucket = await self._core.objects.set_policy(self._core.tenants.root(), _field(question, "name"), policy)
-        tolerate = "default" if bucket.tolerate is None else str(bucket.tolerate)
-        return {"name": bucket.name, "tolerate": tolerate, "scheme": bucket.scheme or "default"}
+        return {"name": bucket.name, **redundancy_of(bucket, self._core.site)}
 
     async def _delete_bucket(self, question: Question) -> Any:
         await self._core.objects.delete_bucket(self._core.tenants.root(), _field(question, "name"))

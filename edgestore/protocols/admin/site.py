@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from edgestore.errors import BadRequest, Conflict
 from edgestore.objects import BucketPolicy
+from edgestore.records import BucketRecord
 
 Question = dict[str, str]
 NUMBER_DIGITS_MAX = 18
@@ -35,6 +36,10 @@ class AdminSite(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """Where the site stands."""
+        ...
+
+    def redundancy(self, bucket: BucketRecord) -> str:
+        """What a new object of the bucket gets now."""
         ...
 
 
@@ -73,6 +78,13 @@ class SiteRoutes:
     async def status(self) -> dict[str, Any]:
         """What a node's status says of its site; nothing on a lone node."""
         return {} if self._site is None else {"site": await self._site.status()}
+
+
+def redundancy_of(bucket: BucketRecord, site: AdminSite | None) -> dict[str, str]:
+    """What was asked of a bucket, and on a site what it gets just now: the tolerance may be lower."""
+    tolerate = "default" if bucket.tolerate is None else str(bucket.tolerate)
+    asked = {"tolerate": tolerate, "scheme": bucket.scheme or "default"}
+    return asked if site is None else {**asked, "now": site.redundancy(bucket)}
 
 
 def number_of(question: Question, name: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edgestore.catalog import Table
 from edgestore.clock import SystemClock
 from edgestore.config import Config, ConsensusConfig, DiskConfig, MetaConfig
 from edgestore.consensus import machine_folder
@@ -134,7 +135,10 @@ async def test_a_new_member_takes_a_snapshot_and_goes_on_where_it_was_cut_off(tm
 
     two.peers.harm = harm
     await two.open()
+    seen: list[list[str]] = []
+    two.meta.watch((Table.BUCKET_NAMES,), lambda _: seen.append([row.name for row in two.meta.state.buckets()]))
     await two.meta.ready()
+    assert seen[-1] == ["b"], "who watches reads what the snapshot brought"
     folder = two.meta._machine.folder
     assert folder.startswith("catalog.")
     sizes = [(tmp_path / "two" / folder / name).stat().st_size for name in os.listdir(tmp_path / "two" / folder)]
