@@ -12,7 +12,7 @@ import pytest
 from tests.faults import ledger
 from tests.faults.process import NodeProcess
 
-ROUNDS = int(os.environ.get("EDGESTORE_KILL_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("EDGESTORE_KILL_ROUNDS", "30"))
 CLIENTS = 6
 
 

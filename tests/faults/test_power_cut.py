@@ -13,7 +13,7 @@ from tests.faults import ledger
 from tests.faults.disks import Mounted
 from tests.faults.process import NodeProcess
 
-ROUNDS = int(os.environ.get("EDGESTORE_POWER_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("EDGESTORE_POWER_ROUNDS", "12"))
 IMAGE_BYTES = 3 * 1024**3
 CLIENTS = 6
 
