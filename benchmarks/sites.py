@@ -16,9 +16,9 @@ SETTLE_LIMIT_S = 60.0
 
 
 @contextmanager
-def site(folder: Path, count: int, *, settings: tuple[str, ...] = ()) -> Iterator[Site]:
+def site(folder: Path, count: int) -> Iterator[Site]:
     """`count` nodes, all up, with the voters that a site of this size keeps; killed at the end."""
-    with Site(folder, count, settings=settings) as running:
+    with Site(folder, count) as running:
         start(running)
         yield running
 
