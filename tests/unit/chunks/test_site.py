@@ -120,7 +120,7 @@ async def test_a_node_that_was_stalled_itself_passes_nobody_over(
 ) -> None:
     """All owners have their fragment long before it wakes up; only their answers wait in its own loop."""
     caplog.set_level(logging.INFO, "edgestore.chunks")
-    async with opened(tmp_path, 4, config=replace(CONFIG, confirm_ms=600)) as nodes:
+    async with opened(tmp_path, 4, config=replace(CONFIG, confirm_ms=600, fragment_timeout_s=10.0)) as nodes:
         for faults in nodes.site.faults.values():
             faults.delay_s = 0.3
         asyncio.get_running_loop().call_later(0.1, _stall, 1.2)
