@@ -12,7 +12,7 @@ help:
 	@echo "make demo      a site of NODES=$(NODES) nodes, real files, a node killed and wiped, and the proof that nothing was lost"
 	@echo "make serve     a node on 127.0.0.1:9000 with its data in $(DATA)"
 	@echo "make test      sets up and runs every test"
-	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds of one node, and of a site"
+	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds of one node, of a log, and of a site"
 	@echo "make sanitize  the kernel tests with the C extension under ASan and UBSan"
 	@echo "make lint      ruff, mypy, import-linter"
 
@@ -34,6 +34,7 @@ test: $(VENV)/.development
 sim: $(VENV)/.development
 	$(RUN) -m tests.sim --seeds $(SEEDS)
 	$(RUN) -m tests.sim --site --seeds $(SEEDS)
+	$(RUN) -m tests.sim --cores --seeds $$(( ($(SEEDS) + 9) / 10 ))
 
 sanitize: $(VENV)/.development
 	$(RUN) -m tests.kernels.sanitize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A site of several nodes outlives one of them, under load.")
     parser.add_argument("--nodes", type=int, default=NODES_MIN, choices=range(NODES_MIN, NODES_MAX + 1), metavar="N")
     count = parser.parse_args().nodes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgestore-demo-") as temporary:
         folder = Path(temporary)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as ConnectionFailed
 from urllib3.exceptions import HTTPError
 
 from tests.faults.site import SiteNode
@@ -33,6 +34,8 @@ LONG_BODY_EVERY = 40
 GIVE_UP_S = 30.0
 PAUSE_S = 0.05
 RETRYABLE_STATUS = 503
+BROKEN = (ConnectionFailed, HTTPClientError, IncompleteReadError, HTTPError)
+"""The answer did not come, or not whole."""
 
 Answer = TypeVar("Answer")
 Advance = Callable[[int], None]
@@ -48,7 +51,7 @@ def _is_retryable(error: BaseException) -> bool:
         error = error.__context__ or error
     if isinstance(error, ClientError):
         return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) == RETRYABLE_STATUS
-    return isinstance(error, HTTPClientError | IncompleteReadError | HTTPError)
+    return isinstance(error, BROKEN)
 
 
 class Clients:
@@ -70,7 +73,7 @@ class Clients:
         while True:
             try:
                 return place, operation(self._clients[place])
-            except (HTTPClientError, IncompleteReadError, HTTPError, ClientError, S3UploadFailedError) as error:
+            except (*BROKEN, ClientError, S3UploadFailedError) as error:
                 if not _is_retryable(error) or time.monotonic() > deadline:
                     raise RefusedError(f"node {place + 1}: {error}") from error
                 self._count(error)

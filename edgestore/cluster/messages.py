@@ -14,6 +14,8 @@ import msgspec
 FORMAT_VERSION = 1
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Incarnation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+KnownIncarnation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 62)]
+"""-1: of a member that was never heard, and may be accused nevertheless."""
 """Bounded, so that the next one always fits the wire, whatever a member says."""
 
 
@@ -34,7 +36,7 @@ class Word(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     member: str
     nonce: Number
-    incarnation: Incarnation
+    incarnation: KnownIncarnation
     accusers: tuple[str, ...] = ()
 
 

@@ -135,6 +135,7 @@ class Site:
             "leader": leader,
             "zones": zones,
             "incarnation": status.incarnation,
+            "feature_level": state.site().feature_level,
             "repair_left": left,
             "repair_left_bytes": repair.bytes_left if repair is not None else 0,
             "unreadable": repair.lost if repair is not None else 0,

@@ -58,10 +58,11 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
-    """Who dials says what the connection is for."""
+    """Who dials says what the connection is for, and which start of the member it is (random bytes)."""
 
     format: int = FORMAT
     lane: int = 0
+    start: bytes = b""
 
 
 _KINDS = {FORMAT << 4 | kind: kind for kind in Kind}
@@ -104,6 +105,6 @@ def decode_hello(frame: Frame) -> Hello:
     return hello
 
 
-def hello_frame(lane: int) -> Frame:
+def hello_frame(lane: int, start: bytes = b"") -> Frame:
     """What a dialling node sends first."""
-    return Frame(Kind.HELLO, 0, 0, msgspec.msgpack.encode(Hello(FORMAT, lane)))
+    return Frame(Kind.HELLO, 0, 0, msgspec.msgpack.encode(Hello(FORMAT, lane, start)))

@@ -90,5 +90,5 @@ async def open_link(
     """Dials and says hello. Raises Unavailable."""
     connection = await network.dial(host, port, credentials, config, local)
     link = Link(connection, config)
-    connection.send(hello_frame(lane))
+    connection.send(hello_frame(lane, credentials.start))
     return link

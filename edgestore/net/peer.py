@@ -172,6 +172,12 @@ class Peer:
                 return link
         return min(self._bulk, key=lambda link: link.waiting)
 
+    def redial(self) -> None:
+        """Loses its connections; others are made at once."""
+        for link in (self._link, *self._bulk):
+            if link is not None:
+                link.close()
+
     def close(self) -> None:
         """For good."""
         self._closed = True

@@ -125,9 +125,18 @@ class Peers:
         for callback in self._disconnected:
             callback(member)
 
+    def redial(self) -> None:
+        """This node has another certificate: every connection is made anew, with it."""
+        for peer in self._peers.values():
+            peer.redial()
+
     def review(self) -> None:
         """Who may call has changed: every connection is judged again."""
         self._services.review()
+
+    def contested(self) -> frozenset[str]:
+        """Members of which two starts are connected to this node: their identity was copied."""
+        return self._services.contested()
 
     # --- serving ---------------------------------------------------------------------------------------
 

@@ -27,9 +27,12 @@ log = logging.getLogger("edgestore.net")
 
 JOIN_PARTS_BYTES = 16 * 1024
 """Smaller parts are copied together: a record of TLS holds no more."""
-PIECE_BYTES = 128 * 1024
-"""What is enciphered before it is handed to the transport, which passes it on at once: it is above its limit."""
+PIECE_BYTES = 7 * 16 * 1024
+"""What is enciphered before it is handed to the transport, which passes it on at once, since it is above its limit.
+Whole records, and together with what TLS adds to them below 128 KiB, beyond which malloc asks the kernel for pages."""
 TRANSPORT_HIGH_BYTES = 64 * 1024
+TURN_BYTES = 1024 * 1024
+"""What is enciphered in one turn of the loop: less than half a millisecond of it."""
 READ_BYTES = 128 * 1024
 _read_buffer = memoryview(bytearray(READ_BYTES))
 """Of all connections: what a transport has put there is taken out before it is asked for the next place."""
@@ -86,6 +89,8 @@ class SecureConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
+        if self._closed:
+            return
         self._bytes_in.write(_read_buffer[:nbytes])
         if not self.is_shaken and not self._shake():
             return
@@ -107,8 +112,7 @@ class SecureConnection(asyncio.BufferedProtocol):
             return False
         except ssl.SSLError as error:
             self._hand_over()  # the alert, for as much as the kernel takes at once
-            if not self.shaken.done():
-                self.shaken.set_exception(error)
+            self._fail(error)
             self.close()
             return False
         self._hand_over()
@@ -118,6 +122,11 @@ class SecureConnection(asyncio.BufferedProtocol):
         if not self.shaken.done():
             self.shaken.set_result(None)
         return True
+
+    def _fail(self, error: Exception) -> None:
+        if not self.shaken.done():
+            self.shaken.set_exception(error)
+            self.shaken.exception()  # who waited for it may have given up
 
     def _decipher(self) -> None:
         assembler, bytes_in, tls = self._assembler, self._bytes_in, self._tls
@@ -133,10 +142,12 @@ class SecureConnection(asyncio.BufferedProtocol):
         except ssl.SSLWantReadError:
             pass  # a part of a record
         if self._bytes_out.pending:
-            self._hand_over()  # TLS itself has something to say: new keys
+            self._hand_over()  # TLS itself has something to say: new keys, as often as the other side wants them
+            if self.buffered_bytes > self._config.send_buffer_max_bytes:
+                self.close()
         if not assembler.is_within_frame:
             self._frame_begun_s = math.inf
-        elif self._frame_begun_s is math.inf or assembler.frames != self._frames_seen:
+        elif self._frame_begun_s == math.inf or assembler.frames != self._frames_seen:
             self._frame_begun_s, self._frames_seen = self._loop.time(), assembler.frames
 
     def pause_writing(self) -> None:
@@ -155,9 +166,7 @@ class SecureConnection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """For whatever reason."""
         self._stop()
-        if not self.shaken.done():
-            self.shaken.set_exception(error or ConnectionResetError("the other side has ended the handshake"))
-            self.shaken.exception()  # who shook hands may be gone
+        self._fail(error or ConnectionResetError("the other side has ended the handshake"))
         on_closed, self.on_closed = self.on_closed, lambda: None
         self.on_frame = lambda frame: None
         on_closed()
@@ -199,8 +208,7 @@ class SecureConnection(asyncio.BufferedProtocol):
         if self._closed:
             return
         if not self._is_flushing and not self._is_paused:
-            self._is_flushing = True
-            self._loop.call_soon(self._flush)
+            self._flush_soon()
         header = encode_header(frame)
         self._out.append(header + frame.head)
         self._out_bytes += len(header) + len(frame.head)
@@ -209,11 +217,18 @@ class SecureConnection(asyncio.BufferedProtocol):
             self._out_bytes += len(view)
             self._out.append(view)
 
+    def _flush_soon(self) -> None:
+        self._is_flushing = True
+        self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         """Hands over what has been sent, for as long as the other side keeps up."""
         self._is_flushing = False
-        out, small, small_bytes = self._out, [], 0
+        out, small, small_bytes, left_bytes = self._out, [], 0, TURN_BYTES
         while out and not self._is_paused and not self._closed:
+            if left_bytes <= 0:
+                self._flush_soon()
+                break
             part = out.popleft()
             if len(part) < JOIN_PARTS_BYTES:
                 small.append(part)
@@ -223,6 +238,7 @@ class SecureConnection(asyncio.BufferedProtocol):
             elif len(part) > PIECE_BYTES:
                 out.appendleft(part[PIECE_BYTES:])
                 part = part[:PIECE_BYTES]
+            left_bytes -= PIECE_BYTES
             self._encipher(small, part if len(part) >= JOIN_PARTS_BYTES else b"")
             small, small_bytes = [], 0
         if small:

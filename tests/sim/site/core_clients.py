@@ -24,6 +24,7 @@ from edgestore.errors import (
     NoSuchUpload,
     NoSuchVersion,
     PreconditionFailed,
+    StaleChunk,
     Unavailable,
 )
 from edgestore.objects import CompleteRequest, CopyRequest, NamedPart, PartRequest, PutRequest, UploadRequest
@@ -42,8 +43,8 @@ KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
 WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
 PATIENCE_S = 8.0
-UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse)
-"""Whatever it was, nobody knows whether it was done."""
+UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk)
+"""Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed."""
 
 
 @dataclass
@@ -259,7 +260,7 @@ class CoreClient:
         """Two parts, each through a node of its own."""
         key, bodies = self.rng.choice(KEYS), [self.body() + bytes(1000), self.body()]
         name = self.ledger.keep(b"".join(bodies))
-        others = [one for one in self.site.arrived()] or [machine]
+        others = list(self.site.arrived()) or [machine]
         try:
             upload = await self.ask(
                 machine, lambda core, root: core.objects.create_upload(root, UploadRequest(VERSIONS, key))

@@ -4,6 +4,7 @@ replaced, and leaders hand over."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from edgestore.core import INDEX_FOLDER
 from edgestore.disk.segment_files import segment_path
@@ -97,10 +98,8 @@ class CoreFaults(Faults):
         victim.start()
 
     async def _is_removed(self, number: int, victim: Machine) -> bool:
-        try:
+        with suppress(EdgeStoreError, NodeDied, TimeoutError, AssertionError):
             await self.cores.ask_somebody(lambda core: core.site.set_state(number, "removed"), victim)
-        except (EdgeStoreError, NodeDied, TimeoutError, AssertionError):
-            pass
         return any(
             row.number == number and row.state.name == "REMOVED"
             for machine in self.cores.serving()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edgestore.config import Config
@@ -253,6 +253,3 @@ def run_seed(seed: int, aim: CoreAim = ANYTHING) -> CoreWorld:
     except Exception as error:
         raise Crashed(f"seed {seed}: {error!r}") from error
     return world
-
-
-__all__ = ["ANYTHING", "CoreAim", "CoreWorld", "replace", "run_seed"]

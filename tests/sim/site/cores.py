@@ -29,7 +29,7 @@ from edgestore.disk import open_identity
 from edgestore.errors import Denied, EdgeStoreError, StorageFull, Unavailable
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.model import Crashed, Miscounted
-from tests.sim.site.lives import Life
+from tests.sim.site.lives import Life, NodeDied
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.net_wires import NetWires
 
@@ -248,9 +248,10 @@ class CoreSite(Site):
         while True:
             others = tuple(self.place(other) for other in self.machines if other is not machine)
             asked = SiteFile("", member, place, place, f"10.0.0.{machine.number}:{PORT + 1}")
+            if not fate.token:
+                await asyncio.sleep(0.1)
+                continue
             try:
-                if not fate.token:
-                    raise Unavailable("nobody has made a token yet")
                 settings = await request_papers(
                     files,
                     self.config,
@@ -293,7 +294,7 @@ class CoreSite(Site):
         while True:
             try:
                 answer = await self.ask_somebody(lambda core: core.site.create_token(TOKEN_TTL_MS), machine)
-            except (EdgeStoreError, TimeoutError, AssertionError):
+            except (EdgeStoreError, NodeDied, TimeoutError, AssertionError):
                 await asyncio.sleep(0.1)
             else:
                 self.fates[machine.number].token = answer["token"]

@@ -157,6 +157,10 @@ class WirePeers:
     def forget(self, member: str) -> None:
         """Everybody is known."""
 
+    def contested(self) -> frozenset[str]:
+        """See `Peers.contested`: nobody copies folders here."""
+        return frozenset()
+
     def round_trip_ms(self, member: str) -> float | None:
         """See net.Peers."""
         return 2000 * self.wires.weather.delay_s

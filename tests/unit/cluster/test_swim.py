@@ -62,6 +62,36 @@ def test_a_broken_connection_makes_it_quicker() -> None:
     assert set(town.views(town.names[0])) == {Standing.FAILED}
 
 
+def test_a_start_that_was_never_accused_is_known_by_its_own_number_again() -> None:
+    """What is believed of the start before has the same incarnation, so only the node itself can tell."""
+    swim, again = lone_swim(OTHER), Swim(ClusterConfig(), OTHER, 9, lambda _count: 0)
+    again.set_members([OWN, OTHER], 0)
+    swim.handle(OTHER, message(Kind.PING, nonce=8), 10)
+    assert swim.members.entries[OTHER].nonce == 8
+    for _, told in swim.handle(OTHER, message(Kind.PING, nonce=9), 20):
+        for _, answer in again.handle(OWN, told, 30):
+            swim.handle(OTHER, answer, 40)
+    assert swim.members.entries[OTHER].nonce == 9
+    assert not again.contested()
+
+
+def test_who_was_accused_before_it_was_ever_heard_is_heard_when_it_comes() -> None:
+    """What it is accused of travels with every message to it, and must not make them unreadable."""
+    swim, accused = lone_swim(OTHER, THIRD), Swim(ClusterConfig(), OTHER, 9, lambda _count: 0)
+    accused.set_members([OWN, OTHER, THIRD], 0)
+    now_ms = 0
+    while swim.standing(OTHER) is Standing.ALIVE:
+        now_ms += 50
+        sends = swim.tick(now_ms)
+    told = [decode_message(encode(one)) for to, one in [*sends, *swim.hint(OTHER, now_ms)] if to == OTHER]
+    assert told
+    for one in told:
+        assert one is not None
+        for _, answer in accused.handle(OWN, one, 10):
+            swim.handle(OTHER, answer, now_ms)
+    assert swim.standing(OTHER) is Standing.ALIVE
+
+
 def test_one_node_that_hears_nobody_condemns_nobody() -> None:
     town = Town(5, 8)
     deaf = town.names[0]
@@ -104,6 +134,26 @@ def test_a_node_that_starts_again_is_alive_at_once_and_not_taken_for_two() -> No
     town.start(town.names[0])
     town.run(17_000)
     assert set(town.views(town.names[0])) == {Standing.ALIVE}
+    assert not any(house.swim.contested() for house in town.houses.values())
+
+
+def test_a_node_that_starts_again_before_anybody_misses_it_is_heard() -> None:
+    """What it says of itself names its new start, which the others must come to believe in."""
+    town = Town(3, 13)
+    town.run(5000)
+    for turn in range(4):
+        name = town.names[turn % 3]
+        town.kill(name)
+        town.run(town.now_ms + 100)
+        town.start(name)
+        for version in range(8):
+            town.houses[name].swim.set_status(b"again %d" % turn, version)
+            town.run(town.now_ms + 500)
+        for other, house in town.houses.items():
+            if other != name:
+                word = house.swim.statuses.newest(name)
+                assert word is not None
+                assert word.body == b"again %d" % turn
     assert not any(house.swim.contested() for house in town.houses.values())
 
 
