@@ -23,6 +23,8 @@ log = logging.getLogger("edgestore.chunks")
 
 GRACE = 4
 """Where no other node is left to try, one that is late is waited for so many times as long."""
+STALL_S = 0.05
+"""Who wakes up so much later than he asked to was stalled himself: what has come meanwhile is not looked at yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,21 @@ class Spread:
         done, _ = await asyncio.wait(self._tasks, timeout=max(wait_s, 0.0), return_when=asyncio.FIRST_COMPLETED)
         for task in sorted(done, key=lambda one: self._tasks[one].shard):
             self._judge(task)
+        slept_s = self._loop.time() - now_s
+        if slept_s > max(wait_s, 0.0) + STALL_S:
+            self._forgive(slept_s)
         now_s = self._loop.time()
         for attempt in list(self._tasks.values()):
             if not attempt.is_late and attempt.deadline_s <= now_s:
                 attempt.is_late = True
                 self._pass_over(attempt, "late")
+
+    def _forgive(self, slept_s: float) -> None:
+        """Nobody is late for what this node itself slept through; else one stall would pass over every node at once.
+        When in it the stall began is not known, so that all of it is forgiven."""
+        for attempt in self._tasks.values():
+            if not attempt.is_late:
+                attempt.deadline_s += slept_s
 
     def _judge(self, task: asyncio.Task[None]) -> None:
         attempt = self._tasks.pop(task)

@@ -118,6 +118,6 @@ def _cut(site: Site, victim: SiteNode, *, inward: bool, outward: bool, cut_s: fl
     site.cuts.heal()
 
 
-KILLS: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, kill_again, replace_one)
+KILLS: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, kill_again)
 PAUSES: tuple[Fault, ...] = (pause_one, pause_leader)
 CUTS: tuple[Fault, ...] = (cut_one, cut_one_way, cut_leader, cut_pair)

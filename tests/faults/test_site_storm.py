@@ -8,18 +8,26 @@ from pathlib import Path
 import pytest
 
 from tests.faults.site import Site
-from tests.faults.site_faults import CUTS, KILLS, PAUSES, pause_long
+from tests.faults.site_faults import CUTS, KILLS, PAUSES, pause_long, replace_one
 from tests.faults.trial import ROUNDS, Trial, rounds_of
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 
 
-@pytest.mark.parametrize("count", [3, 5])
-def test_a_site_keeps_what_it_acknowledged(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "share"), [(3, 11), (5, 10)])
+def test_a_site_keeps_what_it_acknowledged(tmp_path: Path, count: int, share: int) -> None:
     with Site(tmp_path, count, proxied=True) as site:
         site.found()
         trial = Trial(site)
-        trial.run(rounds_of(12), (*KILLS, *PAUSES, *CUTS))
+        trial.run(rounds_of(share), (*KILLS, *PAUSES, *CUTS))
+        trial.finish()
+
+
+def test_another_machine_takes_the_place_of_one_that_is_lost(tmp_path: Path) -> None:
+    with Site(tmp_path, 3) as site:
+        site.found()
+        trial = Trial(site)
+        trial.run(rounds_of(1), (replace_one,))
         trial.finish()
 
 

@@ -54,6 +54,8 @@ def test_every_code_has_words_and_a_status(code: str) -> None:
         (errors.StorageFull(), "InsufficientStorage", 507),
         (errors.TooBusy(), "SlowDown", 503),
         (errors.Closing(), "ServiceUnavailable", 503),
+        (errors.StaleChunk(), "ServiceUnavailable", 503),
+        (errors.AlreadyApplied(), "ServiceUnavailable", 503),
         (errors.Corrupt(path="/data/secret"), "InternalError", 500),
         (errors.DiskFailed(), "InternalError", 500),
         (errors.InvalidRange(), "InvalidRange", 416),
