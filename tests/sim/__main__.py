@@ -1,5 +1,5 @@
-"""`python -m tests.sim [--site | --cores] [--seeds N] [--seed S]`: N new seeds of one node, of a replicated log, or of a
-whole site; or one again."""
+"""`python -m tests.sim [--site | --cores] [--seeds N] [--seed S]`: N new seeds of one node, of a replicated log, or of
+a whole site; or one again."""
 
 from __future__ import annotations
 

@@ -181,9 +181,8 @@ class CoreClient:
             value = await self.ask(machine, lambda core, root: read(core, root, REGISTERS, key))
         except UNANSWERED:
             return False
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return False
         if value is not None and value not in self.ledger.bodies:
             raise Lost(f"{REGISTERS}/{key} at {machine}: its bytes are nobody's")
@@ -207,9 +206,8 @@ class CoreClient:
             etag, found = await self.ask(machine, work)
         except (*UNANSWERED, NoSuchKey):
             return
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return
         expected = self.ledger.etags.get(etag)
         if found not in self.ledger.bodies or (expected is not None and found != expected):
@@ -260,7 +258,7 @@ class CoreClient:
         """Two parts, each through a node of its own."""
         key, bodies = self.rng.choice(KEYS), [self.body() + bytes(1000), self.body()]
         name = self.ledger.keep(b"".join(bodies))
-        others = [one for one in self.site.arrived()] or [machine]
+        others = self.site.arrived() or [machine]
         try:
             upload = await self.ask(
                 machine, lambda core, root: core.objects.create_upload(root, UploadRequest(VERSIONS, key))
@@ -296,15 +294,19 @@ class CoreClient:
             found = await self.ask(machine, lambda core, root: read(core, root, VERSIONS, *place))
         except UNANSWERED:
             return False
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return False
         if found is None:
             self._check_gone(place, machine)
         elif found != self.ledger.versions[place]:
             raise Lost(f"{place} at {machine} holds other bytes than were acknowledged")
         return True
+
+    def _check_damage(self, error: Corrupt, machine: Machine) -> None:
+        """While somebody flips bits a node that is away may be one too many."""
+        if not self.ledger.flips:
+            raise Lost(f"{machine} cannot read what was acknowledged, and nobody damaged it: {error}") from error
 
     def _check_gone(self, place: tuple[str, str], machine: Machine) -> None:
         if place not in self.ledger.gone | self.ledger.maybe_gone:

@@ -10,7 +10,7 @@ from unittest import mock
 
 import msgspec
 
-from edgestore.catalog import apply, commands, extents, places
+from edgestore.catalog import apply, commands, places
 from edgestore.catalog.memory import OperationMemory
 from edgestore.chunks.reclaim import Pins
 from edgestore.chunks.repair import Repair
@@ -40,7 +40,7 @@ def acknowledged_below_k_plus_t() -> Iterator[None]:
 
     with (
         mock.patch.object(Scheme, "needed", property(lambda self: 1)),
-        mock.patch.object(extents, "judge_named", planted),
+        mock.patch.object(places, "judge_named", planted),
     ):
         yield
 
@@ -85,7 +85,7 @@ def closed_epoch_is_accepted() -> Iterator[None]:
         return places.Places(new.exceptions, new.missing)
 
     with (
-        mock.patch.object(extents, "judge_named", planted),
+        mock.patch.object(places, "judge_named", planted),
         mock.patch.object(places, "_open_epoch", _any_epoch),
     ):
         yield

@@ -20,7 +20,7 @@ from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
 from edgestore.consensus.snapshots import Snapshots
 from tests.sim.disk import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Violation
-from tests.sim.site import faults
+from tests.sim.site import faults, scripts
 from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
 
 QUICK, TOGETHER, SLOW_TO_YIELD = PACES[1:]
@@ -28,6 +28,7 @@ ONE_ENTRY_A_MESSAGE = SIZES[1:2]
 ELECTIONS = Aim((faults.hunt_leaders, faults.crash_again_and_again), 5, (QUICK, TOGETHER), changes_members=False)
 """Leaders come and go, at about the same time, and leave what they began in the logs of a few."""
 OLD_ENTRIES = replace(ELECTIONS, kinds=(*ELECTIONS.kinds, faults.slow_wire), sizes=ONE_ENTRY_A_MESSAGE)
+FIGURE_EIGHT = replace(ELECTIONS, kinds=(scripts.figure_eight,), sizes=ONE_ENTRY_A_MESSAGE, paces=(QUICK,))
 OLD_LEADERS = Aim(
     (faults.cut_off_one, faults.loose_contact, faults.stop_for_a_while, faults.cut_in_two, faults.cut_one_way),
     3,
@@ -285,7 +286,7 @@ BUGS = {
         Planted(
             entries_of_an_older_term_are_committed,
             (Lost, Diverged, NotLinearizable, Refused),
-            replace(ELECTIONS, sizes=ONE_ENTRY_A_MESSAGE),
+            FIGURE_EIGHT,
         ),
         Planted(reads_are_not_confirmed, (NotLinearizable,)),
         Planted(lease_never_ends, (NotLinearizable,), OLD_LEADERS),
