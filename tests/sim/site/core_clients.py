@@ -16,6 +16,7 @@ from typing import Any
 from edgestore.chunks import bytes_body
 from edgestore.core import Core
 from edgestore.errors import (
+    AlreadyApplied,
     Corrupt,
     DiskFailed,
     InUse,
@@ -43,8 +44,9 @@ KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
 WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
 PATIENCE_S = 8.0
-UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk)
-"""Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed."""
+UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
+"""Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed;
+AlreadyApplied: it was too old to tell when it came."""
 
 
 @dataclass

@@ -53,8 +53,9 @@ class _Figure:
         await self._until(lambda: not again.is_up)
         self.react = lambda name, status: None
         self.site.wires.mend()
+        self._cut([second if again is first else first], self.site.machines)
         self._start(last)
-        await asyncio.sleep(STEP_S / 2)
+        await self._until(lambda: self.seen[last.name].committed_index > base + 1)
 
     async def _leader(self) -> Machine:
         """One that all others follow."""
