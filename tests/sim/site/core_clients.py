@@ -8,7 +8,9 @@ have happened once, or never.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +63,8 @@ class Ledger:
     gone: set[tuple[str, str]] = field(default_factory=set)
     maybe_gone: set[tuple[str, str]] = field(default_factory=set)
     acknowledged: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    """By ETag how many versions may have come about of a body: one a request, answered or not."""
     flips: set[bytes] = field(default_factory=set)
     """Chunks of which somebody damaged a fragment."""
 
@@ -230,6 +234,7 @@ class CoreClient:
         """A new one."""
         key, body = self.rng.choice(KEYS), self.body()
         name = self.ledger.keep(body)
+        self.ledger.asked[hashlib.md5(body, usedforsecurity=False).hexdigest()] += 1
         try:
             record = await self._put(machine, PutRequest(VERSIONS, key), body)
         except (*UNANSWERED, NoSuchBucket):
@@ -245,6 +250,7 @@ class CoreClient:
 
         async def work(core: Core, root: Any) -> VersionRecord:
             found = await core.objects.head(root, VERSIONS, source[0], source[1])
+            self.ledger.asked[found.etag] += 1
             return await core.objects.copy(root, CopyRequest(VERSIONS, source[0], found, VERSIONS, key))
 
         try:

@@ -17,7 +17,7 @@ from edgestore.chunks.repair import Repair
 from edgestore.chunks.spread import Spread
 from edgestore.meta.service import Meta
 from edgestore.placement import Placement, Scheme
-from tests.sim.model import Diverged, Lost, Miscounted, NotLinearizable, Refused, Stalled, Violation
+from tests.sim.model import Diverged, Lost, Miscounted, NotLinearizable, Refused, Stalled, Thin, Violation
 from tests.sim.site import faults
 from tests.sim.site.core_world import ANYTHING, CoreAim
 
@@ -132,11 +132,11 @@ class Planted:
 BUGS = {
     bug.plant.__name__: bug
     for bug in (
-        Planted(acknowledged_below_k_plus_t, (Lost, Stalled), LATE_NODES),
+        Planted(acknowledged_below_k_plus_t, (Lost, Thin), LATE_NODES),
         Planted(refused_fragments_count, (Lost, Stalled), LATE_NODES),
         Planted(reclaimed_under_a_pin, (Lost, Refused), QUIET),
         Planted(repair_is_dropped, (Stalled, Lost), NODES_COME_BACK),
-        Planted(closed_epoch_is_accepted, (Lost, Stalled, Refused), NODES_COME_BACK),
+        Planted(closed_epoch_is_accepted, (Thin, Lost), NODES_COME_BACK),
         Planted(expired_operation_is_applied_again, (NotLinearizable, Lost, Miscounted, Diverged), BAD_WIRES),
         Planted(log_time_goes_back, (Miscounted,), CLOCKS),
     )
