@@ -24,6 +24,8 @@ from tests.sim.site import faults, scripts
 from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
 
 QUICK, TOGETHER, SLOW_TO_YIELD = PACES[1:]
+ALL_AT_ONCE = {"heartbeat_ms": 20, "election_min_ms": 100, "election_max_ms": 108}
+"""Votes are split most of the time."""
 ONE_ENTRY_A_MESSAGE = SIZES[1:2]
 ELECTIONS = Aim((faults.hunt_leaders, faults.crash_again_and_again), 5, (QUICK, TOGETHER), changes_members=False)
 """Leaders come and go, at about the same time, and leave what they began in the logs of a few."""
@@ -303,7 +305,11 @@ BUGS = {
         Planted(stop_sign_is_ignored, (Diverged, Split, Lost), MEMBERS),
         Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused), MEMBERS),
         Planted(applied_beyond_the_sync, (Ahead,)),
-        Planted(one_vote_counts_twice, (Split,), replace(ELECTIONS, doubled=0.9)),
+        Planted(
+            one_vote_counts_twice,
+            (Split, Diverged, Lost, Refused),
+            replace(ELECTIONS, paces=(ALL_AT_ONCE,), doubled=0.9),
+        ),
         Planted(late_snapshot_erases_what_lies_behind_it, (Lost, Diverged, NotLinearizable)),
     )
 }
