@@ -4,11 +4,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SEEDS ?= 200
 DATA ?= ./data
+NODES ?= 3
 
 .PHONY: help demo test serve sim lint sanitize clean
 
 help:
-	@echo "make demo      a node, real files, a kill, and the proof that nothing was lost"
+	@echo "make demo      a site of NODES=$(NODES) nodes, real files, a node killed and wiped, and the proof that nothing was lost"
 	@echo "make serve     a node on 127.0.0.1:9000 with its data in $(DATA)"
 	@echo "make test      sets up and runs every test"
 	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds of one node, of a log, and of a site"
@@ -22,7 +23,7 @@ $(VENV)/.development: $(VENV)/.library requirements/development.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV) development
 
 demo: $(VENV)/.development
-	@$(RUN) -m benchmarks.demo
+	@$(RUN) -m benchmarks.demo --nodes $(NODES)
 
 serve: $(VENV)/.library
 	@$(VENV)/bin/edgestore serve --data $(DATA) --s3 127.0.0.1:9000
@@ -33,7 +34,7 @@ test: $(VENV)/.development
 sim: $(VENV)/.development
 	$(RUN) -m tests.sim --seeds $(SEEDS)
 	$(RUN) -m tests.sim --site --seeds $(SEEDS)
-	$(RUN) -m tests.sim --cores --seeds $(SEEDS)
+	$(RUN) -m tests.sim --cores --seeds $$(( ($(SEEDS) + 9) / 10 ))
 
 sanitize: $(VENV)/.development
 	$(RUN) -m tests.kernels.sanitize

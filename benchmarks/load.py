@@ -92,12 +92,17 @@ class Connection:
 
 
 def drive(
-    address: tuple[str, int], requests: list[Request], *, connections: int, seconds: float, turns_max: float = math.inf
+    addresses: list[tuple[str, int]],
+    requests: list[Request],
+    *,
+    connections: int,
+    seconds: float,
+    turns_max: float = math.inf,
 ) -> Outcome:
     """Sends `requests` in turn, again and again, over `connections` connections for `seconds`, each at most
-    `turns_max` times."""
+    `turns_max` times. The connections are shared out over the addresses."""
     limit = turns_max * len(requests)
-    links = [Connection(address) for _ in range(connections)]
+    links = [Connection(addresses[number % len(addresses)]) for number in range(connections)]
     poller = select.epoll()
     by_fileno = {link.socket.fileno(): link for link in links}
     for fileno in by_fileno:
@@ -131,7 +136,7 @@ def drive(
 
 
 def drive_elsewhere(
-    address: tuple[str, int],
+    address: tuple[str, int] | list[tuple[str, int]],
     requests: list[Request],
     folder: Path,
     *,
@@ -140,6 +145,7 @@ def drive_elsewhere(
     turns_max: float = math.inf,
 ) -> Outcome:
     """`drive` in a second process, so that the load and a server in this process never share an interpreter."""
+    addresses = address if isinstance(address, list) else [address]
     path = folder / "requests.json"
     path.write_text(
         json.dumps([[r.head.decode("latin-1"), r.body.decode("latin-1"), r.expects] for r in requests]),
@@ -149,7 +155,7 @@ def drive_elsewhere(
         sys.executable,
         "-m",
         "benchmarks.load",
-        f"{address[0]}:{address[1]}",
+        ",".join(f"{host}:{port}" for host, port in addresses),
         str(path),
         str(connections),
         str(seconds),
@@ -160,12 +166,12 @@ def drive_elsewhere(
 
 
 def main() -> None:
-    """`python -m benchmarks.load HOST:PORT REQUESTS.json CONNECTIONS SECONDS TURNS`: one JSON document on stdout."""
-    host, _, port = sys.argv[1].rpartition(":")
+    """`python -m benchmarks.load HOST:PORT,... REQUESTS.json CONNECTIONS SECONDS TURNS`: JSON on stdout."""
+    addresses = [(host, int(port)) for host, _, port in (one.rpartition(":") for one in sys.argv[1].split(","))]
     rows = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     requests = [Request(head.encode("latin-1"), body.encode("latin-1"), expects) for head, body, expects in rows]
     outcome = drive(
-        (host, int(port)),
+        addresses,
         requests,
         connections=int(sys.argv[3]),
         seconds=float(sys.argv[4]),

@@ -23,7 +23,7 @@ PIECE_BYTES = 1 << 20
 ROUNDS = 3
 
 
-def _exchange(address: tuple[str, int], request: Request, piece: bytes, pieces: int) -> tuple[float, int]:
+def exchange(address: tuple[str, int], request: Request, piece: bytes, pieces: int) -> tuple[float, int]:
     """Sends the head and `pieces` times `piece`; returns (seconds until the answer is whole, body bytes of the
     answer)."""
     with socket.create_connection(address) as link:
@@ -83,11 +83,11 @@ def measure() -> list[report.Row]:
             raw.append(raw_write_bytes_per_s(Path(temporary), piece))
             (upload,) = presigned(s3, "PUT", "large", [f"object-{number}"])
             head = upload.head.replace(b"Content-Length: 0", b"Content-Length: %d" % OBJECT_BYTES)
-            seconds, _ = _exchange(server.address, Request(head), piece, OBJECT_BYTES // PIECE_BYTES)
+            seconds, _ = exchange(server.address, Request(head), piece, OBJECT_BYTES // PIECE_BYTES)
             put.append(OBJECT_BYTES / seconds)
             (download,) = presigned(s3, "GET", "large", [f"object-{number}"])
             for _ in range(2):
-                seconds, got = _exchange(server.address, download, b"", 0)
+                seconds, got = exchange(server.address, download, b"", 0)
                 if got != OBJECT_BYTES:
                     raise RuntimeError(f"{got} bytes came back")
             get.append(OBJECT_BYTES / seconds)

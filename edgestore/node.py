@@ -16,10 +16,11 @@ import ssl
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
-from edgestore.core import Core, Joining, MeshOptions, open_in_site, read_site, root_keys_of_environment
+from edgestore.core import Core, read_site, root_keys_of_environment
 from edgestore.disk import Files, SystemFiles
 from edgestore.errors import ConfigError
 from edgestore.observe import Metrics
@@ -27,6 +28,9 @@ from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
 from edgestore.protocols.s3 import S3Protocol
 from edgestore.tenants import CREDENTIALS, RootKeys
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.core import Joining, MeshOptions
 
 log = logging.getLogger("edgestore.node")
 
@@ -101,6 +105,8 @@ class Node:
         """A lone node, one of several as the folder says, or one that joins now."""
         remembered = read_site(files)
         if self._joining is not None or (self._mesh is not None and self._mesh.listen) or remembered is not None:
+            from edgestore.core import MeshOptions, open_in_site
+
             return await open_in_site(
                 files,
                 self._config,

@@ -47,6 +47,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("disk_scrubbed_bytes_total", Kind.COUNTER, "Bytes checked by the scrub."),
     MetricSpec("net_refused_total", Kind.COUNTER, "Connections of other nodes that were refused or cut off."),
     MetricSpec("net_timeouts_total", Kind.COUNTER, "Connections of other nodes that were silent or too slow."),
+    MetricSpec("net_rival_messages_total", Kind.COUNTER, "Messages of members of which two starts were connected."),
     MetricSpec("consensus_entries_total", Kind.COUNTER, "Log entries applied."),
     MetricSpec("meta_operations_total", Kind.COUNTER, "Catalog operations applied."),
     MetricSpec("meta_flushes_total", Kind.COUNTER, "Flushes of the catalog, each followed by a trim of the journal."),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1] / "edgestore"
 ROOMS = {
@@ -47,3 +51,20 @@ def test_every_front_door_names_what_it_exports() -> None:
         if not names or not ast.get_docstring(tree):
             silent.append(room)
     assert not silent
+
+
+MESH = ("cryptography", "edgestore.cluster", "edgestore.core.mesh", "edgestore.net.peers", "edgestore.net.tls")
+
+
+@pytest.mark.parametrize("started", ["import edgestore", "import edgestore.cli", "import edgestore.node"])
+def test_what_only_a_site_of_several_needs_is_not_loaded_at_a_start(started: str) -> None:
+    script = f"import sys; {started}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert not [name for name in loaded if name in MESH]
+
+
+def test_a_door_refuses_what_it_does_not_export() -> None:
+    import edgestore.net
+
+    with pytest.raises(AttributeError):
+        edgestore.net.nothing  # type: ignore[attr-defined]  # noqa: B018

@@ -84,10 +84,11 @@ class Assessor:
         self.lazy, self.critical = _waited_for(facts, config)
         self.down = frozenset(node.number for node in facts.nodes if node.state is NodeState.DOWN and not node.drains)
         self._steady = _steady(layout, _long_gone(facts, config.reencode_wait_s))
+        self._present = _steady(layout, self.lazy)
         self.grounds = layout, self.lazy, self.critical, self._steady, facts.settings
         """Where these are equal, so are the judgements on what has not changed itself."""
         self._of_epoch: dict[int, tuple[Placement, bool]] = {}
-        self._schemes: dict[int, Scheme | None] = {}
+        self._schemes: dict[tuple[int, bool], Scheme | None] = {}
 
     # --- where fragments are -----------------------------------------------------------------------------
 
@@ -139,6 +140,11 @@ class Assessor:
             return Finding(Need.PLACE, margin)  # also of a lost one: others of its chunks may not be lost
         if margin < 0:
             return Finding(Need.LOST, margin)
+        if margin == 0 < extent.tolerate and seen.listed:
+            # The next death loses data, and no node can take what lacks: a scheme for those that are there.
+            scheme = self._other_scheme(extent, is_pressed=True)
+            if scheme is not None:
+                return Finding(Need.ENCODE, margin, scheme)
         return Finding(Need.WAIT if seen.waits or seen.listed else Need.NOTHING, margin)
 
     def _compare(self, extent: ExtentRecord, holders: list[list[int]], away: frozenset[int]) -> _Seen:
@@ -156,13 +162,15 @@ class Assessor:
                     seen.is_urgent = True
         return seen
 
-    def _other_scheme(self, extent: ExtentRecord) -> Scheme | None:
-        """The scheme it should have, where that is another and enough nodes are up for it."""
-        if extent.bucket_id not in self._schemes:
+    def _other_scheme(self, extent: ExtentRecord, *, is_pressed: bool = False) -> Scheme | None:
+        """The scheme it should have, where that is another and enough nodes are up for it. `is_pressed`: who has been
+        away for the lazy wait is not waited for."""
+        key = (extent.bucket_id, is_pressed)
+        if key not in self._schemes:
             if len(self._schemes) >= _SCHEMES_KEPT:
                 self._schemes.clear()
-            self._schemes[extent.bucket_id] = self._wanted(extent.bucket_id)
-        wanted = self._schemes[extent.bucket_id]
+            self._schemes[key] = self._wanted(extent.bucket_id, self._present if is_pressed else self._steady)
+        wanted = self._schemes[key]
         if wanted is None:
             return None
         is_small = extent.size_bytes <= self._copies_max_bytes
@@ -173,9 +181,9 @@ class Assessor:
         wanted = copies if is_small else wanted
         return wanted if wanted.count <= len(self.live) else None
 
-    def _wanted(self, bucket_id: int) -> Scheme | None:
+    def _wanted(self, bucket_id: int, layout: LayoutRecord) -> Scheme | None:
         try:
-            return scheme_for(self._bucket(bucket_id) if bucket_id else None, self._steady, self._settings)
+            return scheme_for(self._bucket(bucket_id) if bucket_id else None, layout, self._settings)
         except (Unavailable, NoSuchBucket, BadRequest):
             return None
 

@@ -13,15 +13,16 @@ from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.encoder import rebuild
 from edgestore.chunks.facts import Facts, Source
-from edgestore.chunks.race import Fetch, OtherUnits, Race, Units, worst
+from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units, worst
 from edgestore.chunks.remote import Shelves
 from edgestore.chunks.site import Manners, Sites
 from edgestore.chunks.stripes import Stripes
 from edgestore.disk import FragmentUnit, Worker
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.placement import NOBODY
-from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState
 
+PRESENT = (NodeState.UP, NodeState.DRAINING)
 TABLES_KEPT = 4096
 
 
@@ -68,6 +69,12 @@ class Gather:
             if shard not in source.missing and own in self.holders(source, shard):
                 return shard
         return None
+
+    def at_hand(self, source: Source, shard: int) -> list[int]:
+        """Other nodes that may hold it and are there, as far as this one knows."""
+        sites, is_slow = self._tools.sites, self._tools.manners.is_slow
+        there = {node.number for node in sites.layout().nodes if node.state in PRESENT} - {sites.own_number}
+        return [node for node in self.holders(source, shard) if node in there and not is_slow(node)]
 
     def preference(self, source: Source, shard: int) -> tuple[bool, bool, bool, int]:
         """Smaller is better to ask."""
@@ -172,7 +179,7 @@ class Gather:
 
         async def one(shard: int) -> _Whole:
             try:
-                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True))
             except EdgeStoreError as error:
                 return error
 
@@ -191,12 +198,17 @@ class Gather:
         finally:
             self._tools.budget.give(size)
 
-    async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:
-        """Whole pages of one fragment from whoever has them. Raises the last of what went wrong."""
+    async def fetch(
+        self, source: Source, fetch: Fetch, nodes: list[int] | None = None
+    ) -> tuple[Facts, int, memoryview]:
+        """Whole pages of one fragment from whoever has them, or from one of `nodes`. Raises the last of what went
+        wrong."""
         tools, shard = self._tools, fetch.shard
         loop = asyncio.get_running_loop()
         worst: EdgeStoreError = NotFound(f"nobody holds shard {shard} of the chunk")
-        for node in self.holders(source, shard):
+        for node in self.holders(source, shard) if nodes is None else nodes:
+            if not fetch.is_patient and tools.manners.is_slow(node):
+                raise LeftForLast("others are asked before the nodes that may have the fragment", shard=shard)
             begun_s, fetch.node = loop.time(), node
             shelf = tools.shelves.of(node)
             try:

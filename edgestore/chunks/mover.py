@@ -130,10 +130,16 @@ class Mover:
         await self._put(source, lambda: self._rebuilt(source, shard))
 
     async def _fetch(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
+        """As it is, or made of others. Who is gone is asked last: it would be waited for until the request's time is
+        over."""
+        whole = Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True)
         try:
-            facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES))
+            facts, _, data = await self.gather.fetch(source, whole, self.gather.at_hand(source, shard))
         except EdgeStoreError:
-            return await self._rebuilt(source, shard)
+            try:
+                return await self._rebuilt(source, shard)
+            except EdgeStoreError:
+                facts, _, data = await self.gather.fetch(source, whole)
         return facts, data
 
     async def _rebuilt(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
@@ -143,8 +149,8 @@ class Mover:
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
         size_bytes = source.chunk.size_bytes
-        # k fragments, the stripe they are decoded in, and what comes out of it.
-        held_bytes = size_bytes + 2 * size_bytes * source.count // source.k
+        # k fragments, and the stripe that they are decoded in.
+        held_bytes = size_bytes + size_bytes * source.count // source.k
         await self.memory.take(held_bytes)
         try:
             await self.wait_for_turn(size_bytes // source.k)

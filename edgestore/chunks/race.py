@@ -19,6 +19,10 @@ from edgestore.placement import NOBODY
 Units = tuple[FragmentUnit, ...]
 
 
+class LeftForLast(Unavailable):
+    """Only nodes that had better not be waited for may have the fragment."""
+
+
 class OtherUnits(Exception):
     """The chunk is packed otherwise than was guessed."""
 
@@ -28,13 +32,15 @@ class OtherUnits(Exception):
 
 @dataclass(slots=True)
 class Fetch:
-    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more."""
+    """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more; `is_patient`:
+    nodes that are slow or suspected are asked too, because nothing else is left."""
 
     shard: int
     start: int
     stop: int
     node: int = NOBODY
     is_late: bool = False
+    is_patient: bool = False
 
 
 class Fetcher(Protocol):
@@ -45,7 +51,7 @@ class Fetcher(Protocol):
         ...
 
     async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:
-        """Whole pages of a fragment."""
+        """Whole pages of a fragment. Raises LeftForLast where it would take patience."""
         ...
 
     async def decode(
@@ -86,6 +92,7 @@ class Race:
         self._tasks: dict[asyncio.Task[tuple[Facts, int, memoryview]], Fetch] = {}
         self._errors: list[EdgeStoreError] = []
         self._failed: set[int] = set()
+        self._last: list[int] = []
         self._spare = sorted(range(source.count), key=lambda one: fetcher.preference(source, one))
 
     async def run(self) -> list[memoryview]:
@@ -123,16 +130,15 @@ class Race:
     def _begin_directly(self) -> None:
         """Of copies the best one; else the data fragments that hold the range."""
         if self._source.k == 1:
-            self._begin(self._spare.pop(0), *self._hull)
+            self._begin(Fetch(self._spare.pop(0), *self._hull))
             return
         for shard, (start, stop) in self._wanted.items():
             if self._fetcher.preference(self._source, shard)[:2] == (False, False):
-                self._begin(shard, start, stop)
+                self._begin(Fetch(shard, start, stop))
         if len(self._tasks) < len(self._wanted):
             self._recover()
 
-    def _begin(self, shard: int, start: int, stop: int) -> None:
-        fetch = Fetch(shard, start, stop)
+    def _begin(self, fetch: Fetch) -> None:
         task = asyncio.get_running_loop().create_task(self._fetcher.fetch(self._source, fetch))
         task.add_done_callback(_looked_at)
         self._tasks[task] = fetch
@@ -164,7 +170,10 @@ class Race:
         if isinstance(error, DiskFailed) or not isinstance(error, EdgeStoreError):
             raise error
         self._errors.append(error)
-        self._failed.add(fetch.shard)
+        if isinstance(error, LeftForLast):
+            self._last.append(fetch.shard)
+        else:
+            self._failed.add(fetch.shard)
         self._recover()
 
     def _recover(self) -> None:
@@ -176,16 +185,20 @@ class Race:
         }
         wanted = self._source.k - len(self._whole().keys() | coming)
         late = {fetch.shard for fetch in self._tasks.values() if fetch.is_late}
+        not_now = self._failed | late | set(self._last)
         if self._source.k == 1:
             wanted = 1
         for shard in list(self._spare):
             if wanted <= 0:
                 return
             self._spare.remove(shard)
-            if shard in self._whole() or shard in coming or shard in self._failed or shard in late:
+            if shard in self._whole() or shard in coming or shard in not_now:
                 continue
-            self._begin(shard, *self._hull)
+            self._begin(Fetch(shard, *self._hull))
             wanted -= 1
+        for shard in self._last[: max(0, wanted)]:
+            self._last.remove(shard)
+            self._begin(Fetch(shard, *self._hull, is_patient=True))
 
     async def _decoded(self) -> list[memoryview]:
         """Out of k whole shards, those that lack."""

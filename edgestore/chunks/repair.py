@@ -34,8 +34,6 @@ log = logging.getLogger("edgestore.chunks")
 
 RETRY_MIN_S = 1.0
 ASSESSOR_AGE_S = 0.2
-TURN_EXTENTS = 4
-"""For each extent in flight, so many are mended before the node looks for more urgent ones."""
 
 
 class SiteCatalog(Protocol):
@@ -98,7 +96,7 @@ class Repair:
         self._in_line: set[_Name] = set()
         self._later: dict[_Name, _Later] = {}
         self._wanted_back: set[_Name] = set()
-        self._arrivals = 0
+        self._arrivals = self._workers = 0
         self._after = b""
         self._assessor: Assessor | None = None
         self._assessed_s = 0.0
@@ -118,22 +116,25 @@ class Repair:
         self._assessor = None
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            worked = False
-            try:
-                worked = await self.turn()
-            except EdgeStoreError as error:
-                log.info("repair-postponed error=%s", error)
-            except Exception:
-                self._metrics.count("repair_failures_total")
-                log.exception("repair-failed")
-            await asyncio.sleep(0.0 if worked else self._config.interval_ms / 1000)
+        """Until cancelled: looks for work at intervals, while as many as may be mend what stands in line."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    await self._look()
+                except EdgeStoreError as error:
+                    log.info("repair-postponed error=%s", error)
+                except Exception:
+                    self._metrics.count("repair_failures_total")
+                    log.exception("repair-failed")
+                while self._line and self._workers < self._config.extents_in_flight:
+                    self._workers += 1
+                    group.create_task(self._work())
+                await asyncio.sleep(0.0 if self._survey.is_under_way else self._config.interval_ms / 1000)
 
-    async def turn(self) -> bool:
-        """Looks for work, and does some of it; False where there is none."""
+    async def _look(self) -> None:
+        """For what is to be done, the most urgent first."""
         if self._site.is_lone:
-            return False
+            return
         self._assessor = None
         if self._compares_policies:
             self._compare_policies()
@@ -143,8 +144,6 @@ class Repair:
             ended = await self._survey.advance(self.assessor)
             if ended and self._survey.progress.extents_left == 0:
                 self.whole()
-        worked = await self._work()
-        return worked or self._survey.is_under_way
 
     def _compare_policies(self) -> None:
         """A bucket more or less is no reason to look at every extent."""
@@ -223,36 +222,29 @@ class Repair:
 
     # --- doing it --------------------------------------------------------------------------------------------
 
-    async def _work(self) -> bool:
-        names: list[_Name] = []
-        while self._line and len(names) < TURN_EXTENTS * self._config.extents_in_flight:
-            names.append(heapq.heappop(self._line)[-1])
-        if not names:
-            return False
-        work = deque(names)
-
-        async def worker() -> None:
-            while work:
-                await self._attempt(work.popleft())
-
+    async def _work(self) -> None:
+        """Until the line is empty."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(names), self._config.extents_in_flight)):
-                    group.create_task(worker())
+            while self._line:
+                name = heapq.heappop(self._line)[-1]
+                await self._attempt(name)
+                self._in_line.discard(name)
+                self._wanted_back.discard(name)
         finally:
-            self._in_line.difference_update(names)
-            self._wanted_back.difference_update(names)
-        return True
+            self._workers -= 1
 
     async def _attempt(self, name: _Name) -> None:
         try:
             await self._mend(name)
         except EdgeStoreError as error:
             self._put_off(name, error)
+        except Exception as error:
+            log.exception("repair-failed extent=%s", name[1].hex())
+            self._put_off(name, error)
         else:
             self._later.pop(name, None)
 
-    def _put_off(self, name: _Name, error: EdgeStoreError) -> None:
+    def _put_off(self, name: _Name, error: Exception) -> None:
         self._metrics.count("repair_failures_total")
         known = self._later.pop(name, None)
         wait_s = min(2 * known.wait_s, self._config.retry_max_s) if known is not None else RETRY_MIN_S

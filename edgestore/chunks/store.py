@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 from edgestore.chunks.body import Body
 from edgestore.chunks.compression import PLAIN, Compression
@@ -19,14 +20,16 @@ from edgestore.chunks.numbers import NOBODY, ChunkNumbers
 from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import UnitPool
 from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
-from edgestore.chunks.remote import Calls
 from edgestore.chunks.site import Sites
-from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.upload import Tools, Upload
 from edgestore.config import ChunksConfig
 from edgestore.disk import Files, FragmentInfo, FragmentUnit, Segments
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.records import UNIT_BYTES, BucketRecord
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.chunks.remote import Calls
+    from edgestore.chunks.site_store import SiteStore
 
 READ_RUN_BYTES = 1024 * 1024
 MOVES_MAX = 8
@@ -62,6 +65,8 @@ class ChunkStore:
 
     def join_site(self, sites: Sites, peers: Calls) -> SiteStore:
         """There are other nodes from now on, or may be: they are answered, and chunks go to several of them."""
+        from edgestore.chunks.site_store import SiteStore
+
         intake_worker = self._files.worker("intake", self._config.worker_threads)
         self._workers.append(intake_worker)
         self.site = SiteStore(

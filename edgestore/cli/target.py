@@ -198,7 +198,11 @@ async def _running(folder: str) -> NodeTarget | None:
     writer.close()
     keys, connector = read_keys(folder), aiohttp.UnixConnector(path=short)
     node = NodeTarget("http://localhost", keys, DEFAULT_REGION, connector)
-    region = (await node.ask("GET", "status", {})).get("region", DEFAULT_REGION)
+    try:
+        region = (await node.ask("GET", "status", {})).get("region", DEFAULT_REGION)
+    except EdgeStoreError:
+        await node.store.close()
+        raise
     return node if region == DEFAULT_REGION else NodeTarget("http://localhost", keys, region, connector)
 
 

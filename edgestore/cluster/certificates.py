@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +23,7 @@ from edgestore.security import Authority, CertificateFacts, RequestFacts, issue,
 
 log = logging.getLogger("edgestore.cluster")
 
+BARRIER_S = 1.0
 SHUT_OUT = (NodeState.REMOVED, NodeState.QUARANTINED)
 
 
@@ -79,7 +82,9 @@ class Certifier:
         except msgspec.MsgspecError as error:
             raise BadRequest(f"the request to renew does not decode: {error}") from error
         facts = read_request(asked.request)
-        await self._meta.read_barrier()
+        with suppress(Unavailable, TimeoutError):  # where nobody's certificate is good any more there is no quorum
+            async with asyncio.timeout(BARRIER_S):
+                await self._meta.read_barrier()
         node = self._meta.state.node_of(facts.member)
         if node is None or node.state in SHUT_OUT or node.key_digest != facts.key_digest:
             raise Denied("this key belongs to no member of the site")
@@ -120,36 +125,43 @@ class Renewal:
     credentials: Credentials
     config: ClusterConfig
     save: Callable[[bytes], None]
+    _left_before_ms: int = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
-        stuck = 0
+        """Until cancelled; from the first moment of a start, for whose certificate ran out is told nothing else."""
+        loop, lost, asked_s = asyncio.get_running_loop(), 0, -math.inf
         while True:
-            await asyncio.sleep(self.config.renew_check_ms / 1000)
-            stuck = 0 if self.meta.can_read_now() or self._is_young() else stuck + 1
-            if not self._is_due() and not (stuck and self.peers.known()):
+            await asyncio.sleep(min(self.config.doubt_ms, self.config.renew_check_ms) / 1000)
+            lost = 0 if self.meta.status().leader else lost + 1
+            if not (self._is_due() or lost > 1) or loop.time() < asked_s + self._pause_s(lost):
                 continue
+            asked_s = loop.time()
             try:
                 await self.renew()
+                if lost or self._left_before_ms <= 0:
+                    self.peers.redial()  # what the old certificate opened stays as it is: without rights
             except (EdgeStoreError, TimeoutError) as error:
                 log.warning("renewal-postponed error=%s", error)
+
+    def _pause_s(self, lost: int) -> float:
+        """Between two attempts: twice as long each time, while no leader is known."""
+        least_s, most_s = self.config.doubt_ms / 1000, self.config.renew_check_ms / 1000
+        return min(most_s, least_s * 2.0 ** min(lost, 16)) if lost else min(least_s, most_s)
 
     def _left_ms(self) -> int:
         return self.credentials.facts.not_after_ms - self.meta.log_time_ms()
 
     def _is_due(self) -> bool:
-        """Two thirds of its life are over."""
+        """Two thirds of its life are over. Who was away for long cannot know: its log time has stood still."""
         return self._left_ms() < self.config.certificate_life_ms // 3
-
-    def _is_young(self) -> bool:
-        return self._left_ms() > self.config.certificate_life_ms * 9 // 10
 
     async def renew(self) -> None:
         """From the first member that answers; a node that is alone signs for itself."""
+        self._left_before_ms = self._left_ms()
         request = make_request(self.credentials.key, self.credentials.facts.member)
         certificate = b""
         failure: BaseException | None = None
-        for member in self.peers.known():
+        for member in sorted(self.peers.known(), key=lambda one: not self.peers.is_connected(one)):
             try:
                 answer = await self.peers.call(
                     member,

@@ -118,7 +118,7 @@ class Detector:
 
     def contested(self) -> frozenset[str]:
         """Members whose identity two living nodes use."""
-        return frozenset(self._swim.contested())
+        return frozenset(self._swim.contested()) | self._peers.contested()
 
     def statuses(self) -> dict[str, SeenStatus]:
         """What every node last said of itself, this one included."""

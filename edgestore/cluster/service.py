@@ -121,7 +121,11 @@ class Site:
         layout = state.layout()
         repair = self.repair() if self.repair is not None else None
         is_known = repair is not None and repair.is_current
-        left = repair.extents_left if repair is not None and is_known else len(state.degraded(DEGRADED_SHOWN_MAX))
+        left = repair.extents_left if repair is not None else 0
+        if not is_known:
+            # A site that has not been looked at since something happened is not told to be whole.
+            unseen = int(repair is not None and len(layout.nodes) > 1)
+            left = max(left, unseen, len(state.degraded(DEGRADED_SHOWN_MAX)))
         leader = next((row["number"] for row in rows if row["leader"]), 0)
         zones = sorted({row["zone"] for row in rows if row["zone"] and row["state"] != "removed"})
         return {
@@ -131,6 +135,7 @@ class Site:
             "leader": leader,
             "zones": zones,
             "incarnation": status.incarnation,
+            "feature_level": state.site().feature_level,
             "repair_left": left,
             "repair_left_bytes": repair.bytes_left if repair is not None else 0,
             "unreadable": repair.lost if repair is not None else 0,

@@ -122,7 +122,9 @@ class Swim:
         entry.heard_ms = self._heard_ms = now_ms
         if message.incarnation > entry.incarnation:
             self._believe(Word(sender, message.nonce, message.incarnation), now_ms, sends)
-        elif message.nonce != entry.nonce:  # another start of it counts here: it must hear that, to say which is true
+        elif message.nonce != entry.nonce and entry.nonce:
+            # It has started anew, and so fast that nobody accused it: what is believed of the start before must reach
+            # it, or it is never believed in, and what it says of itself is thrown away.
             sends.append((sender, self._message(Kind.NEWS, 0, sender, word=self.members.word_of(entry))))
         for word in message.words[: self._config.words_per_message_max]:
             self._believe(word, now_ms, sends)

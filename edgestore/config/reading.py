@@ -27,6 +27,7 @@ VARIABLES = frozenset(
         "POWER_ROUNDS",
         "REQUIRE_ALL",
         "SEED",
+        "SITE_ROUNDS",
     )
 )
 """What is no setting: the root keys, the kernel, and what the tests understand."""

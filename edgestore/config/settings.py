@@ -38,12 +38,15 @@ class NetConfig:
     """`[net]`: connections between the nodes of a site."""
 
     advertise: str = ""
-    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at."""
+    """HOST:PORT at which other nodes reach this one, where it is not the one it listens at: behind NAT or a proxy. It
+    is remembered, as what `--mesh` says is."""
     frame_max_bytes: int = 8 * 1024 * 1024
     send_buffer_high_bytes: int = 1024 * 1024
     """A call waits while so much has not left its connection yet."""
     send_buffer_max_bytes: int = 32 * 1024 * 1024
     """Messages are dropped, and calls refused, beyond it."""
+    buffers_kept_bytes: int = 16 * 1024 * 1024
+    """Memory of frames over 128 KiB that is used again, for all connections together."""
     calls_max: int = 1024
     """Requests of one connection that wait for their answers."""
     served_max: int = 256
@@ -88,6 +91,8 @@ class ConsensusConfig:
     """Entries in one message to a follower, or in one answer to a learner."""
     append_in_flight_bytes_max: int = 4 * 1024 * 1024
     """Entries on their way to one follower."""
+    commit_told_ms: int = 2
+    """Followers hear so long after a commit of it, where nothing else leaves to them and nobody waits for it there."""
     log_kept_bytes: int = 8 * 1024 * 1024
     """Applied entries that stay in memory and in the journal for members that are a little behind."""
     log_behind_max_bytes: int = 64 * 1024 * 1024
@@ -194,7 +199,8 @@ class RepairConfig:
     critical_wait_s: int = 120
     """... or for so long, where only as many fragments are left as reading needs."""
     reencode_wait_s: int = 86_400
-    """A node that has been down for longer does not count any more when schemes are chosen for what is there."""
+    """A node that has been down for longer does not count any more when schemes are chosen for what is there; where
+    only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
     bytes_per_s: int = 64 * 1024 * 1024
     """What each node reads at most for repair. 0: no limit."""
     memory_bytes: int = 48 * 1024 * 1024

@@ -12,14 +12,10 @@ import importlib
 from importlib.metadata import version
 from typing import Any
 
-import pysyncobj.syncobj
-from pysyncobj import SyncObj, SyncObjConf
-from pysyncobj.node import Node
-from pysyncobj.transport import Transport
-
 from edgestore.consensus.applying import Applying
 from edgestore.consensus.interface import Done
 from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.library import Node, SyncObj, SyncObjConf, Transport, syncobj
 from edgestore.errors import Corrupt
 
 PYSYNCOBJ_VERSION = "0.3.17"
@@ -80,7 +76,7 @@ def check_core() -> None:
     """Raises Corrupt where PySyncObj is not exactly what the hooks were written for."""
     found = version("pysyncobj")
     missing = [name for name in PRIVATE_METHODS if not hasattr(SyncObj, name)]
-    missing += [name for name in MODULE_NAMES if not hasattr(pysyncobj.syncobj, name)]
+    missing += [name for name in MODULE_NAMES if not hasattr(syncobj, name)]
     if found != PYSYNCOBJ_VERSION or missing:
         raise Corrupt(
             f"pysyncobj {found} is not the {PYSYNCOBJ_VERSION} that the node was built for"
@@ -95,7 +91,7 @@ def harden() -> None:
         for function in ("loads", "dumps"):
             if hasattr(module, function):
                 setattr(module, function, _refuse_pickle)
-    pysyncobj.syncobj.monotonicTime = _loop_time
+    syncobj.monotonicTime = _loop_time
 
 
 class SilentTransport(Transport):  # type: ignore[misc]
@@ -114,7 +110,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._applying = applying
         self._raft_journal = raft_journal
         self._nodes = {name: Node(name) for name in others}
-        create, pysyncobj.syncobj.createJournal = pysyncobj.syncobj.createJournal, lambda _: raft_journal
+        create, syncobj.createJournal = syncobj.createJournal, lambda _: raft_journal
         try:
             configuration = SyncObjConf(
                 autoTick=False,
@@ -136,7 +132,7 @@ class Core(SyncObj):  # type: ignore[misc]
             nodes = list(self._nodes.values())
             super().__init__(Node(member), nodes, configuration, nodeClass=Node, transportClass=SilentTransport)
         finally:
-            pysyncobj.syncobj.createJournal = create
+            syncobj.createJournal = create
         missing = [name for name in PRIVATE_FIELDS if not hasattr(self, name)]
         if missing:
             raise Corrupt(f"pysyncobj has no {', '.join(missing)}: install pysyncobj=={PYSYNCOBJ_VERSION}")
@@ -149,12 +145,12 @@ class Core(SyncObj):  # type: ignore[misc]
     @property
     def is_leader(self) -> bool:
         """Whether it leads."""
-        return bool(self._SyncObj__raftState == pysyncobj.syncobj._RAFT_STATE.LEADER)
+        return bool(self._SyncObj__raftState == syncobj._RAFT_STATE.LEADER)
 
     @property
     def is_candidate(self) -> bool:
         """Whether it stands."""
-        return bool(self._SyncObj__raftState == pysyncobj.syncobj._RAFT_STATE.CANDIDATE)
+        return bool(self._SyncObj__raftState == syncobj._RAFT_STATE.CANDIDATE)
 
     @property
     def term(self) -> int:
@@ -181,7 +177,7 @@ class Core(SyncObj):  # type: ignore[misc]
         """A follower of this term, which is not below its own; of nobody where `leader` is empty."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(pysyncobj.syncobj._RAFT_STATE.FOLLOWER)
+        self._SyncObj__setState(syncobj._RAFT_STATE.FOLLOWER)
         self._SyncObj__raftLeader = self._nodes[leader] if leader else None
 
     def grant(self, candidate: str) -> None:
@@ -190,7 +186,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def stand(self) -> None:
         """The next term, and its own vote in it."""
-        state = pysyncobj.syncobj._RAFT_STATE
+        state = syncobj._RAFT_STATE
         self._SyncObj__raftLeader = None
         self._SyncObj__setCurrentTerm(self.term + 1, self._SyncObj__selfNode.id)
         self._SyncObj__setState(state.CANDIDATE)

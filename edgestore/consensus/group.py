@@ -22,7 +22,7 @@ class RaftConsensus(Running):
     joins gives the voters that it was told of, and learns. `peers` None: the group never has another member.
     """
 
-    def propose(self, payload: bytes, done: Done) -> None:
+    def propose(self, payload: bytes, done: Done, *, is_waited_elsewhere: bool = False) -> None:
         """See `Consensus.propose`."""
         if self._closed or self._failed is not None:
             done(None, Closing("the node is closing: send it again later"))
@@ -40,9 +40,12 @@ class RaftConsensus(Running):
         except NotAppliedError as error:
             self.broken(error)
             return
-        self._ask_for_sync()
         if voter.others:
+            if is_waited_elsewhere and voter.replication is not None:
+                voter.replication.wait_for(self._raft_journal.last_index)
             self._changed()
+        else:
+            self._ask_for_sync()
 
     @property
     def is_leader(self) -> bool:

@@ -107,8 +107,9 @@ class Consensus(Protocol):
     on_role_changed: Callable[[ConsensusStatus], None]
     """Role, leader, term or incarnation is another than at the last call; called in a later turn of the loop."""
 
-    def propose(self, payload: bytes, done: Done) -> None:
+    def propose(self, payload: bytes, done: Done, *, is_waited_elsewhere: bool = False) -> None:
         """Appends an entry. `done` gets what `apply` returned, after commit and apply; or the reason why not.
+        `is_waited_elsewhere`: another member answers somebody once it has applied the entry.
 
         NotLeader (its field `leader` says who, empty where nobody is known) and TooBusy: it is in nobody's log.
         RetryOperation: it never applies, send its operations again with the same ids. Unavailable: not known.

@@ -10,9 +10,9 @@ from functools import partial
 from typing import overload
 
 import msgspec
-import pysyncobj.journal
 
 from edgestore.consensus.interface import Snapshot, SnapshotBase
+from edgestore.consensus.library import Journal as LogOfPySyncObj
 from edgestore.consensus.messages import StopSign, first_term, incarnation_of
 from edgestore.consensus.recovery import STOP_KIND, LogEntry, Recovery, first_folder
 from edgestore.disk import Journal, JournalRecord, RecordKind
@@ -33,7 +33,7 @@ class _Mark:
         self.index, self.hard_states = index, hard_states
 
 
-class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
+class RaftJournal(LogOfPySyncObj):  # type: ignore[misc]
     """The log of one group. `entries[0]` is the last entry before the log: PySyncObj compares with it."""
 
     def __init__(self, journal: Journal, group: int, applied_index: int, kept_bytes: int = 0) -> None:
@@ -90,12 +90,13 @@ class RaftJournal(pysyncobj.journal.Journal):  # type: ignore[misc]
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def sync(self, done: Callable[[], None]) -> None:
-        """Calls `done` when everything up to here is on the disk, after `synced_index` says so."""
+    def sync(self, done: Callable[[], None], *, at_once: bool = False) -> None:
+        """Calls `done` when everything up to here is on the disk, after `synced_index` says so. `at_once`: see
+        `Journal.sync`."""
         mark = _Mark(self.entries[-1][1], self._hard_states)
         self.is_dirty = False
         self._marks.append(mark)
-        self._journal.sync(partial(self._synced, mark, done))
+        self._journal.sync(partial(self._synced, mark, done), at_once=at_once)
 
     def _synced(self, mark: _Mark, done: Callable[[], None]) -> None:
         self._marks.remove(mark)

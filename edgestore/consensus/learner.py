@@ -41,6 +41,7 @@ class Learner:
         self._source = source
         self._failures = 0
         self._verified_index = context.applying.applied_index
+        self._committed_index = 0
         self._task = context.loop.create_task(self._run())
 
     def stop(self) -> None:
@@ -73,6 +74,10 @@ class Learner:
         able = list(dict.fromkeys(able))
         return able[self._failures % len(able)] if able else ""
 
+    def go_on(self) -> None:
+        """What came in one answer is committed past a stop-sign too, once that is applied."""
+        self._context.applying.commit(min(self._committed_index, self._last_index()))
+
     def _last_index(self) -> int:
         return self._context.raft_journal.last_index
 
@@ -99,7 +104,8 @@ class Learner:
         if matched == index and answer.entries:
             raise TooBusy("the journal takes no more just now")
         self._verified_index = matched
-        context.applying.commit(min(answer.commit_index, matched))
+        self._committed_index = min(answer.commit_index, matched)
+        self.go_on()
         context.changed()
 
 

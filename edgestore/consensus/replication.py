@@ -1,7 +1,8 @@
 """The leader's side of the log: what goes to whom, who has it, and how long the lease runs.
 
 Rule: entries leave once, in a bounded window, and again only where the follower says that it lacks them; an answer
-counts only for the term that it names. A round is answered by whoever follows the leader at a time after it began.
+counts only for the term that it names. A round is answered by whoever follows the leader at a time after it began. That
+an entry is committed is told at once where somebody waits for it elsewhere, and else with what leaves next anyway.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Replication:
         self._is_round_new = False
         self._confirmed_round = 0
         self._lease_until_ms = 0
+        self._waited_index = 0
+        self._is_telling = False
         self.begin_round()
 
     # --- sending --------------------------------------------------------------------------------------
@@ -82,14 +85,30 @@ class Replication:
             progress.is_waiting = False
         self.flush()
 
+    def wait_for(self, index: int) -> None:
+        """Somebody elsewhere waits for the entry: the others hear at once when it is committed."""
+        self._waited_index = max(self._waited_index, index)
+
     def flush(self) -> None:
-        """Sends what each follower lacks: entries, the commit index, the round."""
+        """Sends what each follower lacks: entries, the round, the commit index."""
         self._is_round_new = False
+        committed = self._core.raftCommitIndex
+        wanted = min(committed, self._waited_index)
+        is_told = True
         for member, progress in self.progress.items():
             if not self._send_entries(member, progress) and (
-                progress.round_sent < self.round or progress.commit_sent < self._core.raftCommitIndex
+                progress.round_sent < self.round or progress.commit_sent < wanted
             ):
                 self._send(member, progress, [])
+            is_told = is_told and progress.commit_sent >= committed
+        if not (is_told or self._is_telling):
+            self._is_telling = True
+            self._context.loop.call_later(self._config.commit_told_ms / 1000, self._tell)
+
+    def _tell(self) -> None:
+        self._is_telling = False
+        self.wait_for(self._core.raftCommitIndex)
+        self._context.changed()
 
     def _send_entries(self, member: str, progress: Progress) -> bool:
         """Whether something was sent."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy, SystemClock, system_entropy
 from edgestore.config import ConsensusConfig
@@ -35,9 +36,11 @@ from edgestore.consensus.transport import Outbox, RaftPort
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Closing, Corrupt, EdgeStoreError, RetryOperation, Unavailable
-from edgestore.net import Peers
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import Member
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.net import Peers
 
 log = logging.getLogger("edgestore.consensus")
 
@@ -158,6 +161,7 @@ class Running:
             return  # at a start: it has begun already
         led = self.leader()
         if self._voter is not None and self._voter.replication is not None:
+            self._voter.replication.wait_for(index)
             self._voter.replication.flush()  # the others hear that it is committed
         self._raft_journal.begin_incarnation(index, term, stop)
         self._applying.commit_index = min(self._applying.commit_index, self._raft_journal.last_index)
@@ -171,6 +175,8 @@ class Running:
         for done in self._applying.discard(index):
             done(None, RetryOperation("the members of the group changed: send it again"))
         self._begin_role(was_restarted=False)
+        if self._learner is not None:
+            self._learner.go_on()
         names = [one.member for one in stop.members if one.is_voter]
         first = led if led in names else names[0]
         if self._voter is not None and self._voter.others and first == self._member:
@@ -255,6 +261,8 @@ class Running:
             place = (self._group, incarnation, 0, message.number)
             send = self._context.outbox.send
             self._leader_reads.ask(lambda index: send(sender, ReadAnswer(*place, index)))
+            if self._voter is not None and self._voter.replication is not None:
+                self._voter.replication.wait_for(self._applying.commit_index)
         elif message.incarnation < incarnation:
             if not isinstance(message, Ended):
                 self._context.outbox.send(sender, Ended(self._group, incarnation, 0, self._applying.applied_index))
@@ -298,11 +306,13 @@ class Running:
             return
         except EdgeStoreError as error:  # the journal takes no record now
             log.warning("turn-failed group=%d error=%s", self._group, error)
-        self._ask_for_sync()
         self._metrics.count("consensus_entries_total", self._applying.applied_index - before)
         self._snapshots.forget_applied(self._voter)
-        if self._port is not None:
-            self._answer()
+        if self._port is None:
+            self._ask_for_sync()
+            return
+        self._answer()  # first: the way over others is the longer one
+        self._ask_for_sync(at_once=self._port.is_alone)
 
     def _advance(self) -> None:
         if self._voter is None:
@@ -338,9 +348,9 @@ class Running:
             self._context.loop.call_soon(self._reads.leader_changed)
         self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
 
-    def _ask_for_sync(self) -> None:
+    def _ask_for_sync(self, *, at_once: bool = False) -> None:
         if self._raft_journal.is_dirty:
-            self._raft_journal.sync(self._synced)
+            self._raft_journal.sync(self._synced, at_once=at_once)
 
     def _synced(self) -> None:
         if self._closed or self._failed is not None:

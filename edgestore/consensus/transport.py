@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 from edgestore.consensus.messages import Fetch, Fetched, Message, decode, decode_message, encode
 from edgestore.errors import BadRequest, Unavailable
-from edgestore.net import Caller, Method, Peers, Reply, Topic
+from edgestore.net import Caller, Method, Reply, Topic
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.net import Peers
 
 log = logging.getLogger("edgestore.consensus")
 
@@ -62,6 +65,11 @@ class RaftPort:
     def leave(self, group: int) -> None:
         """The group is closed."""
         self._groups.pop(group, None)
+
+    @property
+    def is_alone(self) -> bool:
+        """One group only: no other has something for the same sync."""
+        return len(self._groups) <= 1
 
     def send(self, member: str, message: Message) -> bool:
         """Whether it is on its way."""

@@ -47,6 +47,9 @@ class Voter:
         self._next_heartbeat_s = 0.0
         self._matched_term = self._matched_index = 0
         self._answers: list[tuple[str, int]] = []
+        self._said = ("", 0, 0, 0)
+        """The last acknowledgement: leader, term, round, index. What says nothing more is not said again: each push of
+        the commit index would cost an answer, and a lost one is made good by the next heartbeat's round."""
         self._handlers: dict[type, Any] = {
             PreVote: self.elections.on_pre_vote,
             PreVoteAnswer: self.elections.on_pre_vote_answer,
@@ -197,7 +200,8 @@ class Voter:
         self._matched_index = max(self._matched_index, matched)
         self.core.commit(min(asked.commit_index, matched, raft_journal.last_index))
         if raft_journal.synced_index >= min(matched, raft_journal.last_index) and raft_journal.is_hard_state_synced:
-            self._acknowledge(sender, asked.round)
+            if asked.entries or self._said != (sender, self.core.term, asked.round, self._match_index()):
+                self._acknowledge(sender, asked.round)
         else:
             self._answers.append((sender, asked.round))
 
@@ -212,9 +216,14 @@ class Voter:
             index -= 1
         return index
 
-    def _acknowledge(self, leader: str, number: int) -> None:
+    def _match_index(self) -> int:
+        """Up to where the log is as the leader's, and synced."""
         raft_journal = self._context.raft_journal
-        match_index = min(self._matched_index, raft_journal.synced_index, raft_journal.last_index)
+        return min(self._matched_index, raft_journal.synced_index, raft_journal.last_index)
+
+    def _acknowledge(self, leader: str, number: int) -> None:
+        match_index = self._match_index()
+        self._said = leader, self.core.term, number, match_index
         place = (self._context.group, self._context.incarnation, self.core.term)
         self._context.outbox.send(leader, Appended(*place, match_index, match_index, number, True))
 

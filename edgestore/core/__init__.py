@@ -4,10 +4,20 @@ Used by the embedded store as it is, by `edgestore.node` with listeners on top, 
 disk. What only a node of several needs is loaded when a node is one.
 """
 
-from edgestore.core.joining import Joining, MeshOptions, open_in_site
+from typing import TYPE_CHECKING
+
 from edgestore.core.membership import read_site
 from edgestore.core.opening import INDEX_FOLDER, Core, OpenStore, root_keys_of_environment
-from edgestore.core.recovery import plan_recovery, recover_site
+from edgestore.later import later
+
+if TYPE_CHECKING:
+    from edgestore.core.joining import Joining, MeshOptions, open_in_site
+    from edgestore.core.recovery import plan_recovery, recover_site
+else:
+    __getattr__ = later(
+        __name__,
+        {"joining": ("Joining", "MeshOptions", "open_in_site"), "recovery": ("plan_recovery", "recover_site")},
+    )
 
 __all__ = [
     "INDEX_FOLDER",

@@ -69,9 +69,9 @@ async def open_in_site(
     if settings is None and joining is not None:
         settings = await _join(files, config, options, joining, network, s3=s3)
     if settings is None:
-        listen = _joinable(options.listen, "")
-        settings = SiteFile("", "", options.listen, listen, zone=options.zone, capacity_bytes=options.capacity_bytes)
-    changed = _changed(settings, options, s3 or _configured(config, settings))
+        address = config.net.advertise or _joinable(options.listen, "")
+        settings = SiteFile("", "", options.listen, address, zone=options.zone, capacity_bytes=options.capacity_bytes)
+    changed = _changed(settings, options, config.net.advertise, s3 or _configured(config, settings))
     if changed.site_id and changed != settings:
         membership.write_site(files, changed)
     clock = SystemClock()
@@ -92,13 +92,14 @@ def _configured(config: Config, settings: SiteFile) -> str:
     return settings.s3
 
 
-def _changed(settings: SiteFile, options: MeshOptions, s3: str) -> SiteFile:
+def _changed(settings: SiteFile, options: MeshOptions, advertise: str, s3: str) -> SiteFile:
     """The flags of this start over what is remembered."""
     listen = options.listen or settings.listen
+    kept = settings.address if listen == settings.listen else _joinable(listen, "")
     return msgspec.structs.replace(
         settings,
         listen=listen,
-        address=settings.address if listen == settings.listen else _joinable(listen, ""),
+        address=advertise or kept,
         s3=s3,
         zone=options.zone or settings.zone,
         capacity_bytes=options.capacity_bytes or settings.capacity_bytes,
@@ -121,7 +122,7 @@ async def _join(
             "",
             member,
             listen,
-            _joinable(listen, joining.peers[0]),
+            config.net.advertise or _joinable(listen, joining.peers[0]),
             s3,
             options.zone,
             options.capacity_bytes,

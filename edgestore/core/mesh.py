@@ -94,6 +94,7 @@ class Mesh:
         core = self._core
         papers = membership.read_papers(core.files)
         self.credentials = Credentials(self._admission.rights_of)
+        self.credentials.start = self._nonce
         self.peers = Peers(
             self._network,
             core.config.net,
@@ -143,16 +144,9 @@ class Mesh:
         digest = authority_digest(self.credentials.authority)
         self.site = Site(core.meta, config, self._entropy, digest, self._detector, lambda: self._upkeep.progress)
 
-    def lookout(self) -> Coroutine[Any, Any, None]:
-        """What runs from the first moment: a node that was shut out never arrives."""
-        return self._presence.doubt()
-
-    async def arrive(self) -> None:
-        """With a quorum: the node says that it is here."""
-        await self._presence.announce()
-
-    def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs for as long as the node does."""
+    def lookouts(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs from the first moment: a node that was shut out never arrives, nor does one whose certificate ran
+        out while it was away, before it has another."""
         core = self._core
         renewal = Renewal(
             core.meta,
@@ -162,9 +156,18 @@ class Mesh:
             core.config.cluster,
             lambda certificate: membership.write_certificate(core.files, certificate),
         )
+        return [self._presence.doubt(), renewal.run()]
+
+    async def arrive(self) -> None:
+        """With a quorum: the node says that it is here."""
+        await self._presence.announce()
+
+    def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs for as long as the node does."""
+        core = self._core
         assert self._detector is not None
         leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
-        keeping = [self._presence.run(), renewal.run(), leader.run(), self._keep_writer()]
+        keeping = [self._presence.run(), leader.run(), self._keep_writer()]
         return [*keeping, *self._upkeep.housekeeping()]
 
     async def _keep_writer(self) -> None:

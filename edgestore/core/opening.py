@@ -103,7 +103,8 @@ class Core:
             await self._arrive(root_keys)
         else:
             await self.mesh.meet()
-            self._keep(self.mesh.lookout())
+            for lookout in self.mesh.lookouts():
+                self._keep(lookout)
             self._keep(self._arrive_in_time(root_keys))
 
     async def _arrive(self, root_keys: RootKeys | None) -> None:

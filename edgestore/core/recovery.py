@@ -73,12 +73,14 @@ def plan_recovery(folder: str, config: Config, lost: tuple[int, ...]) -> Recover
 
 
 def recover_site(folder: str, config: Config, plan: RecoveryPlan) -> dict[str, Any]:
-    """Carries the plan out. Returns what was done."""
+    """Carries the plan out. Returns what was done. The folder is opened twice: a journal is read when it is opened, and
+    the second reading finds this member alone."""
 
     async def work() -> dict[str, Any]:
-        async with _opened(folder, config) as (files, site, journal, store):
+        async with _opened(folder, config) as (_, site, journal, store):
             alone = (Member(site.member),)
             index, _ = await force_members(journal, State(store).site().index, alone, skipped=FENCE)
+        async with _opened(folder, config) as (files, site, journal, store):
             meta = await Meta.open(
                 files,
                 journal,

@@ -194,10 +194,13 @@ class Journal:
         if not self._busy:
             self._measure()
 
-    def sync(self, done: Callable[[], None]) -> None:
-        """Calls `done` when all that was appended so far is on the disk; never after a failure."""
+    def sync(self, done: Callable[[], None], *, at_once: bool = False) -> None:
+        """Calls `done` when all that was appended so far is on the disk; never after a failure. `at_once`: the caller
+        is at the end of a turn itself, and nothing more goes with it."""
         self._waiting.append(done)
-        if not (self._busy or self._scheduled):
+        if at_once:
+            self._hand_over()
+        elif not (self._busy or self._scheduled):
             self._scheduled = True
             self._loop.call_soon(self._hand_over)  # what this turn of the loop still brings goes with it
 

@@ -336,7 +336,8 @@ class Proposals:
             if error is not None:
                 refused.append(error)
 
-        self._consensus.propose(commands.splice_entry(*self._header(), operations), done)
+        entry = commands.splice_entry(*self._header(), operations)
+        self._consensus.propose(entry, done, is_waited_elsewhere=True)
         if refused:
             raise refused[0]
         return Reply(b"")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgestore.meta.machine import OpenFolder
-from edgestore.net import Peers
 from edgestore.records import Member
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.net import Peers
 
 
 @dataclass(frozen=True)

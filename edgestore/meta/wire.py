@@ -6,14 +6,17 @@ Rule: every request may come twice, late, or not at all: operations carry their 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from edgestore.errors import BadRequest, Unavailable
-from edgestore.net import Answer, Caller, Lane, Method, Peers, Reply
+from edgestore.net import Answer, Caller, Lane, Method, Reply
 from edgestore.records import Member
+
+if TYPE_CHECKING:  # a lone node loads none of it
+    from edgestore.net import Peers
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ Rule: every request ends: with an answer, with the error that its handler raised
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,17 @@ import msgspec
 from edgestore import errors
 from edgestore.errors import EdgeStoreError, TooBusy, Unavailable
 from edgestore.net.frames import Buffer, Frame, Kind
+from edgestore.net.methods import Rights
 
 _FieldValue = str | int | float | bytes | None
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """Who calls. `member` is empty for who showed no certificate of this site."""
+
+    member: str
+    rights: Rights = Rights.MEMBER
+    address: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -69,19 +79,42 @@ class Calls:
     def __init__(self, most: int) -> None:
         self._most = most
         self._next = 1
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Answer], float]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = math.inf
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def begin(self) -> tuple[int, asyncio.Future[Answer]]:
-        """A number and where its answer comes. Raises TooBusy."""
+    def begin(self, timeout_s: float = math.inf) -> tuple[int, asyncio.Future[Answer]]:
+        """A number and where its answer comes, or TimeoutError. Raises TooBusy."""
         if len(self._waiting) >= self._most:
             raise TooBusy("too many requests to one node wait for their answers (net.calls_max)")
         number, self._next = self._next, self._next + 1
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        due_s = self._loop.time() + timeout_s
+        self._waiting[number] = (future, due_s)
+        if due_s < self._alarm_s:
+            self._set_alarm(due_s)
         return number, future
+
+    def _set_alarm(self, due_s: float) -> None:
+        """One timer for all calls, set for the first that may be due: nearly all are answered long before."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_s, self._alarm = due_s, self._loop.call_at(due_s, self._ring)
+
+    def _ring(self) -> None:
+        passed_s, self._alarm, self._alarm_s = max(self._alarm_s, self._loop.time()), None, math.inf
+        for number, (future, due_s) in list(self._waiting.items()):
+            if due_s <= passed_s:
+                del self._waiting[number]
+                if not future.done():
+                    future.set_exception(TimeoutError())
+        first_s = min((due_s for _, due_s in self._waiting.values()), default=math.inf)
+        if first_s < math.inf:
+            self._set_alarm(first_s)
 
     def forget(self, number: int) -> None:
         """Nobody waits any more."""
@@ -89,7 +122,7 @@ class Calls:
 
     def answered(self, frame: Frame) -> None:
         """An ANSWER or an ERROR; late and doubled ones are passed over."""
-        future = self._waiting.pop(frame.number, None)
+        future, _ = self._waiting.pop(frame.number, (None, 0.0))
         if future is None or future.done():
             return
         if frame.kind is Kind.ERROR:
@@ -101,6 +134,9 @@ class Calls:
     def fail(self, reason: str) -> None:
         """The connection is gone."""
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm, self._alarm_s = None, math.inf
+        for future, _ in waiting.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))

@@ -1,32 +1,25 @@
-"""Connections that carry frames: THE seam that the simulator replaces, and asyncio TLS behind it.
+"""Connections that carry frames: THE seam that the simulator replaces, and TCP and TLS of the system behind it.
 
-Rule: what is sent in one turn of the loop leaves in one write; nothing is buffered beyond a named limit, and a frame of
-the other side is judged by its header before memory is taken for it.
+Rule: who has not shaken hands in time is cut off, and takes one of `handshakes_max` places until then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import socket
-import ssl
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 from edgestore.config import NetConfig
-from edgestore.errors import Corrupt, Unavailable
-from edgestore.net.frames import HEADER_BYTES, Buffer, Frame, Header, decode_header, encode_header
+from edgestore.errors import Unavailable
+from edgestore.net.assembly import Buffers
+from edgestore.net.frames import Frame
+from edgestore.net.secure import SecureConnection
 from edgestore.net.tls import Credentials
 
 log = logging.getLogger("edgestore.net")
 
-SCRATCH_BYTES = 128 * 1024
-JOIN_PARTS_BYTES = 64 * 1024
-"""Smaller payloads are copied into the write of their header."""
-
-
-SHUTDOWN_S = 1.0
 ACCEPT_PAUSE_S = 0.1
 
 
@@ -94,169 +87,6 @@ class Network(Protocol):
         ...
 
 
-class _FrameProtocol(asyncio.BufferedProtocol):
-    """Frames over one transport: small ones out of a scratch buffer, long ones straight into memory of their own."""
-
-    def __init__(self, config: NetConfig, made: Callable[[_FrameProtocol], None]) -> None:
-        self.on_frame: Callable[[Frame], None] = lambda frame: None
-        self.on_closed: Callable[[], None] = lambda: None
-        self.peer_certificate, self.address = b"", ""
-        self.frame_max_bytes = config.frame_max_bytes
-        self._frame_begun_s = math.inf
-        self._config, self._made = config, made
-        self._transport: asyncio.Transport
-        self._loop = asyncio.get_running_loop()
-        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._filled = 0
-        self._header: Header | None = None
-        self._body = memoryview(b"")
-        self._body_filled = 0
-        self._out: list[Buffer] = []
-        self._out_bytes = 0
-        self._paused: asyncio.Future[None] | None = None
-        self._closed = False
-
-    # --- the transport's calls -------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done."""
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
-        secure = transport.get_extra_info("ssl_object")
-        self.peer_certificate = secure.getpeercert(binary_form=True) or b""
-        self.address = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
-        transport.set_write_buffer_limits(high=self._config.send_buffer_high_bytes)
-        connected = transport.get_extra_info("socket")
-        if connected is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._made(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go."""
-        if self._header is not None and len(self._body) - self._body_filled > len(self._scratch):
-            return self._body[self._body_filled :]
-        return self._scratch[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have come."""
-        if self._header is not None and len(self._body) - self._body_filled > len(self._scratch):
-            self._body_filled += nbytes
-            if self._body_filled == len(self._body):
-                self._deliver()
-            return
-        self._filled += nbytes
-        try:
-            self._take()
-        except Corrupt as error:
-            log.warning("connection-refused address=%s reason=%s", self.address, error)
-            self.close()
-
-    def _take(self) -> None:
-        at = 0
-        while not self._closed:
-            if self._header is None:
-                if self._filled - at < HEADER_BYTES:
-                    break
-                self._frame_begun_s = self._loop.time()
-                self._header = decode_header(self._scratch[at : at + HEADER_BYTES], self.frame_max_bytes)
-                self._body = memoryview(bytearray(self._header.head_bytes + self._header.payload_bytes))
-                self._body_filled = 0
-                at += HEADER_BYTES
-            taken = min(self._filled - at, len(self._body) - self._body_filled)
-            self._body[self._body_filled : self._body_filled + taken] = self._scratch[at : at + taken]
-            self._body_filled += taken
-            at += taken
-            if self._body_filled < len(self._body):
-                break
-            self._deliver()
-        if at:
-            left = self._filled - at
-            self._scratch[:left] = self._scratch[at : self._filled]
-            self._filled = left
-
-    def _deliver(self) -> None:
-        header, body = self._header, self._body
-        assert header is not None
-        self._header = None
-        self._frame_begun_s = math.inf
-        payload = (body[header.head_bytes :],) if header.payload_bytes else ()
-        self.on_frame(Frame(header.kind, header.code, header.number, bytes(body[: header.head_bytes]), payload))
-
-    def pause_writing(self) -> None:
-        """The other side does not keep up."""
-        self._paused = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        if self._paused is not None and not self._paused.done():
-            self._paused.set_result(None)
-        self._paused = None
-
-    def eof_received(self) -> bool:
-        """The other side has ended."""
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """For whatever reason."""
-        self._closed = True
-        self._out.clear()
-        self.resume_writing()
-        on_closed, self.on_closed = self.on_closed, lambda: None
-        self.on_frame = lambda frame: None
-        on_closed()
-
-    # --- the owner's calls -----------------------------------------------------------------------------
-
-    @property
-    def is_stuck(self) -> bool:
-        """See `Connection`."""
-        return self._loop.time() - self._frame_begun_s > self._config.frame_timeout_s
-
-    @property
-    def buffered_bytes(self) -> int:
-        """See `Connection`."""
-        return self._out_bytes + (0 if self._closed else self._transport.get_write_buffer_size())
-
-    def send(self, frame: Frame) -> None:
-        """See `Connection`."""
-        if self._closed:
-            return
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(encode_header(frame))
-        self._out.append(frame.head)
-        self._out.extend(frame.payload)
-        self._out_bytes += frame.size_bytes
-
-    def _flush(self) -> None:
-        out, self._out, self._out_bytes = self._out, [], 0
-        if self._closed or self._transport.is_closing():
-            return
-        small: list[Buffer] = []
-        for part in out:
-            if len(part) < JOIN_PARTS_BYTES:
-                small.append(part)
-                continue
-            if small:
-                self._transport.write(b"".join(small))
-                small = []
-            self._transport.write(part)
-        if small:
-            self._transport.write(b"".join(small))
-
-    async def drain(self) -> None:
-        """See `Connection`."""
-        if self._out:
-            await asyncio.sleep(0)
-        while self._paused is not None and not self._closed:
-            await asyncio.shield(self._paused)
-
-    def close(self) -> None:
-        """See `Connection`."""
-        self._closed = True
-        self._transport.abort()
-
-
 class _Listening:
     """Accepts, within the limit of handshakes, and shakes hands with the certificate that counts then."""
 
@@ -266,10 +96,11 @@ class _Listening:
         credentials: Credentials,
         config: NetConfig,
         accepted: Callable[[Connection], None],
+        buffers: Buffers,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._listener, self._credentials, self._config, self._accepted = listener, credentials, config, accepted
-        self._loop = asyncio.get_running_loop()
+        self._buffers, self._loop = buffers, asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting = self._loop.create_task(self._accept())
 
@@ -291,17 +122,22 @@ class _Listening:
             task.add_done_callback(lambda _: room.release())
 
     async def _shake(self, connected: socket.socket) -> None:
+        secure: SecureConnection | None = None
+        context = self._credentials.server_context()
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: _FrameProtocol(self._config, self._accepted),
-                connected,
-                ssl=self._credentials.server_context(),
-                ssl_handshake_timeout=self._config.handshake_timeout_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
-            )
-        except (OSError, TimeoutError, ssl.SSLError) as error:
-            log.info("handshake-failed error=%s", error)
-            connected.close()
+            async with asyncio.timeout(self._config.handshake_timeout_s):
+                _, secure = await self._loop.connect_accepted_socket(
+                    lambda: SecureConnection(self._config, context, self._buffers, self._accepted, is_server=True),
+                    connected,
+                )
+                await secure.shaken
+        except (OSError, TimeoutError) as error:
+            log.info("handshake-failed error=%s", str(error) or "too slow")
+        finally:
+            if secure is None:
+                connected.close()
+            elif not secure.is_shaken:
+                secure.close()
 
     async def close(self) -> None:
         """See `Listening`."""
@@ -314,6 +150,14 @@ class _Listening:
 
 class SystemNetwork:
     """TCP and TLS of the system."""
+
+    def __init__(self) -> None:
+        self._buffers: Buffers | None = None
+
+    def _room(self, config: NetConfig) -> Buffers:
+        """Of all connections of this node."""
+        self._buffers = self._buffers or Buffers(config.buffers_kept_bytes)
+        return self._buffers
 
     async def listen(
         self,
@@ -336,24 +180,26 @@ class SystemNetwork:
         except OSError:
             listener.close()
             raise
-        return _Listening(listener, credentials, config, accepted)
+        return _Listening(listener, credentials, config, accepted, self._room(config))
 
     async def dial(self, host: str, port: int, credentials: Credentials, config: NetConfig, local: str) -> Connection:
         """See `Network`."""
-        made: list[_FrameProtocol] = []
+        secure: SecureConnection | None = None
+        loop, local_address = asyncio.get_running_loop(), (local, 0) if local else None
+        context, buffers = credentials.client_context(), self._room(config)
         try:
             async with asyncio.timeout(config.dial_timeout_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: _FrameProtocol(config, made.append),
+                _, secure = await loop.create_connection(
+                    lambda: SecureConnection(config, context, buffers, lambda one: None, is_server=False),
                     host,
                     port,
-                    ssl=credentials.client_context(),
-                    server_hostname="",
-                    local_addr=(local, 0) if local else None,
-                    ssl_handshake_timeout=config.handshake_timeout_s,
-                    ssl_shutdown_timeout=SHUTDOWN_S,
+                    local_addr=local_address,
                 )
+                await secure.shaken
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {config.dial_timeout_s} s"
             raise Unavailable(f"{host}:{port} cannot be reached: {reason}") from error
-        return made[0]
+        finally:
+            if secure is not None and not secure.is_shaken:
+                secure.close()
+        return secure

@@ -44,7 +44,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """Of the whole frame."""
-        return HEADER_BYTES + len(self.head) + sum(memoryview(part).nbytes for part in self.payload)
+        return HEADER_BYTES + len(self.head) + (size_of(self.payload) if self.payload else 0)
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -58,31 +58,36 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
-    """Who dials says what the connection is for."""
+    """Who dials says what the connection is for, and which start of the member it is (random bytes)."""
 
     format: int = FORMAT
     lane: int = 0
+    start: bytes = b""
 
 
-_KINDS = frozenset(Kind)
+_KINDS = {FORMAT << 4 | kind: kind for kind in Kind}
+
+
+def size_of(payload: Sequence[Buffer]) -> int:
+    """Of all its parts."""
+    return sum(memoryview(part).nbytes for part in payload)
 
 
 def encode_header(frame: Frame) -> bytes:
     """What stands before head and payload."""
-    payload_bytes = sum(memoryview(part).nbytes for part in frame.payload)
-    tag = FORMAT << 4 | frame.kind
-    return HEADER.pack(MAGIC, tag, frame.code, len(frame.head), payload_bytes, frame.number)
+    size_bytes = size_of(frame.payload) if frame.payload else 0
+    return HEADER.pack(MAGIC, FORMAT << 4 | frame.kind, frame.code, len(frame.head), size_bytes, frame.number)
 
 
-def decode_header(data: Buffer, frame_max_bytes: int) -> Header:
-    """Raises Corrupt for another format, an unknown kind, and lengths over the limit."""
-    magic, tag, code, head_bytes, payload_bytes, number = HEADER.unpack(data)
-    kind = tag & 0x0F
-    if magic != MAGIC or tag >> 4 != FORMAT or kind not in _KINDS:
+def decode_header(data: Buffer, frame_max_bytes: int, at: int = 0) -> Header:
+    """The header at `at`. Raises Corrupt for another format, an unknown kind, and lengths over the limit."""
+    magic, tag, code, head_bytes, payload_bytes, number = HEADER.unpack_from(data, at)
+    kind = _KINDS.get(tag)
+    if magic != MAGIC or kind is None:
         raise Corrupt(f"the peer sends no frames of format {FORMAT}: another version of edgestore, or no edgestore")
     if head_bytes > HEAD_MAX_BYTES or head_bytes + payload_bytes > frame_max_bytes:
         raise Corrupt(f"the peer announces a frame of {head_bytes + payload_bytes} bytes (net.frame_max_bytes)")
-    return Header(Kind(kind), code, head_bytes, payload_bytes, number)
+    return Header(kind, code, head_bytes, payload_bytes, number)
 
 
 def decode_hello(frame: Frame) -> Hello:
@@ -100,6 +105,6 @@ def decode_hello(frame: Frame) -> Hello:
     return hello
 
 
-def hello_frame(lane: int) -> Frame:
+def hello_frame(lane: int, start: bytes = b"") -> Frame:
     """What a dialling node sends first."""
-    return Frame(Kind.HELLO, 0, 0, msgspec.msgpack.encode(Hello(FORMAT, lane)))
+    return Frame(Kind.HELLO, 0, 0, msgspec.msgpack.encode(Hello(FORMAT, lane, start)))

@@ -10,29 +10,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt, Denied, EdgeStoreError, TooBusy, Unavailable
-from edgestore.net.calls import Reply, encode_error
+from edgestore.net.calls import Caller, Reply, encode_error
 from edgestore.net.connection import Connection
-from edgestore.net.frames import Frame, Kind, decode_hello
-from edgestore.net.methods import Lane, Method, Rights, Topic
+from edgestore.net.frames import Frame, Hello, Kind, decode_hello
+from edgestore.net.methods import SWORN, Lane, Method, Rights, Topic
 from edgestore.net.tls import Credentials
 from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.net")
 
 EMPTY = memoryview(b"")
-
-
-class Caller(msgspec.Struct, frozen=True, gc=False):
-    """Who calls. `member` is empty for who showed no certificate of this site."""
-
-    member: str
-    rights: Rights = Rights.MEMBER
-    address: str = ""
+RIVAL_S = 3.0
+"""A start that was not heard for so long is over: its connection only looks open. Who lives pings every second."""
+LATE_S = 1.5
+"""What a start said may come in this long after it has ended."""
 
 
 Handler = Callable[[Caller, bytes, memoryview], Awaitable[Reply]]
@@ -54,7 +51,7 @@ class Services:
         self.config, self.credentials, self.metrics = config, credentials, metrics
         self.methods: dict[int, Served] = {}
         self.topics: dict[int, MessageHandler] = {}
-        self.running: dict[asyncio.Task[None], None] = {}
+        self.running: dict[asyncio.Task[Any], None] = {}
         self._inbound: dict[Inbound, None] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -84,6 +81,24 @@ class Services:
     def left(self, inbound: Inbound) -> None:
         """A connection has ended."""
         self._inbound.pop(inbound, None)
+        for rival in inbound.rivals:
+            rival.rivals = tuple(other for other in rival.rivals if other is not inbound)
+
+    def greeted(self, inbound: Inbound) -> None:
+        """Another start of the same member may be connected: a copied folder, or the start before that died."""
+        for other in self._inbound:
+            if (
+                other is not inbound
+                and inbound.start
+                and other.start not in (b"", inbound.start)
+                and other.caller.member == inbound.caller.member
+            ):
+                other.rivals, inbound.rivals = (*other.rivals, inbound), (*inbound.rivals, other)
+                log.warning("member-starts-twice member=%s address=%s", inbound.caller.member, inbound.caller.address)
+
+    def contested(self) -> frozenset[str]:
+        """Members of which two starts are connected and live: both were heard well after the later one came."""
+        return frozenset(inbound.caller.member for inbound in self._inbound if inbound.rivals and inbound.lives_twice())
 
     def review(self) -> None:
         """Judges all callers anew."""
@@ -106,7 +121,11 @@ class Inbound:
     def __init__(self, services: Services, connection: Connection) -> None:
         self._services, self._connection = services, connection
         self._serving = self._serving_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._lane: Lane | None = None
+        self.start = b""
+        self.rivals: tuple[Inbound, ...] = ()
+        self._heard_s = self._greeted_s = 0.0
         self.caller = self._judge()
         self._stranger_timer: asyncio.TimerHandle | None = None
 
@@ -116,13 +135,12 @@ class Inbound:
 
     def begin(self) -> None:
         """From here on frames come."""
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._loop.time()
         self._connection.on_frame = self._received
         self._connection.on_closed = self._closed
         if self.caller.rights < Rights.MEMBER:
-            loop = asyncio.get_running_loop()
             self._connection.frame_max_bytes = self._services.config.stranger_frame_max_bytes
-            self._stranger_timer = loop.call_later(self._services.config.stranger_life_s, self.close)
+            self._stranger_timer = self._loop.call_later(self._services.config.stranger_life_s, self.close)
 
     def review(self) -> None:
         """A member that was shut out is cut off at once."""
@@ -151,9 +169,9 @@ class Inbound:
 
     def _received(self, frame: Frame) -> None:
         try:
-            self._heard_s = asyncio.get_running_loop().time()
+            self._heard_s = self._loop.time()
             if self._lane is None or frame.kind is Kind.HELLO:
-                self._lane = Lane(decode_hello(frame).lane)
+                self._greet(decode_hello(frame))
             elif frame.kind is Kind.MESSAGE:
                 self._message(frame)
             else:
@@ -166,10 +184,32 @@ class Inbound:
                 log.exception("message-failed address=%s code=%d", self.caller.address, frame.code)
             self.close()
 
+    def _greet(self, hello: Hello) -> None:
+        self._lane, self.start, self._greeted_s = Lane(hello.lane), hello.start, self._heard_s
+        if self._lane is Lane.CONTROL and self.caller.member and not self.rivals:
+            self._services.greeted(self)
+
+    def _has_rival(self) -> bool:
+        """Both starts live: neither can be told from the member itself."""
+        heard_s = asyncio.get_running_loop().time() - RIVAL_S
+        return any(rival._heard_s > heard_s for rival in self.rivals)
+
+    def lives_twice(self) -> bool:
+        """No start that is over says anything so long after another has come."""
+        return any(
+            min(self._heard_s, rival._heard_s) > max(self._greeted_s, rival._greeted_s) + LATE_S
+            for rival in self.rivals
+        )
+
     def _message(self, frame: Frame) -> None:
         handler = self._services.topics.get(frame.code)
+        if self.caller.rights is Rights.EXPIRED:
+            return  # it renews its certificate on this connection
         if self.caller.rights < Rights.MEMBER:
             raise Denied("only members send messages")
+        if self.rivals and frame.code in SWORN and self._has_rival():
+            self._services.metrics.count("net_rival_messages_total")
+            return
         if handler is None:
             if frame.code in set(Topic):
                 return  # the room that takes it is not open yet
@@ -198,11 +238,10 @@ class Inbound:
             return
         self._serving += 1
         self._serving_bytes += size_bytes
-        task = asyncio.get_running_loop().create_task(self._serve(frame, served.handler))
+        task = self._loop.create_task(self._serve(frame, served.handler, size_bytes))
         services.running[task] = None
-        task.add_done_callback(lambda done: services.running.pop(done, None))
 
-    async def _serve(self, frame: Frame, handler: Handler) -> None:
+    async def _serve(self, frame: Frame, handler: Handler, size_bytes: int) -> None:
         payload = memoryview(frame.payload[0]) if frame.payload else EMPTY
         try:
             reply = await handler(self.caller, frame.head, payload)
@@ -218,10 +257,12 @@ class Inbound:
             self._answer_error(frame, Unavailable("the node failed to answer: see its log"))
         else:
             self._connection.send(Frame(Kind.ANSWER, frame.code, frame.number, reply.head, reply.payload))
-            await self._connection.drain()  # a slow reader holds its own place among `served_max`
+            if self._connection.buffered_bytes > self._services.config.send_buffer_high_bytes:
+                await self._connection.drain()  # a slow reader holds its own place among `served_max`
         finally:
             self._serving -= 1
-            self._serving_bytes -= frame.size_bytes
+            self._serving_bytes -= size_bytes
+            self._services.running.pop(cast("asyncio.Task[Any]", asyncio.current_task()), None)
 
     def _answer_error(self, frame: Frame, error: EdgeStoreError) -> None:
         self._connection.send(Frame(Kind.ERROR, frame.code, frame.number, encode_error(error)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from edgestore.config import NetConfig
@@ -20,7 +21,8 @@ class Link:
     def __init__(self, connection: Connection, config: NetConfig) -> None:
         self.on_closed: Callable[[], None] = lambda: None
         self.peer_certificate = connection.peer_certificate
-        self.heard_s = asyncio.get_running_loop().time()
+        self._now_s = asyncio.get_running_loop().time
+        self.heard_s = self._now_s()
         self.is_open = True
         self._connection, self._config = connection, config
         self._calls = Calls(config.calls_max)
@@ -38,25 +40,33 @@ class Link:
         self._connection.send(Frame(Kind.MESSAGE, topic, 0, head))
         return True
 
-    async def call(self, method: Method, head: bytes, payload: Sequence[Buffer]) -> Answer:
-        """Raises Unavailable with the connection, TooBusy, and what the handler raised."""
+    async def call(self, method: Method, head: bytes, payload: Sequence[Buffer], timeout_s: float = math.inf) -> Answer:
+        """Raises Unavailable with the connection, TooBusy, TimeoutError, and what the handler raised."""
         if not self.is_open:
             raise Unavailable("the connection to the node is gone")
-        await self._connection.drain()
+        if self._connection.buffered_bytes > self._config.send_buffer_high_bytes:
+            timeout_s = await self._wait_for_room(timeout_s)
         if self._connection.buffered_bytes > self._config.send_buffer_max_bytes:
             raise TooBusy("too much waits to be sent to one node (net.send_buffer_max_bytes)")
         if not self.is_open:
             raise Unavailable("the connection to the node is gone")
-        number, answer = self._calls.begin()
+        number, answer = self._calls.begin(timeout_s)
         try:
             self._connection.send(Frame(Kind.REQUEST, method, number, head, payload))
             return await answer
         finally:
             self._calls.forget(number)
 
+    async def _wait_for_room(self, timeout_s: float) -> float:
+        """What is left of the time."""
+        begun_s = self._now_s()
+        async with asyncio.timeout(timeout_s if timeout_s < math.inf else None):
+            await self._connection.drain()
+        return timeout_s - (self._now_s() - begun_s)
+
     def _received(self, frame: Frame) -> None:
-        self.heard_s = asyncio.get_running_loop().time()
-        if frame.kind in (Kind.ANSWER, Kind.ERROR):
+        self.heard_s = self._now_s()
+        if frame.kind is Kind.ANSWER or frame.kind is Kind.ERROR:
             self._calls.answered(frame)
         else:
             self.close()
@@ -80,5 +90,5 @@ async def open_link(
     """Dials and says hello. Raises Unavailable."""
     connection = await network.dial(host, port, credentials, config, local)
     link = Link(connection, config)
-    connection.send(hello_frame(lane))
+    connection.send(hello_frame(lane, credentials.start))
     return link

@@ -15,6 +15,10 @@ class Topic(IntEnum):
     SWIM = 2
 
 
+SWORN = frozenset({Topic.RAFT})
+"""Topics whose messages bind the member: while two starts of it are connected here, neither is heard on them."""
+
+
 class Method(IntEnum):
     """Requests: answered once, or the caller's time runs out."""
 

@@ -133,10 +133,18 @@ class Peer:
         """See `Peers.send`."""
         return self._link is not None and self._link.send(topic, head)
 
-    async def call(self, method: Method, head: bytes, payload: Sequence[Buffer], lane: Lane) -> Answer:
-        """See `Peers.call`; the caller limits the time."""
-        link = await (self._bulk_link() if lane is Lane.BULK else self._control_link())
-        return await link.call(method, head, payload)
+    async def call(
+        self, method: Method, head: bytes, payload: Sequence[Buffer], lane: Lane, timeout_s: float
+    ) -> Answer:
+        """See `Peers.call`. Raises TimeoutError too."""
+        link = self._link
+        if lane is Lane.BULK or link is None or not link.is_open:
+            now_s = asyncio.get_running_loop().time
+            begun_s = now_s()
+            async with asyncio.timeout(timeout_s):
+                link = await (self._bulk_link() if lane is Lane.BULK else self._control_link())
+            timeout_s -= now_s() - begun_s
+        return await link.call(method, head, payload, timeout_s)
 
     async def _control_link(self) -> Link:
         while self._link is None or not self._link.is_open:
@@ -163,6 +171,12 @@ class Peer:
                 self._bulk.append(link)
                 return link
         return min(self._bulk, key=lambda link: link.waiting)
+
+    def redial(self) -> None:
+        """Loses its connections; others are made at once."""
+        for link in (self._link, *self._bulk):
+            if link is not None:
+                link.close()
 
     def close(self) -> None:
         """For good."""

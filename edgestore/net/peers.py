@@ -14,10 +14,10 @@ from contextlib import suppress
 from edgestore.clock import Clock, Entropy
 from edgestore.config import NetConfig, host_and_port
 from edgestore.errors import EdgeStoreError, Unavailable
-from edgestore.net.calls import Answer, Reply
+from edgestore.net.calls import Answer, Caller, Reply
 from edgestore.net.connection import Listening, Network
 from edgestore.net.frames import Buffer
-from edgestore.net.inbound import Caller, Handler, MessageHandler, Served, Services
+from edgestore.net.inbound import Handler, MessageHandler, Served, Services
 from edgestore.net.link import open_link
 from edgestore.net.methods import Lane, Method, Rights, Topic
 from edgestore.net.peer import Peer
@@ -125,9 +125,18 @@ class Peers:
         for callback in self._disconnected:
             callback(member)
 
+    def redial(self) -> None:
+        """This node has another certificate: every connection is made anew, with it."""
+        for peer in self._peers.values():
+            peer.redial()
+
     def review(self) -> None:
         """Who may call has changed: every connection is judged again."""
         self._services.review()
+
+    def contested(self) -> frozenset[str]:
+        """Members of which two starts are connected to this node: their identity was copied."""
+        return self._services.contested()
 
     # --- serving ---------------------------------------------------------------------------------------
 
@@ -167,8 +176,7 @@ class Peers:
         if peer is None:
             raise Unavailable("the node is not known here", member=member)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await peer.call(method, head, payload, lane)
+            return await peer.call(method, head, payload, lane, timeout_s)
         except TimeoutError as error:
             raise Unavailable(f"node {peer.address} did not answer within {timeout_s:g} s", member=member) from error
 

@@ -25,11 +25,12 @@ NO_CHECK_TIME = 0x200000
 
 
 class Credentials:
-    """This node's certificate and key, the site's authority, and the judge of those who call."""
+    """This node's certificate and key, the site's authority, and the judge of those who call. `start`: random bytes
+    that tell this start of the member from any other."""
 
     def __init__(self, rights_of: Callable[[CertificateFacts], Rights]) -> None:
         self._rights_of = rights_of
-        self.certificate = self.authority = b""
+        self.certificate = self.authority = self.start = b""
         self.key: Ed25519PrivateKey
         self.facts: CertificateFacts
         self._server: ssl.SSLContext | None = None
@@ -67,6 +68,7 @@ class Credentials:
         if self._server is None:
             self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._server.verify_mode = ssl.CERT_OPTIONAL
+            self._server.num_tickets = 0  # every connection proves its certificate
             self._prepare(self._server)
         return self._server
 

@@ -1,7 +1,8 @@
 """A mixed load that writes down what was acknowledged, and the check of a node against those notes.
 
-Rule: every key belongs to one client, so its operations are in order; an operation whose answer did not come, or was
-an error, may have happened or not, or happen later, but never by half.
+Rule: every key belongs to one client, so its operations are in order, and it reads what it wrote last, through whatever
+node; an operation whose answer did not come, or was an error, may have happened or not, or happen later, but never by
+half.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 PLAIN, VERSIONED = "plain", "versioned"
 PART_BYTES = 5 * 1024 * 1024
@@ -43,8 +46,14 @@ class Client:
         self.name, self.rng, self.make = name, random.Random(seed), make
         self.keys: dict[tuple[str, str], Key] = {}
         self.acknowledged = self.failed = 0
+        self.acknowledged_s: list[float] = []
+        """When, by the monotonic clock, since the load began."""
+        self.misread: list[str] = []
+        """What was read under load and can be explained by no order of the operations."""
         self.refused: ClientError | None = None
         """What a node that was alive answered in place of doing its work."""
+        self.clocks_are_wrong = False
+        """Then a node may also refuse what was signed at a time that it takes for wrong."""
 
     def run(self, stop: threading.Event) -> None:
         """Operates until told to stop or until the node is gone, which only a connection can tell."""
@@ -68,8 +77,8 @@ class Client:
             while not stop.is_set():
                 try:
                     self.step(clients[at])
-                except (HTTPClientError, ClientError) as error:
-                    if isinstance(error, ClientError) and not _is_retryable(error):
+                except (BotoCoreError, ClientError) as error:
+                    if isinstance(error, ClientError) and not self._is_retryable(error):
                         self.refused = error
                         return
                     self.failed += 1
@@ -79,14 +88,30 @@ class Client:
             for client in clients:
                 client.close()
 
+    def _is_retryable(self, error: ClientError) -> bool:
+        if self.clocks_are_wrong and error.response["Error"]["Code"] in ("RequestTimeTooSkewed", "403"):
+            return True
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
+
     def step(self, s3: Any) -> None:
         """One operation on a random key."""
         bucket = self.rng.choice((PLAIN, VERSIONED))
         name = f"{self.name}/{self.rng.randrange(12):02d}"
         key = self.keys.setdefault((bucket, name), Key())
-        action = self.rng.choices((self.put, self.multipart, self.delete), weights=(12, 1, 4))[0]
+        actions = (self.put, self.multipart, self.delete, self.get)
+        action = self.rng.choices(actions, weights=(12, 1, 4, 12))[0]
         action(s3, bucket, name, key)
         self.acknowledged += 1
+        self.acknowledged_s.append(time.monotonic())
+
+    def get(self, s3: Any, bucket: str, name: str, key: Key) -> None:
+        """What was acknowledged last, or something whose outcome is not known: then that is current from now on."""
+        found = _read(s3, bucket, name)
+        if found not in (key.current, *key.maybe):
+            self.misread.append(
+                f"{bucket}/{name}: read {found} under load, acknowledged {key.current}, in flight {key.maybe}"
+            )
+        key.current = found
 
     def put(self, s3: Any, bucket: str, name: str, key: Key) -> None:
         """A body of some size, mostly small."""
@@ -126,10 +151,6 @@ class Client:
             key.versions[answer["VersionId"]] = body_digest
 
 
-def _is_retryable(error: ClientError) -> bool:
-    return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
-
-
 def create_buckets(s3: Any) -> None:
     """One plain, one with versions."""
     for bucket in (PLAIN, VERSIONED):
@@ -141,6 +162,7 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
     """Compares node and notes; returns what is wrong. What an interrupted operation did becomes part of the notes."""
     wrong: list[str] = []
     wrong += [f"{client.name} was refused: {client.refused}" for client in clients if client.refused is not None]
+    wrong += [misread for client in clients for misread in client.misread]
     listed = {bucket: _listed(s3, bucket) for bucket in (PLAIN, VERSIONED)}
     versions = _listed_versions(s3, VERSIONED)
     expected: dict[str, set[str]] = {PLAIN: set(), VERSIONED: set()}
@@ -162,6 +184,28 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
         if listed[bucket] != names:
             wrong.append(f"{bucket}: listing differs from content by {sorted(listed[bucket] ^ names)[:5]}")
     return wrong
+
+
+def prune(s3: Any, clients: list[Client], versions_max: int) -> None:
+    """Deletes the uploads that were left and all but some versions of each key, for good. Nothing else may be under
+    way."""
+    for bucket in (PLAIN, VERSIONED):
+        for upload in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+            s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    for client in clients:
+        for (bucket, name), key in client.keys.items():
+            newest = _newest_version(s3, name) if bucket == VERSIONED else None
+            for version in [one for one in (*key.versions, *key.markers) if one != newest][versions_max:]:
+                s3.delete_object(Bucket=bucket, Key=name, VersionId=version)
+                key.versions.pop(version, None)
+                key.markers.discard(version)
+
+
+def _newest_version(s3: Any, name: str) -> str | None:
+    """Deleting it would bring the one before it back."""
+    answer = s3.list_object_versions(Bucket=VERSIONED, Prefix=name)
+    rows = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
+    return next((str(row["VersionId"]) for row in rows if row["IsLatest"]), None)
 
 
 def _listed(s3: Any, bucket: str) -> set[str]:
@@ -226,12 +270,23 @@ class Load:
             else threading.Thread(target=client.run_on, args=(self.stop_event, makers))
             for client in clients
         ]
+        for client in clients:
+            client.acknowledged_s.clear()
+        self.started_s = self.stopped_s = time.monotonic()
+        self._clients = clients
         for thread in self.threads:
             thread.start()
+
+    def longest_gap_s(self) -> float:
+        """The longest time in which nothing at all was acknowledged. Once it is stopped."""
+        moments = [moment for client in self._clients for moment in client.acknowledged_s]
+        ordered = sorted([self.started_s, *moments, self.stopped_s])
+        return max(after - before for before, after in pairwise(ordered))
 
     def stop(self) -> None:
         """Returns when every client has ended."""
         self.stop_event.set()
+        self.stopped_s = time.monotonic()
         for thread in self.threads:
             thread.join(120)
             assert not thread.is_alive(), "a client hangs"

@@ -29,6 +29,8 @@ class NodeProcess:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.arguments: list[str] = []
+        self.environment: dict[str, str] = {}
+        self.program = [sys.executable, "-m", "edgestore"]
         if configuration:
             path = data.parent / f"{data.name}.toml"
             path.write_text(configuration)
@@ -43,21 +45,8 @@ class NodeProcess:
     def start(self, *words: str) -> float:
         """Starts the node; returns the seconds until it says that it is ready. `words`: instead of `serve`."""
         started = time.monotonic()
-        command = [
-            sys.executable,
-            "-m",
-            "edgestore",
-            *(words or ("serve",)),
-            "--data",
-            str(self.data),
-            "--s3",
-            f"127.0.0.1:{self.port}",
-        ]
-        environment = {**os.environ, "EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, env=environment
-            )
+        self.launch(*words)
+        assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         if not line.startswith("edgestore ready"):
@@ -65,6 +54,23 @@ class NodeProcess:
             self._close()
             raise NodeRefusedError(code, self.log.read_text()[-4000:])
         return time.monotonic() - started
+
+    def launch(self, *words: str) -> None:
+        """Starts the process, and does not wait for what it says."""
+        command = [
+            *self.program,
+            *(words or ("serve",)),
+            "--data",
+            str(self.data),
+            "--s3",
+            f"127.0.0.1:{self.port}",
+        ]
+        environment = {**os.environ, "EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
+        environment |= self.environment
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.arguments], stdout=subprocess.PIPE, stderr=log, env=environment
+            )
 
     def kill(self) -> None:
         """SIGKILL, and waits until the process is gone."""

@@ -7,26 +7,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Protocol
 
 PIECE_BYTES = 65_536
 POLL_S = 0.02
 
 
-class Cuts:
+class Cuts(Protocol):
     """Which directions between addresses (hosts of loopback, one a node) are cut."""
+
+    def cut(self, source: str, target: str) -> None:
+        """Nothing goes from one to the other any more."""
+        ...
+
+    def heal(self) -> None:
+        """Everything goes again."""
+        ...
+
+
+class NoCuts:
+    """Of a site whose connections nothing can cut."""
+
+    def cut(self, source: str, target: str) -> None:
+        """See Cuts."""
+        raise AssertionError("the site has no proxies")
+
+    def heal(self) -> None:
+        """See Cuts."""
+
+
+class ProxyCuts:
+    """Asked by the proxies."""
 
     def __init__(self) -> None:
         self._cut: set[tuple[str, str]] = set()
 
     def cut(self, source: str, target: str) -> None:
-        """Nothing goes from one to the other any more."""
+        """See Cuts."""
         self._cut.add((source, target))
 
     def heal(self) -> None:
-        """Everything goes again."""
+        """See Cuts."""
         self._cut.clear()
 
     def is_cut(self, source: str, target: str) -> bool:
@@ -37,7 +59,7 @@ class Cuts:
 class Proxy:
     """Listens for one node; who connects is told by the address that it comes from."""
 
-    def __init__(self, cuts: Cuts, listen: tuple[str, int], node: tuple[str, int]) -> None:
+    def __init__(self, cuts: ProxyCuts, listen: tuple[str, int], node: tuple[str, int]) -> None:
         self._cuts, self._listen, self._node = cuts, listen, node
 
     async def run(self) -> None:
@@ -56,11 +78,13 @@ class Proxy:
             return
         there = asyncio.ensure_future(self._pump(reader, far_writer, source, target))
         back = asyncio.ensure_future(self._pump(far_reader, writer, target, source))
-        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (there, back):
-            task.cancel()
-        for end in (writer, far_writer):
-            end.close()
+        try:
+            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (there, back):
+                task.cancel()
+            for end in (writer, far_writer):
+                end.close()
 
     async def _passable(self, source: str, target: str) -> None:
         while self._cuts.is_cut(source, target):
@@ -78,22 +102,24 @@ class Proxies:
     """The proxies of a site, on an event loop in a thread of their own."""
 
     def __init__(self) -> None:
-        self.cuts = Cuts()
+        self.cuts = ProxyCuts()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._running: list[Any] = []
 
     def add(self, listen: tuple[str, int], node: tuple[str, int]) -> None:
         """A proxy at `listen` for the node at `node`."""
-        self._running.append(self._start(Proxy(self.cuts, listen, node).run))
-
-    def _start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> Any:
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)
+        asyncio.run_coroutine_threadsafe(Proxy(self.cuts, listen, node).run(), self._loop)
 
     def close(self) -> None:
         """Ends them all."""
-        for running in self._running:
-            running.cancel()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

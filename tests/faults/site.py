@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
 import signal
@@ -16,12 +18,15 @@ from typing import Any
 import boto3
 from botocore.client import Config
 
+from edgestore.security import sign_headers
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeRefusedError
-from tests.faults.proxy import Proxies
+from tests.faults.proxy import Cuts, NoCuts, Proxies
 
 KEYS = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
 READY_LIMIT_S = 60.0
 WHOLE_LIMIT_S = 120.0
+SAID = ("error", "leader", "term", "incarnation", "epoch", "applied_index", "repair_left", "distance")
+"""What of a status helps to see why it never came to be as wanted."""
 
 
 def _free_port(host: str) -> int:
@@ -33,14 +38,16 @@ def _free_port(host: str) -> int:
 class SiteNode:
     """One node: `serve` or `join` in a process. Address and ports are kept over restarts."""
 
-    def __init__(self, folder: Path, number: int, *, zone: str = "", settings: tuple[str, ...] = ()) -> None:
-        self.number, self.zone, self.settings = number, zone, settings
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
         self.host = f"127.0.1.{number + 1}"
         self.data = folder / f"node-{number}"
         self.log = folder / f"node-{number}.log"
         self.s3, self.mesh = _free_port(self.host), _free_port(self.host)
         self.advertised = f"{self.host}:{self.mesh}"
         self.environment: dict[str, str] = {}
+        self.clock_ahead_s = 0
+        """By how much the node's wall clock is wrong."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,9 +63,7 @@ class SiteNode:
     def begin(self, *verb: str) -> None:
         """Starts the process: `serve`, or `join` with its token and peer."""
         command = [sys.executable, "-m", "edgestore", *(verb or ("serve",)), "--data", str(self.data)]
-        command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}", *self.settings]
-        if self.zone and verb and verb[0] == "join":
-            command += ["--zone", self.zone]
+        command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}"]
         environment = {**os.environ, **KEYS, **self.environment}
         if self.advertised != f"{self.host}:{self.mesh}":
             environment["EDGESTORE_NET_ADVERTISE"] = self.advertised
@@ -118,12 +123,34 @@ class SiteNode:
         return result.stdout
 
     def status(self) -> dict[str, Any]:
-        """`edgestore status --json`."""
-        found: dict[str, Any] = json.loads(self.command("status", "--json"))
-        return found
+        """What `edgestore status --json` says of the site, without a process for it. Raises OSError, RuntimeError."""
+        path = "/-/admin/v1/status"
+        headers = sign_headers(
+            "GET",
+            self.endpoint + path,
+            {},
+            access_key=ACCESS_KEY,
+            secret_key=SECRET_KEY,
+            region="us-east-1",
+            now_ms=int((time.time() + self.clock_ahead_s) * 1000),
+            payload=hashlib.sha256(b"").hexdigest(),
+        )
+        connection = http.client.HTTPConnection(self.host, self.s3, timeout=5)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except http.client.HTTPException as error:
+            raise RuntimeError(f"node {self.number} broke off: {error!r}") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"node {self.number} answered {answer.status}: {body!r}")
+        found: dict[str, Any] = json.loads(body)
+        return {**found, **found["site"]}
 
-    def client(self) -> Any:
-        """A boto3 client that never retries: an operation is acknowledged once or not at all."""
+    def client(self, tries: int = 1) -> Any:
+        """A boto3 client that never retries unless told to: an operation is acknowledged once or not at all."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -131,26 +158,38 @@ class SiteNode:
             aws_secret_access_key=SECRET_KEY,
             region_name="us-east-1",
             config=Config(
-                retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=60, max_pool_connections=16
+                retries={"total_max_attempts": tries}, connect_timeout=2, read_timeout=60, max_pool_connections=16
             ),
         )
 
 
-class Site:
-    """Several nodes that are one store. `proxied`: connections between them go through proxies that can be cut."""
+def _status_or_error(node: SiteNode) -> dict[str, Any]:
+    try:
+        return node.status()
+    except (OSError, RuntimeError) as error:
+        return {"error": repr(error)}
 
-    def __init__(
-        self, folder: Path, count: int, *, proxied: bool = False, settings: tuple[str, ...] = (), zones: int = 0
-    ) -> None:
+
+def _live(status: dict[str, Any]) -> set[str]:
+    """The addresses of the nodes that are up and that nobody doubts."""
+    return {row["address"] for row in status["nodes"] if row["state"] == "up" and not row["suspected"]}
+
+
+class Site:
+    """Several nodes that are one store. `proxied`: connections between them go through proxies that can be cut;
+    `cuts`: something else that cuts them."""
+
+    def __init__(self, folder: Path, count: int, *, proxied: bool = False, cuts: Cuts | None = None) -> None:
         self.folder = folder
         self.proxies = Proxies() if proxied else None
+        self.cuts: Cuts = cuts or (self.proxies.cuts if self.proxies is not None else NoCuts())
         self.nodes: list[SiteNode] = []
-        for number in range(count):
-            self.add_node(zone=f"zone-{number % zones}" if zones else "", settings=settings)
+        for _ in range(count):
+            self.add_node()
 
-    def add_node(self, *, zone: str = "", settings: tuple[str, ...] = ()) -> SiteNode:
+    def add_node(self) -> SiteNode:
         """One more node, not started."""
-        node = SiteNode(self.folder, len(self.nodes), zone=zone, settings=settings)
+        node = SiteNode(self.folder, len(self.nodes))
         if self.proxies is not None:
             host = f"127.0.2.{node.number + 1}"
             node.advertised = f"{host}:{_free_port(host)}"
@@ -163,7 +202,7 @@ class Site:
         self.nodes[0].start()
         for node in self.nodes[1:]:
             self.join(node)
-        self.wait_until(lambda status: status["live_nodes"] == len(self.nodes), READY_LIMIT_S)
+        self.wait_live(READY_LIMIT_S)
 
     def join(self, node: SiteNode) -> float:
         """One token, one command; returns the seconds from the command to the ready line."""
@@ -175,6 +214,14 @@ class Site:
         """The nodes whose process is there."""
         return [node for node in self.nodes if node.is_running]
 
+    def kill(self, nodes: list[SiteNode]) -> None:
+        """SIGKILL to all of them before any is waited for."""
+        for node in nodes:
+            assert node.process is not None
+            node.process.kill()
+        for node in nodes:
+            node.kill()
+
     def restart(self, nodes: list[SiteNode]) -> None:
         """All at once: none of them may have to wait for another one's ready line."""
         for node in nodes:
@@ -183,31 +230,38 @@ class Site:
             node.wait_ready()
 
     def wait_until(self, holds: Callable[[dict[str, Any]], bool], limit_s: float = WHOLE_LIMIT_S) -> dict[str, Any]:
-        """Waits until the status that a running node reports is as wanted. Raises TimeoutError with the last one."""
-        deadline, found = time.monotonic() + limit_s, {}
+        """Waits until every running node says of the site what is wanted. Raises TimeoutError with what they say."""
+        deadline = time.monotonic() + limit_s
+        found: dict[int, Any] = {}
         while time.monotonic() < deadline:
             for node in self.running():
-                try:
-                    found = node.status()
-                except (RuntimeError, subprocess.TimeoutExpired) as error:
-                    found = {"error": str(error)}
-                    continue
-                if holds(found):
-                    return found
-            time.sleep(0.2)
-        raise TimeoutError(f"after {limit_s} s: {found}")
+                found[node.number] = _status_or_error(node)
+            if all("error" not in one and holds(one) for one in found.values()):
+                return found[self.running()[0].number]
+            time.sleep(0.1)
+        said = {number: {name: one.get(name) for name in SAID} for number, one in found.items()}
+        raise TimeoutError(f"after {limit_s} s: {said}")
+
+    def wait_live(self, limit_s: float = WHOLE_LIMIT_S) -> None:
+        """Waits until every node that runs takes part again, in every node's eyes."""
+        ends = {node.advertised for node in self.running()}
+        self.wait_until(lambda status: bool(status["leader"]) and ends <= _live(status), limit_s)
 
     def wait_whole(self, limit_s: float = WHOLE_LIMIT_S) -> None:
         """Waits until all nodes are live and nothing is left to repair."""
-        count = len(self.running())
-        self.wait_until(lambda status: status["live_nodes"] == count and status["repair_left"] == 0, limit_s)
+        self.wait_live(limit_s)
+        self.wait_until(lambda status: status["repair_left"] == 0, limit_s)
+
+    def leader(self) -> SiteNode:
+        """Who leads, as soon as all agree that somebody does."""
+        status = self.wait_until(lambda found: bool(found["leader"]))
+        address = next(row["address"] for row in status["nodes"] if row["leader"])
+        return next(node for node in self.nodes if node.advertised == address)
 
     def close(self) -> None:
         """Kills everything that runs."""
-        for node in self.nodes:
-            if node.is_running:
-                node.resume()
-                node.kill()
+        self.cuts.heal()
+        self.kill(self.running())
         if self.proxies is not None:
             self.proxies.close()
 

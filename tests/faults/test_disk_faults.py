@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.faults.disks import free_bytes
 from tests.faults.process import NodeProcess, NodeRefusedError
 
 
@@ -210,12 +211,6 @@ def test_a_disk_that_others_filled_starts_reads_and_deletes(tmp_path: Path) -> N
         if node.process is not None and node.process.poll() is None:
             node.kill()
         subprocess.run(["umount", str(mount)], check=True)
-
-
-def free_bytes(path: Path) -> int:
-    """What the file system still takes."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
 
 
 def _put_when_there_is_room(s3: Any) -> None:

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def edgestore(*words: str, expect: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def edgestore(
+    *words: str, expect: int | None = 0, typed: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the command line."""
     keys = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
     result = subprocess.run(
         [sys.executable, "-m", "edgestore", *words],
         capture_output=True,
         text=True,
+        input=typed,
         env={**os.environ, **keys, **environment},
         timeout=COMMAND_LIMIT_S,
         check=False,
@@ -49,10 +54,10 @@ class SiteNode(NodeProcess):
         """As the first node of a site."""
         return self.start("serve", *self.place)
 
-    def join(self, token: str, *peers: SiteNode) -> float:
-        """As a further node."""
+    def join(self, token: str, *peers: SiteNode, more: tuple[str, ...] = ()) -> float:
+        """As a further node. `more`: options of the command line."""
         named = [word for peer in peers for word in ("--peer", peer.mesh)]
-        return self.start("join", "--token", token, *named, *self.place)
+        return self.start("join", "--token", token, *named, *self.place, *more)
 
     def ask(self, *words: str) -> Any:
         """A subcommand on this node, as a document."""
@@ -73,3 +78,28 @@ def make_site(folder: Path, count: int, *, configuration: str = "") -> list[Site
     for node in nodes[1:]:
         node.join(nodes[0].token(), nodes[0])
     return nodes
+
+
+def stop_all(nodes: list[SiteNode]) -> None:
+    """Those that still run."""
+    for node in nodes:
+        if node.process is not None and node.process.poll() is None:
+            node.kill()
+
+
+def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    """Polls; fails when the time is up."""
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def rows(node: SiteNode) -> dict[int, dict[str, Any]]:
+    """What `node list` says there, by number."""
+    return {row["number"]: row for row in node.ask("node", "list")}
+
+
+def voters(node: SiteNode) -> list[int]:
+    """Who votes, by number."""
+    return sorted(number for number, row in rows(node).items() if row["voter"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.process import NodeRefusedError
-from tests.site.nodes import SiteNode, edgestore, make_site
+from tests.site.nodes import SiteNode, edgestore, make_site, stop_all
 
 BODY = os.urandom(4000)
 
@@ -24,13 +24,6 @@ def first(tmp_path: Path) -> Iterator[SiteNode]:
     yield node
     if node.process is not None and node.process.poll() is None:
         node.stop()
-
-
-def stop_all(nodes: list[SiteNode]) -> None:
-    """Those that still run."""
-    for node in nodes:
-        if node.process is not None and node.process.poll() is None:
-            node.kill()
 
 
 def test_three_nodes_are_one_store(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Rule: one table of routes; documents are JSON; errors are `{"error": class, "mes
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -26,6 +27,8 @@ from edgestore.security import SignedRequest, SigningLimits, verify_request
 from edgestore.tenants import TenantService
 
 DOCUMENT_MAX_BYTES = 65_536
+SERVES_WITHIN_S = 1.0
+"""A node that cannot read for longer than this does not serve; without a quorum the question would wait for one."""
 STATUSES: tuple[tuple[type[EdgeStoreError], int], ...] = (
     (Denied, 403),
     (NotFound, 404),
@@ -52,7 +55,11 @@ class MetaStatus(Protocol):
         ...
 
     def can_read_now(self) -> bool:
-        """Whether reads are served."""
+        """Whether reads are served at once: of a leader that is sure of it."""
+        ...
+
+    async def read_barrier(self) -> None:
+        """Returns when reads are served, on any node. Raises Unavailable."""
         ...
 
 
@@ -119,7 +126,7 @@ class Admin:
     async def handle(self, head: RequestHead, body: Body) -> Response:
         """One request."""
         if head.path == "/-/ready" and head.method in ("GET", "HEAD"):
-            ready = self._core.meta.can_read_now()
+            ready = await self._serves()
             return Response(
                 200 if ready else 503, [("Content-Type", "text/plain")], b"ready\n" if ready else b"not ready\n"
             )
@@ -169,11 +176,23 @@ class Admin:
             raise Denied("sign the body too: x-amz-content-sha256 must be its SHA-256")
         return verified.payload_sha256
 
+    async def _serves(self) -> bool:
+        if self._core.meta.can_read_now():
+            return True
+        try:
+            async with asyncio.timeout(SERVES_WITHIN_S):
+                await self._core.meta.read_barrier()
+        except (TimeoutError, Unavailable):
+            return False
+        return True
+
     async def _status(self, _: Question) -> Any:
-        status = self._core.meta.status()
+        """Told without a quorum too: then of what this node knows, and the buckets are not counted."""
+        status, serves = self._core.meta.status(), await self._serves()
+        buckets = await self._core.objects.list_buckets(self._core.tenants.root()) if serves else None
         return {
             "leader": status.is_leader,
-            "serves": self._core.meta.can_read_now(),
+            "serves": serves,
             "term": status.term,
             "applied_index": status.applied_index,
             "last_index": status.last_index,
@@ -182,7 +201,7 @@ class Admin:
             **self._core.disk_health,
             "kernel": active_kernel,
             "region": self._core.config.s3.region,
-            "buckets": len(await self._core.objects.list_buckets(self._core.tenants.root())),
+            "buckets": len(buckets) if buckets is not None else None,
             **await SiteRoutes(self._core.site).status(),
         }
 

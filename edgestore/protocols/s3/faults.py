@@ -113,6 +113,11 @@ TREE: tuple[tuple[type[errors.EdgeStoreError], str], ...] = (
     (errors.PreconditionFailed, "PreconditionFailed"),
     (errors.BucketNotEmpty, "BucketNotEmpty"),
     (errors.DeleteMarkerMethod, "MethodNotAllowed"),
+    (
+        errors.StaleChunk,
+        "ServiceUnavailable",
+    ),  # the node's writer was closed while it was cut off: the same again works
+    (errors.AlreadyApplied, "ServiceUnavailable"),
     (errors.Conflict, "OperationAborted"),
     (errors.StorageFull, "InsufficientStorage"),
     (errors.TooBusy, "SlowDown"),

@@ -145,7 +145,7 @@ class ChunkSite(Site):
         segments.on_failure = lambda error: machine.stopped(life, error)
         assert machine.clock is not None
         peers = self.wires.peers(life, machine.member, machine.clock)
-        await self.wires.plug(peers)
+        await self.wires.begin(peers)
         catalog, config = self.catalog, self.config
         writer = (await catalog.propose(0, commands.RegisterWriter(machine.member))).writer
         store = ChunkStore(segments, files, CHUNKS, writer=writer)

@@ -88,7 +88,7 @@ class NetWires:
         machine = self.network.machine(life.name)
         return Peers(machine, CONFIG, credentials, member=member, clock=clock, entropy=self.rng.randbytes)
 
-    async def plug(self, peers: Peers) -> None:
+    async def begin(self, peers: Peers) -> None:
         """A life begins: everybody learns where it is."""
         life = self._lives[peers.member]
         await peers.start(f"10.0.0.{life.number}", PORT)

@@ -175,7 +175,7 @@ class Registers:
 
     async def open(self) -> None:
         """Begins."""
-        await self.machine.site.wires.plug(self.peers)
+        await self.machine.site.wires.begin(self.peers)
         await self.consensus.start()
         self.life.start(self._keep_short())
 

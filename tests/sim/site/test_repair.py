@@ -186,8 +186,44 @@ def test_what_is_deleted_goes_from_every_disk_also_from_one_that_was_away() -> N
     run(ChunkSite(9, 4), work)
 
 
+async def deaths(site: ChunkSite, chance: random.Random) -> None:
+    """Lives end in the middle of a step or of a call of the disk, and begin again."""
+    for turn in range(12):
+        await asyncio.sleep(chance.uniform(0.05, 1.0))
+        alive = site.serving()
+        if len(alive) >= 6:
+            chance.choice(alive).plan_death()
+        site.check_claims()
+        if turn in (2, 7):
+            site.delete(f"key-{turn}")
+        if turn % 4 == 3:
+            site.catalog.do(commands.SetNodeWeight(chance.randint(3, 6), chance.choice((30, 100, 300))))
+    for machine in site.machines:
+        machine.forget_plans()
+    await site.serve_all()
+
+
+async def absence(site: ChunkSite, chance: random.Random) -> None:
+    """A node is away for a while, short or long, and the site goes on."""
+    number = chance.randint(3, 6)
+    victim = site.machines[number - 1]
+    victim.stays_down = True
+    victim.kill(power=True)
+    site.catalog.turn(number, NodeState.DOWN)
+    await asyncio.sleep(chance.uniform(1, 45))
+    for turn in range(2):
+        size = chance.choice((20_000, 300_000))
+        await site.put(1, f"late-{number}-{turn}-{site.loop.now_s}", site.rng.randbytes(size))
+    victim.stays_down = False
+    victim.start()
+    await site.serve_all()
+    site.catalog.turn(number, NodeState.UP)
+    await asyncio.sleep(chance.uniform(0, 6))
+    site.check_claims()
+
+
 def storm(seed: int) -> None:
-    """Nodes come and go, die in the middle of a step or of a call of the disk, and wires lose and double."""
+    """Nodes come and go, policies and weights change, and wires lose, double and overtake."""
 
     async def work(site: ChunkSite) -> None:
         chance = random.Random(seed)
@@ -198,18 +234,10 @@ def storm(seed: int) -> None:
             site.catalog.turn(2, NodeState.DRAINING)
         if seed % 3 == 0:
             site.catalog.do(commands.SetBucketPolicy(site.bucket.bucket_id, 1, "3+1"))
-        for turn in range(12):
-            await asyncio.sleep(chance.uniform(0.05, 1.0))
-            site.check_claims()
-            if turn in (2, 7):
-                site.delete(f"key-{turn}")
-            alive = site.serving()
-            if len(alive) >= 6:
-                chance.choice(alive).plan_death()
-        for machine in site.machines:
-            machine.forget_plans()
+        await deaths(site, chance)
+        for _ in range(chance.randint(1, 3)):
+            await absence(site, chance)
         site.wires.weather.lost = site.wires.weather.doubled = site.wires.weather.overtaken = 0.0
-        await site.serve_all()
         await site.until_whole(180)
 
     run(ChunkSite(seed, 6, spare=1, wires=Wires if seed % 4 else NetWires), work)

@@ -60,7 +60,11 @@ class Wires:
         """Of a new life."""
         return WirePeers(self, life, member)
 
-    async def plug(self, end: WirePeers) -> None:
+    async def begin(self, end: WirePeers) -> None:
+        """`plug`, as wires have it on which that takes time."""
+        self.plug(end)
+
+    def plug(self, end: WirePeers) -> None:
         """A life begins: both sides of each connection hear of it."""
         self.ends[end.member] = end
         for member in list(self.ends):
@@ -152,6 +156,10 @@ class WirePeers:
 
     def forget(self, member: str) -> None:
         """Everybody is known."""
+
+    def contested(self) -> frozenset[str]:
+        """See `Peers.contested`: nobody copies folders here."""
+        return frozenset()
 
     def round_trip_ms(self, member: str) -> float | None:
         """See net.Peers."""

@@ -168,6 +168,21 @@ def test_a_fragment_that_no_node_can_take_is_no_work() -> None:
     assert assessor.judge(placed).margin == 1
 
 
+def test_where_the_next_death_would_lose_data_a_scheme_for_those_that_are_there_is_taken() -> None:
+    site = Judge(3)
+    extent = site.named(Scheme(2, 1, 1))
+    site.turn(3, NodeState.DOWN)
+    assert site.need(extent) is Need.WAIT
+    site.later_ms = CONFIG.lazy_wait_s * 1000
+    finding = site.assessor().judge(extent)
+    assert (finding.need, finding.margin, finding.scheme) == (Need.ENCODE, 0, Scheme(1, 1, 1))
+    copies = site.named(Scheme(1, 1, 1))
+    assert site.need(copies) is Need.NOTHING
+    site.turn(3, NodeState.UP)
+    site.later_ms = 0
+    assert site.assessor().judge(copies).scheme == Scheme(2, 1, 1)
+
+
 def test_settings_of_the_site_count_for_extents_of_no_bucket() -> None:
     site = Judge(6)
     extent = replace(site.named(), bucket_id=0)

@@ -316,3 +316,18 @@ async def test_a_node_that_hangs_is_not_waited_for_again_and_again(tmp_path: Pat
         for _ in range(3):
             assert await nodes.read(1, stored) == data
         assert asyncio.get_running_loop().time() - begun < 4
+
+
+async def test_a_node_that_is_down_keeps_no_reader_of_copies(tmp_path: Path) -> None:
+    """In the layout of its death another node seems to hold its copy, has not got it yet, and the dead one would be
+    asked next: each reader would wait for that until its request runs out of time."""
+    bodies = [mixed(20_000 + number) for number in range(12)]
+    async with opened(tmp_path, 3) as nodes:
+        stored = [await nodes.put_small(1, body) for body in bodies]
+        nodes.site.faults[2].is_dead = True
+        nodes.site.suspected.add(2)
+        nodes.site.change(2, NodeState.DOWN)
+        begun = asyncio.get_running_loop().time()
+        for body, one in zip(bodies, stored, strict=True):
+            assert await nodes.read(3, one) == body
+        assert asyncio.get_running_loop().time() - begun < 1

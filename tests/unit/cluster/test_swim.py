@@ -137,6 +137,26 @@ def test_a_node_that_starts_again_is_alive_at_once_and_not_taken_for_two() -> No
     assert not any(house.swim.contested() for house in town.houses.values())
 
 
+def test_a_node_that_starts_again_before_anybody_misses_it_is_heard() -> None:
+    """What it says of itself names its new start, which the others must come to believe in."""
+    town = Town(3, 13)
+    town.run(5000)
+    for turn in range(4):
+        name = town.names[turn % 3]
+        town.kill(name)
+        town.run(town.now_ms + 100)
+        town.start(name)
+        for version in range(8):
+            town.houses[name].swim.set_status(b"again %d" % turn, version)
+            town.run(town.now_ms + 500)
+        for other, house in town.houses.items():
+            if other != name:
+                word = house.swim.statuses.newest(name)
+                assert word is not None
+                assert word.body == b"again %d" % turn
+    assert not any(house.swim.contested() for house in town.houses.values())
+
+
 def test_two_starts_of_one_member_at_a_time_are_noticed() -> None:
     swim = lone_swim(OTHER)
     for turn in range(8):

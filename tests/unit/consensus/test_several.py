@@ -152,6 +152,25 @@ def test_a_learner_follows_and_reads() -> None:
     site.run(main())
 
 
+def test_a_learner_reads_at_once_where_the_members_changed_before_it_came() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add("a")
+        await site.add("b", founders=("a",))
+        await site.until(lambda: site.members["b"].machines[0].entries == site.members["a"].machines[0].entries)
+        await (await site.leader()).groups[0].change_members(voters("a", "b"))
+        await site.propose(await site.leader(), b"behind the stop-sign")
+        began_s = site.loop.time()
+        await site.add("c", founders=("a",))
+        learner = site.members["c"]
+        await learner.groups[0].read_barrier()
+        assert learner.machines[0].payloads == [b"behind the stop-sign"]
+        assert site.loop.time() - began_s < 0.1, "it waited for the next entry"
+
+    site.run(main())
+
+
 def test_voters_grow_from_one_to_five_and_one_is_replaced() -> None:
     site = Several()
 

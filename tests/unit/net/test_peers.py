@@ -43,6 +43,11 @@ async def pair(site: Site, config: NetConfig | None = None) -> AsyncIterator[tup
         await two.close()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
 async def ask(peers: Peers, member: str = TWO, head: bytes = b"", **options: Any) -> Answer:
     return await peers.call(member, Method.STATUS, head, timeout_s=LIMIT_S, **options)
 
@@ -141,6 +146,7 @@ def test_what_one_connection_may_have_served_at_once_is_bounded() -> None:
                 return Reply()
 
             two.serve(Method.STATUS, slow)
+            await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S)  # the first ping takes a place too
             async with asyncio.TaskGroup() as group:
                 served = [group.create_task(ask(one)) for _ in range(2)]
                 await asyncio.sleep(0.1)
@@ -239,5 +245,39 @@ def test_a_renewed_certificate_is_shown_to_new_connections() -> None:
             credentials.replace(renewed)
             await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S, lane=Lane.BULK)
             assert one._peers[TWO]._bulk[0].peer_certificate == renewed
+
+    run(work)
+
+
+def test_of_two_starts_of_one_member_neither_is_heard_on_what_binds_it() -> None:
+    async def work() -> None:
+        site = Site()
+        heard: dict[Topic, list[bytes]] = {topic: [] for topic in Topic}
+        one, two, copy = (site.peers(number, SystemNetwork()) for number in (1, 2, 2))
+        for start, peers in ((b"original", two), (b"copy", copy)):
+            peers._credentials.start = start
+        for topic in Topic:
+            one.on_message(topic, lambda caller, head, topic=topic: heard[topic].append(head))
+        host, port = await one.start("127.0.0.1", 0)
+        for peers in (two, copy):
+            await peers.start("127.0.0.1", 0)
+        try:
+            two.know(ONE, f"{host}:{port}")
+            await until(lambda: two.send(ONE, Topic.RAFT, b"alone"))
+            await until(lambda: heard[Topic.RAFT] == [b"alone"])
+            copy.know(ONE, f"{host}:{port}")
+            await until(lambda: copy.is_connected(ONE))
+            for peers in (copy, two):
+                assert peers.send(ONE, Topic.RAFT, b"both")
+                assert peers.send(ONE, Topic.SWIM, b"both")
+            await until(lambda: len(heard[Topic.SWIM]) == 2)
+            assert heard[Topic.RAFT] == [b"alone"]
+            await until(lambda: one.contested() == {TWO})
+            await copy.close()
+            await until(lambda: not one.contested())
+            await until(lambda: two.send(ONE, Topic.RAFT, b"again") and b"again" in heard[Topic.RAFT])
+        finally:
+            for peers in (one, two, copy):
+                await peers.close()
 
     run(work)

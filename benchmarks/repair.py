@@ -1,0 +1,128 @@
+"""From a node's death to full redundancy, unthrottled, against the speed at which the machine copies a file.
+
+Rule: four nodes keep the bucket as 2+1, so that three can take over; the clock runs from kill -9 until the survivors
+report that nothing is left, the seconds until the death is noticed included. What counts as repaired is what the dead
+node held; what had to be read for it (twice as much) is not counted. The copy is of one file, read, written and synced,
+in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, sites
+from benchmarks.load import Request
+from benchmarks.requests import presigned
+from benchmarks.s3_large import PIECE_BYTES, exchange
+from tests.faults.site import Site, SiteNode
+
+NODES = 4
+SCHEME = "2+1"
+GIGABYTES = 10.0
+OBJECT_BYTES = 64 << 20
+COPY_BYTES = 1 << 30
+LIMIT_S = 3600.0
+QUIET_S = 2.0
+POLL_S = 0.2
+BUCKET = "repair"
+UNTHROTTLED = {
+    "EDGESTORE_REPAIR_LAZY_WAIT_S": "0",
+    "EDGESTORE_REPAIR_CRITICAL_WAIT_S": "0",
+    "EDGESTORE_REPAIR_BYTES_PER_S": "10000000000",
+}
+
+
+def copy_bytes_per_s(folder: Path) -> float:
+    """Reads a file and writes another, synced at the end."""
+    piece = os.urandom(PIECE_BYTES)
+    source, target = folder / "source", folder / "target"
+    with source.open("wb") as file:
+        for _ in range(COPY_BYTES // PIECE_BYTES):
+            file.write(piece)
+        os.fsync(file.fileno())
+    started = time.perf_counter()
+    with source.open("rb") as read, target.open("wb") as written:
+        while data := read.read(PIECE_BYTES):
+            written.write(data)
+        written.flush()
+        os.fdatasync(written.fileno())
+    elapsed = time.perf_counter() - started
+    source.unlink()
+    target.unlink()
+    return COPY_BYTES / elapsed
+
+
+def fill(site: Site, size_bytes: int, object_bytes: int = OBJECT_BYTES) -> None:
+    """Objects of random bytes, through all nodes in turn."""
+    piece = os.urandom(PIECE_BYTES)
+    for number in range(max(1, size_bytes // object_bytes)):
+        node = site.nodes[number % len(site.nodes)]
+        (upload,) = presigned(sites.client(node), "PUT", BUCKET, [f"object-{number:06d}"])
+        head = upload.head.replace(b"Content-Length: 0", b"Content-Length: %d" % object_bytes)
+        exchange(sites.address(node), Request(head), piece, object_bytes // PIECE_BYTES)
+
+
+def held_bytes(node: SiteNode) -> int:
+    """What its segments take."""
+    return sum(path.stat().st_blocks * 512 for path in (node.data / "segments").rglob("*") if path.is_file())
+
+
+def seconds_to_whole(site: Site, victim: SiteNode) -> float:
+    """Kills the node; returns when the others say that all is whole without it. Raises TimeoutError."""
+    number = next(row["number"] for row in sites.nodes_of(site) if row["address"] == victim.advertised)
+    begun = time.monotonic()
+    victim.kill()
+    whole_s = 0.0
+    while time.monotonic() - begun < LIMIT_S:
+        found: dict[str, Any] = site.running()[0].status()["site"]
+        now_s = time.monotonic() - begun
+        is_down = any(row["number"] == number and row["state"] != "up" for row in found["nodes"])
+        if not is_down or found["repair_left"]:
+            whole_s = 0.0
+        elif not whole_s:
+            whole_s = now_s
+        elif now_s - whole_s > QUIET_S:
+            return whole_s
+        time.sleep(POLL_S)
+    raise TimeoutError(f"after {LIMIT_S} s: {found}")
+
+
+def prepared(folder: Path, nodes: int) -> Site:
+    """A site whose repair waits for nothing and knows no limit, not started."""
+    site = Site(folder, nodes)
+    for node in site.nodes:
+        node.environment.update(UNTHROTTLED)
+    return site
+
+
+def measure(gigabytes: float) -> list[report.Row]:
+    """One death."""
+    with tempfile.TemporaryDirectory() as temporary, prepared(Path(temporary), NODES) as site:
+        sites.start(site)
+        site.nodes[0].command("bucket", "create", BUCKET, "--scheme", SCHEME)
+        fill(site, int(gigabytes * 1e9))
+        copy = copy_bytes_per_s(Path(temporary))
+        victim = sites.followers(site)[0]
+        lost = held_bytes(victim)
+        took_s = seconds_to_whole(site, victim)
+    speed = lost / took_s
+    claim = f"repair of {lost / 1e9:.2f} GB in {took_s:.1f} s ({gigabytes:g} GB site, {SCHEME})"
+    return [report.Row(claim, speed / copy, "x", ">= 0.6", "copy of a file, MB/s", copy / 1e6)]
+
+
+def main() -> None:
+    """Parses, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+    parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="size of the site")
+    arguments = parser.parse_args()
+    report.print_rows(measure(arguments.gigabytes), as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()

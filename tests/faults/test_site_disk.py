@@ -1,0 +1,75 @@
+"""One node's disk is full, or gives back other bytes than it was given; the site goes on."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disks import SmallDisk, flip_bits
+from tests.faults.site import Site
+from tests.faults.trial import ROUNDS, Trial, rounds_of
+
+DISK_BYTES = 600 * 1024 * 1024
+SMALL = {
+    "EDGESTORE_DISK_RESERVE_BYTES": str(64 * 1024 * 1024),
+    "EDGESTORE_DISK_JOURNAL_FILE_BYTES": str(8 * 1024 * 1024),
+}
+SCRUB = {"EDGESTORE_DISK_SCRUB_INTERVAL_MS": "1000", "EDGESTORE_DISK_SCRUB_BYTES_PER_S": str(1024**3)}
+FLIPS = 20
+
+pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
+
+
+@pytest.mark.needs_root
+def test_a_node_with_a_full_disk_stops_nobody_else(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "small", DISK_BYTES)
+
+    def fill_disk(site: Site, rng: random.Random) -> None:
+        """To the reserve, to the last byte, or somewhere between. A node that cannot go on says so and stops."""
+        disk.fill(rng.choice((0, 1, 32)) * 1024 * 1024)
+        time.sleep(rng.uniform(1, 4))
+        disk.empty()
+        victim = site.nodes[-1]
+        if not victim.is_running:
+            assert victim.stop() == 1
+            site.restart([victim])
+
+    try:
+        with Site(tmp_path, 3) as site:
+            site.nodes[-1].data = disk.mount / "data"
+            site.nodes[-1].environment.update(SMALL)
+            site.found()
+            trial = Trial(site)
+            trial.run(rounds_of(3), (fill_disk,))
+            trial.finish()
+    finally:
+        disk.close()
+
+
+def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path) -> None:
+    with Site(tmp_path, 3) as site:
+        for node in site.nodes:
+            node.environment.update(SCRUB)
+        site.found()
+        trial = Trial(site)
+
+        def damage(site: Site, rng: random.Random) -> None:
+            """Of one node at a time: more would be more than the site tolerates."""
+            time.sleep(rng.uniform(0, 1))
+            flip_bits(rng.choice(site.nodes).data, rng, FLIPS)
+            time.sleep(1)
+
+        for _ in range(rounds_of(3)):
+            trial.round(damage)
+            _wait_mended(site, time.time())
+        trial.finish()
+
+
+def _wait_mended(site: Site, since_s: float) -> None:
+    """Every node has searched its whole disk since then, and found nothing or mended it."""
+    searched_ms = int(since_s * 1000)
+    site.wait_until(lambda status: status["scrubbed_ms"] > searched_ms)
+    site.wait_until(lambda status: status["damaged_fragments"] == 0 and status["repair_left"] == 0)

@@ -1,0 +1,42 @@
+"""The power of a whole site fails: every node is killed at once, and finds of its disk what had reached the block
+device by then."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disks import Mounted
+from tests.faults.site import Site
+from tests.faults.trial import ROUNDS, Trial, rounds_of
+
+IMAGE_BYTES = 2 * 1024**3
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(300 + 40 * ROUNDS)]
+
+
+def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) -> None:
+    disks: list[Mounted] = []
+
+    def cut_power(site: Site, rng: random.Random) -> None:
+        site.kill(site.nodes)
+        for disk in disks:
+            disk.keep()
+        for disk in disks:
+            disk.restore()
+        site.restart(site.nodes)
+
+    try:
+        with Site(tmp_path, 3) as site:
+            for node in site.nodes:
+                disks.append(Mounted(tmp_path / f"disk-{node.number}", IMAGE_BYTES))
+                node.data = disks[-1].mount / "data"
+            site.found()
+            trial = Trial(site)
+            trial.run(rounds_of(4), (cut_power,))
+            trial.finish()
+    finally:
+        for disk in disks:
+            disk.detach()

@@ -1,0 +1,112 @@
+"""Rounds of one fault after another on a site under load, each followed by the check of everything acknowledged.
+
+Rule: whatever went wrong, clients were told nothing worse than to try again, and a round ends with every node live.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+
+from tests.faults import ledger
+from tests.faults.site import Site
+
+ROUNDS = int(os.environ.get("EDGESTORE_SITE_ROUNDS", "40"))
+"""Of all trials of this kind together."""
+CLIENTS = 5
+VERSIONS_MAX = 3
+CHECK_TRIES = 5
+TOLERATED = {3: 1, 5: 2}
+"""How many nodes a site of so many may lose."""
+
+Fault = Callable[[Site, random.Random], None]
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Says plainly that the machine lacks something; where all must run it is an error."""
+    if os.environ.get("EDGESTORE_REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def rounds_of(share: int) -> int:
+    """A trial's part of all rounds, given its part of 40."""
+    return max(1, ROUNDS * share // 40)
+
+
+class Trial:
+    """A site under load. `seed` makes faults and load the same again, as far as real processes can."""
+
+    def __init__(self, site: Site) -> None:
+        self.seed = int(os.environ.get("EDGESTORE_SEED", "0")) or random.randrange(1 << 30)
+        self.rng, self.site = random.Random(self.seed), site
+        self.number = 0
+        self.gap_s = 0.0
+        s3 = site.nodes[0].client()
+        ledger.create_buckets(s3)
+        s3.close()
+        self.clients = [
+            ledger.Client(f"client-{number}", self.rng.randrange(1 << 30), site.nodes[0].client)
+            for number in range(CLIENTS)
+        ]
+
+    @property
+    def acknowledged(self) -> int:
+        """Operations, over all rounds."""
+        return sum(client.acknowledged for client in self.clients)
+
+    def run(self, rounds: int, faults: tuple[Fault, ...]) -> None:
+        """Each fault in turn, in an order that the seed shuffles anew each time."""
+        order: list[Fault] = []
+        for _ in range(rounds):
+            if not order:
+                order = self.rng.sample(faults, len(faults))
+            self.round(order.pop())
+
+    def round(self, fault: Fault) -> None:
+        """Load, the fault in the middle of it, and the check through any node."""
+        site, before, started_s = self.site, self.acknowledged, time.monotonic()
+        context = f"seed {self.seed}, round {self.number}, {fault.__name__}"
+        self.number += 1
+        load = ledger.Load(self.clients, [node.client for node in site.nodes])
+        try:
+            time.sleep(self.rng.uniform(0.1, 1.0))
+            fault(site, self.rng)
+            time.sleep(self.rng.uniform(0.1, 1.0))
+        finally:
+            load.stop()
+        loaded_s = time.monotonic()
+        site.wait_live()
+        live_s = time.monotonic()
+        s3 = self.rng.choice(site.nodes).client(CHECK_TRIES)
+        wrong = ledger.check(s3, self.clients)
+        assert not wrong, f"{context}: {wrong}"
+        assert self.acknowledged > before, f"{context}: no progress"
+        ledger.prune(s3, self.clients, VERSIONS_MAX)
+        s3.close()
+        failed = sum(client.failed for client in self.clients)
+        self.gap_s = max(self.gap_s, load.longest_gap_s())
+        sys.stdout.write(
+            f"{context}: {self.acknowledged - before} acknowledged, {failed} failed in all, longest gap "
+            f"{load.longest_gap_s():.1f} s, load {loaded_s - started_s:.1f} s, live after {live_s - loaded_s:.1f} s, "
+            f"checked in {time.monotonic() - live_s:.1f} s\n"
+        )
+        sys.stdout.flush()
+
+    def finish(self) -> None:
+        """The site becomes whole by itself: then any nodes that it tolerates the loss of are not needed."""
+        self.site.wait_whole()
+        victims = self.rng.sample(self.site.nodes, TOLERATED[len(self.site.nodes)])
+        self.site.kill(victims)
+        for node in self.site.running():
+            s3 = node.client(CHECK_TRIES)
+            wrong = ledger.check(s3, self.clients)
+            s3.close()
+            names = [victim.number for victim in victims]
+            assert not wrong, f"seed {self.seed}, at the end through node {node.number} without {names}: {wrong}"

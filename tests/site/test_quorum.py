@@ -1,0 +1,60 @@
+"""What a node says of itself with and without a quorum, and the way on by hand when the quorum is lost for good."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from pathlib import Path
+
+from tests.site.nodes import SiteNode, edgestore, make_site
+
+SMALL = os.urandom(4000)
+ANSWER_LIMIT_S = 10.0
+
+
+def ready(node: SiteNode) -> int:
+    """The status of `/-/ready`."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=ANSWER_LIMIT_S)
+    connection.request("GET", "/-/ready")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_the_survivor_of_a_lost_quorum_goes_on_by_hand(tmp_path: Path) -> None:
+    nodes = make_site(tmp_path, 3)
+    survivor, *lost = nodes
+    try:
+        survivor.client().create_bucket(Bucket="photos")
+        survivor.client().put_object(Bucket="photos", Key="small", Body=SMALL)
+        assert [ready(node) for node in nodes] == [200, 200, 200]
+        assert all(node.ask("status")["serves"] for node in nodes)
+        for node in lost:
+            node.kill()
+        begun = time.monotonic()
+        while ready(survivor) == 200:
+            assert time.monotonic() - begun < ANSWER_LIMIT_S
+        found = survivor.ask("status")
+        assert not found["serves"]
+        assert "no more node" in found["site"]["distance"]
+        survivor.stop()
+
+        recover = ["site", "recover", "--from-survivors", "--data", str(survivor.data)]
+        refused = edgestore(*recover, expect=130)
+        assert "nodes that are given up for ever: 2, 3" in refused.stderr
+        done = edgestore(*recover, "--yes", "--json")
+        assert '"removed": [2, 3]' in done.stdout
+        again = edgestore(*recover, "--yes", expect=1)
+        assert "a majority of the voters survives" in again.stderr
+
+        survivor.start()
+        s3 = survivor.client()
+        assert s3.get_object(Bucket="photos", Key="small")["Body"].read() == SMALL
+        s3.put_object(Bucket="photos", Key="large", Body=SMALL * 100)
+        assert s3.get_object(Bucket="photos", Key="large")["Body"].read() == SMALL * 100
+        assert [row["state"] for row in survivor.ask("node", "list")] == ["up", "removed", "removed"]
+    finally:
+        for node in nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
