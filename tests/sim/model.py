@@ -26,6 +26,10 @@ class Miscounted(Violation):
     """Names, counts and references of the catalog contradict each other."""
 
 
+class Thin(Violation):
+    """Content is named whose fragments are fewer than was promised, or lie on nodes that do not count."""
+
+
 class Leaked(Violation):
     """The disk and the catalog name different chunks."""
 

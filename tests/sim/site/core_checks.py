@@ -7,7 +7,7 @@ from collections import Counter
 from edgestore.catalog import list_versions
 from edgestore.core import Core
 from edgestore.records import NodeState, VersionKind
-from tests.sim.model import Lost
+from tests.sim.model import Lost, Miscounted
 from tests.sim.site.core_clients import VERSIONS, Ledger
 from tests.sim.site.cores import CoreSite
 from tests.sim.site.machines import Machine
@@ -22,16 +22,20 @@ def check_acknowledged(machine: Machine, ledger: Ledger) -> None:
     """Every version that was acknowledged is listed, none that was deleted, and none that nobody asked for."""
     core: Core = machine.service.core
     bucket = core.objects.bucket(core.tenants.root(), VERSIONS)
-    listed = {
-        (key, version.version_id)
+    rows = [
+        (key, version)
         for key, version, _ in list_versions(core.meta.state, bucket, limit=ALL).entries
         if version.kind is VersionKind.OBJECT
-    }
+    ]
+    listed = {(key, version.version_id) for key, version in rows}
     there = ledger.versions.keys() - ledger.maybe_gone
     if missing := there - listed:
         raise Lost(f"{machine} does not list {len(missing)} acknowledged versions: {sorted(missing)[:3]}")
     if returned := ledger.gone & listed:
         raise Lost(f"{machine} lists {len(returned)} versions that were deleted for good: {sorted(returned)[:3]}")
+    made = Counter(version.etag for _, version in rows if "-" not in version.etag)
+    if twice := made - ledger.asked:
+        raise Miscounted(f"{machine} lists versions that nobody asked for so often: {dict(twice)}")
 
 
 def held(site: CoreSite) -> Fragments:

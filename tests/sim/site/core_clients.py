@@ -8,7 +8,9 @@ have happened once, or never.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from edgestore.chunks import bytes_body
 from edgestore.core import Core
 from edgestore.errors import (
+    AlreadyApplied,
     Corrupt,
     DiskFailed,
     InUse,
@@ -43,8 +46,9 @@ KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
 WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
 PATIENCE_S = 8.0
-UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk)
-"""Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed."""
+UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
+"""Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed;
+AlreadyApplied: it was too old to tell when it came."""
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Ledger:
     gone: set[tuple[str, str]] = field(default_factory=set)
     maybe_gone: set[tuple[str, str]] = field(default_factory=set)
     acknowledged: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    """By ETag how many versions may have come about of a body: one a request, answered or not."""
     flips: set[bytes] = field(default_factory=set)
     """Chunks of which somebody damaged a fragment."""
 
@@ -181,9 +187,8 @@ class CoreClient:
             value = await self.ask(machine, lambda core, root: read(core, root, REGISTERS, key))
         except UNANSWERED:
             return False
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return False
         if value is not None and value not in self.ledger.bodies:
             raise Lost(f"{REGISTERS}/{key} at {machine}: its bytes are nobody's")
@@ -207,9 +212,8 @@ class CoreClient:
             etag, found = await self.ask(machine, work)
         except (*UNANSWERED, NoSuchKey):
             return
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return
         expected = self.ledger.etags.get(etag)
         if found not in self.ledger.bodies or (expected is not None and found != expected):
@@ -230,6 +234,7 @@ class CoreClient:
         """A new one."""
         key, body = self.rng.choice(KEYS), self.body()
         name = self.ledger.keep(body)
+        self.ledger.asked[hashlib.md5(body, usedforsecurity=False).hexdigest()] += 1
         try:
             record = await self._put(machine, PutRequest(VERSIONS, key), body)
         except (*UNANSWERED, NoSuchBucket):
@@ -245,6 +250,7 @@ class CoreClient:
 
         async def work(core: Core, root: Any) -> VersionRecord:
             found = await core.objects.head(root, VERSIONS, source[0], source[1])
+            self.ledger.asked[found.etag] += 1
             return await core.objects.copy(root, CopyRequest(VERSIONS, source[0], found, VERSIONS, key))
 
         try:
@@ -260,7 +266,7 @@ class CoreClient:
         """Two parts, each through a node of its own."""
         key, bodies = self.rng.choice(KEYS), [self.body() + bytes(1000), self.body()]
         name = self.ledger.keep(b"".join(bodies))
-        others = list(self.site.arrived()) or [machine]
+        others = self.site.arrived() or [machine]
         try:
             upload = await self.ask(
                 machine, lambda core, root: core.objects.create_upload(root, UploadRequest(VERSIONS, key))
@@ -296,15 +302,19 @@ class CoreClient:
             found = await self.ask(machine, lambda core, root: read(core, root, VERSIONS, *place))
         except UNANSWERED:
             return False
-        except Corrupt:
-            if not self.ledger.flips:
-                raise
+        except Corrupt as error:
+            self._check_damage(error, machine)
             return False
         if found is None:
             self._check_gone(place, machine)
         elif found != self.ledger.versions[place]:
             raise Lost(f"{place} at {machine} holds other bytes than were acknowledged")
         return True
+
+    def _check_damage(self, error: Corrupt, machine: Machine) -> None:
+        """While somebody flips bits a node that is away may be one too many."""
+        if not self.ledger.flips:
+            raise Lost(f"{machine} cannot read what was acknowledged, and nobody damaged it: {error}") from error
 
     def _check_gone(self, place: tuple[str, str], machine: Machine) -> None:
         if place not in self.ledger.gone | self.ledger.maybe_gone:

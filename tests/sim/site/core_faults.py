@@ -76,11 +76,13 @@ class CoreFaults(Faults):
         fate = site.fates[victim.number]
         fate.is_removed = True
         self.log.append(f"{site.loop.now_s:.4f} {victim}, node {number}, is replaced")
-        if self.rng.random() < 0.6:
-            victim.stays_down = True
-            victim.kill(power=True)
-            await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
-        site.loop.later(0, self._begin, victim, number)
+        try:
+            if self.rng.random() < 0.6:
+                victim.stays_down = True
+                victim.kill(power=True)
+                await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
+        finally:
+            site.loop.later(0, self._begin, victim, number)
 
     def _begin(self, victim: Machine, number: int) -> None:
         """Operators go on when the faults have stopped."""

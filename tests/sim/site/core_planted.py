@@ -10,14 +10,14 @@ from unittest import mock
 
 import msgspec
 
-from edgestore.catalog import apply, commands, extents, places
+from edgestore.catalog import apply, commands, places
 from edgestore.catalog.memory import OperationMemory
 from edgestore.chunks.reclaim import Pins
 from edgestore.chunks.repair import Repair
 from edgestore.chunks.spread import Spread
 from edgestore.meta.service import Meta
 from edgestore.placement import Placement, Scheme
-from tests.sim.model import Diverged, Lost, Miscounted, NotLinearizable, Refused, Stalled, Violation
+from tests.sim.model import Diverged, Lost, Miscounted, NotLinearizable, Refused, Stalled, Thin, Violation
 from tests.sim.site import faults
 from tests.sim.site.core_world import ANYTHING, CoreAim
 
@@ -40,7 +40,7 @@ def acknowledged_below_k_plus_t() -> Iterator[None]:
 
     with (
         mock.patch.object(Scheme, "needed", property(lambda self: 1)),
-        mock.patch.object(extents, "judge_named", planted),
+        mock.patch.object(places, "judge_named", planted),
     ):
         yield
 
@@ -85,7 +85,7 @@ def closed_epoch_is_accepted() -> Iterator[None]:
         return places.Places(new.exceptions, new.missing)
 
     with (
-        mock.patch.object(extents, "judge_named", planted),
+        mock.patch.object(places, "judge_named", planted),
         mock.patch.object(places, "_open_epoch", _any_epoch),
     ):
         yield
@@ -132,11 +132,11 @@ class Planted:
 BUGS = {
     bug.plant.__name__: bug
     for bug in (
-        Planted(acknowledged_below_k_plus_t, (Lost, Stalled), LATE_NODES),
+        Planted(acknowledged_below_k_plus_t, (Lost, Thin), LATE_NODES),
         Planted(refused_fragments_count, (Lost, Stalled), LATE_NODES),
         Planted(reclaimed_under_a_pin, (Lost, Refused), QUIET),
         Planted(repair_is_dropped, (Stalled, Lost), NODES_COME_BACK),
-        Planted(closed_epoch_is_accepted, (Lost, Stalled, Refused), NODES_COME_BACK),
+        Planted(closed_epoch_is_accepted, (Thin, Lost), NODES_COME_BACK),
         Planted(expired_operation_is_applied_again, (NotLinearizable, Lost, Miscounted, Diverged), BAD_WIRES),
         Planted(log_time_goes_back, (Miscounted,), CLOCKS),
     )

@@ -29,7 +29,7 @@ from tests.sim.site.machines import Machine
 JOINED_WITHIN_S = 30.0
 BACK_WITHIN_S = 40.0
 """After the last fault: elections, snapshots, another voter in place of a lost one, and the longest back-off."""
-WHOLE_WITHIN_S = 90.0
+WHOLE_WITHIN_S = 45.0
 """... and then until every fragment is where it belongs."""
 TASKS_OF_A_NODE_MAX = 400
 

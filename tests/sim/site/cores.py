@@ -9,6 +9,8 @@ from typing import Any
 
 import xxhash
 
+from edgestore.catalog import State, Table, rows
+from edgestore.catalog.keys import row
 from edgestore.cluster import parse_token
 from edgestore.config import (
     ChunksConfig,
@@ -27,8 +29,9 @@ from edgestore.core.membership import SiteFile, write_site
 from edgestore.core.mesh import Mesh
 from edgestore.disk import open_identity
 from edgestore.errors import Denied, EdgeStoreError, StorageFull, Unavailable
+from edgestore.records import NodeState
 from tests.sim.disk import SimFiles, SimIndex
-from tests.sim.model import Crashed, Miscounted
+from tests.sim.model import Crashed, Miscounted, Thin
 from tests.sim.site.lives import Life, NodeDied
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.net_wires import NetWires
@@ -36,6 +39,7 @@ from tests.sim.site.net_wires import NetWires
 PORT = 7000
 TOKEN_TTL_MS = 3_600_000
 LOOK_AT_TASKS_STEPS = 64
+EXTENTS = row(0, Table.EXTENTS, 0)[:3]
 
 CONFIG = Config(
     disk=DiskConfig(
@@ -108,6 +112,8 @@ class WatchedIndex(SimIndex):
     def __init__(self, files: SimFiles, folder: str) -> None:
         super().__init__(files, folder)
         self.digest = 0
+        self.fresh: list[bytes] = []
+        """Rows of extents that have come about since somebody looked."""
         for key, value in self.rows.items():
             self.digest ^= _digest(key, value)
 
@@ -117,6 +123,8 @@ class WatchedIndex(SimIndex):
         super().write(changes)
         for key, old in before.items():
             new = self.rows.get(key)
+            if old is None and new is not None and key[:3] == EXTENTS:
+                self.fresh.append(new)
             if old is not None:
                 self.digest ^= _digest(key, old)
             if new is not None:
@@ -159,14 +167,36 @@ class CoreLife:
             self._look_at_tasks()
         if status.applied_index == self._seen_index:
             return
-        self._seen_index = status.applied_index
         store = core.meta.store
         assert isinstance(store, WatchedIndex)
+        fresh, store.fresh = store.fresh, []
+        if status.applied_index == self._seen_index + 1:  # else the nodes may have changed meanwhile
+            for data in fresh:
+                self._look_at_extent(core.meta.state, data)
+        self._seen_index = status.applied_index
         site = core.meta.state.site()
         watch.holds(self.machine.name, site.index, store.digest.to_bytes(8, "big"))
         if site.log_time_ms < self._log_time_ms:
             watch.blame(Miscounted(f"log time goes back from {self._log_time_ms} to {site.log_time_ms}"))
         self._log_time_ms = site.log_time_ms
+
+    def _look_at_extent(self, state: State, data: bytes) -> None:
+        """Rule 1: what is named has k + t fragments on distinct nodes that count, where the site has several."""
+        nodes = {node.number for node in state.nodes() if node.state in (NodeState.UP, NodeState.DRAINING)}
+        extent = rows.extent(data)
+        if len(state.nodes()) < 2:
+            return
+        placement = state.placement(extent.layout_epoch)
+        elsewhere = {(position, shard): node for position, shard, node in extent.exceptions}
+        for position, chunk in enumerate(extent.chunks):
+            held = {
+                elsewhere.get((position, shard), owner)
+                for shard, owner in enumerate(placement.owners(chunk.chunk_id, extent.k + extent.m))
+                if (position, shard) not in extent.missing
+            }
+            if len(held & nodes) < extent.k + extent.tolerate:
+                text = f"{len(held & nodes)} fragments of {extent.k}+{extent.m}, and {extent.tolerate} may be lost"
+                self.machine.site.watch.blame(Thin(f"extent {extent.extent_id.hex()} is named with {text}"))
 
     def _look_at_tasks(self) -> None:
         for task in self.core._tasks:

@@ -12,16 +12,21 @@ from unittest import mock
 from edgestore.consensus import elections, group, reads, replication, voter
 from edgestore.consensus.applying import Applying
 from edgestore.consensus.context import GroupContext
+from edgestore.consensus.core import Core
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
 from tests.sim.disk import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Violation
-from tests.sim.site import faults
-from tests.sim.site.group_world import ANYTHING, PACES, Aim
+from tests.sim.site import faults, scripts
+from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
 
 QUICK, TOGETHER, SLOW_TO_YIELD = PACES[1:]
 ELECTIONS = Aim((faults.hunt_leaders, faults.crash_again_and_again), 5, (QUICK, TOGETHER), changes_members=False)
 """Leaders come and go, at about the same time, and leave what they began in the logs of a few."""
+ALL_AT_ONCE = {"heartbeat_ms": 20, "election_min_ms": 100, "election_max_ms": 108}
+"""Votes are split most of the time."""
+FIGURE_EIGHT = replace(ELECTIONS, kinds=(scripts.figure_eight,), sizes=SIZES[1:2], paces=(QUICK,))
+"""One entry a message."""
 OLD_LEADERS = Aim(
     (faults.cut_off_one, faults.loose_contact, faults.stop_for_a_while, faults.cut_in_two, faults.cut_one_way),
     3,
@@ -180,6 +185,36 @@ def applied_beyond_the_sync() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def entries_of_an_older_term_are_committed() -> Iterator[None]:
+    """Raft 5.4.2: a leader counts copies of what an earlier leader wrote."""
+
+    def planted(self: Core) -> None:
+        synced = [self._raft_journal.synced_index]
+        synced += [self._SyncObj__raftMatchIndex[node] for node in self._SyncObj__otherNodes]  # type: ignore[attr-defined]
+        self.commit(sorted(synced, reverse=True)[len(synced) // 2])
+
+    with mock.patch.object(Core, "_advance_commit", planted):
+        yield
+
+
+@contextmanager
+def one_vote_counts_twice() -> Iterator[None]:
+    """A vote that comes twice is two votes, as PySyncObj counts."""
+
+    class Counted(list):  # type: ignore[type-arg]
+        add = list.append
+
+    stand = elections.Elections.stand
+
+    def planted(self: elections.Elections, **options: Any) -> None:
+        stand(self, **options)
+        self._votes = Counted(self._votes)  # type: ignore[assignment]
+
+    with mock.patch.object(elections.Elections, "stand", planted):
+        yield
+
+
 @dataclass(frozen=True)
 class Planted:
     """What a plant must be caught as: one that merely breaks the code is none."""
@@ -203,5 +238,11 @@ BUGS = {
         Planted(stop_sign_is_ignored, (Diverged, Split, Lost), MEMBERS),
         Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused), MEMBERS),
         Planted(applied_beyond_the_sync, (Ahead,)),
+        Planted(entries_of_an_older_term_are_committed, (Lost, Diverged, NotLinearizable, Refused), FIGURE_EIGHT),
+        Planted(
+            one_vote_counts_twice,
+            (Split, Diverged, Lost, Refused),
+            replace(ELECTIONS, paces=(ALL_AT_ONCE,), doubled=0.9),
+        ),
     )
 }

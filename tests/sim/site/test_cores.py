@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.model import Violation
+from tests.sim.site.core_planted import BUGS, Planted
 from tests.sim.site.core_world import CoreWorld, run_seed
+
+SEEDS_FOR_A_BUG = 200
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -16,3 +20,17 @@ def test_a_seed_replays_exactly() -> None:
     first, second = CoreWorld(4).run(), CoreWorld(4).run()
     assert first == second
     assert CoreWorld(6).run() != first
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
+def test_a_planted_bug_is_caught_as_what_it_is(bug: Planted) -> None:
+    caught: Violation | None = None
+    with bug.plant():
+        for seed in range(SEEDS_FOR_A_BUG):
+            try:
+                run_seed(seed, bug.aim)
+            except Violation as error:
+                caught = error
+                break
+    assert caught is not None, f"not caught in {SEEDS_FOR_A_BUG} seeds"
+    assert isinstance(caught, bug.kinds), f"caught as {type(caught).__name__}: {caught}"

@@ -19,6 +19,7 @@ class Watch:
         self.states: dict[tuple[int, int], tuple[bytes, str]] = {}
         self.elections = 0
         self.on_leader: Callable[[str], None] = lambda name: None
+        self.on_look: Callable[[str, ConsensusStatus], None] = lambda name, status: None
         self.incarnations: set[tuple[int, int]] = set()
 
     def blame(self, violation: Violation) -> None:
@@ -28,6 +29,7 @@ class Watch:
     def looks(self, name: str, status: ConsensusStatus, *, group: int = 0) -> None:
         """One leader per (incarnation, term), and nothing is applied that is not synced (rule 2)."""
         self.incarnations.add((group, status.incarnation))
+        self.on_look(name, status)
         if status.is_leader:
             place = (group, status.incarnation, status.term)
             leader = self.leaders.get(place)
