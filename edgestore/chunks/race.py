@@ -169,10 +169,10 @@ class Race:
             return
         if isinstance(error, DiskFailed) or not isinstance(error, EdgeStoreError):
             raise error
-        self._errors.append(error)
-        if isinstance(error, LeftForLast):
+        if isinstance(error, LeftForLast):  # it says nothing of the fragment, which is asked for if need be
             self._last.append(fetch.shard)
         else:
+            self._errors.append(error)
             self._failed.add(fetch.shard)
         self._recover()
 

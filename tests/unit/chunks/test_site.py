@@ -355,3 +355,18 @@ async def test_a_node_that_is_down_keeps_no_reader_of_copies(tmp_path: Path) -> 
         for body, one in zip(bodies, stored, strict=True):
             assert await nodes.read(3, one) == body
         assert asyncio.get_running_loop().time() - begun < 1
+
+
+async def test_a_slow_node_whose_bytes_are_bad_too_is_no_reason_to_try_again(tmp_path: Path) -> None:
+    """It was left for last, and its answer counts, not that it was not asked at first."""
+    data = mixed(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, data)
+        site_store = nodes.site.stores[1].site
+        assert site_store is not None
+        for number in (2, 3, 4, 5, 6):
+            nodes.site.faults[number].damage = True
+            for _ in range(2):
+                site_store.manners.overtaken(number)
+        with pytest.raises(Corrupt):
+            await nodes.read(1, stored)
