@@ -34,7 +34,7 @@ test: $(VENV)/.development
 sim: $(VENV)/.development
 	$(RUN) -m tests.sim --seeds $(SEEDS)
 	$(RUN) -m tests.sim --site --seeds $(SEEDS)
-	$(RUN) -m tests.sim --cores --seeds $$(( ($(SEEDS) + 9) / 10 ))
+	$(RUN) -m tests.sim --cores --seeds $$(( ($(SEEDS) + 3) / 4 ))
 
 sanitize: $(VENV)/.development
 	$(RUN) -m tests.kernels.sanitize
