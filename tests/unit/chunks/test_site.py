@@ -38,7 +38,7 @@ def is_safe(nodes: Nodes, stored: StoredBody) -> bool:
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
 async def test_what_one_node_wrote_every_node_reads_in_any_range(tmp_path: Path, count: int) -> None:
     data = mixed(CHUNK_MAX_BYTES + 5 * UNIT_BYTES + 17)
-    async with opened(tmp_path, count) as nodes:
+    async with opened(tmp_path, count, config=replace(CONFIG, confirm_ms=10_000)) as nodes:
         stored = await nodes.write(1, data)
         assert is_safe(nodes, stored)
         assert [extent.missing for extent in stored.extents()] == [()]
