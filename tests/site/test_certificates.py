@@ -70,6 +70,6 @@ def test_a_node_that_starts_cold_with_a_wrong_clock_talks_to_its_site(tmp_path: 
         nodes[2].start()
         works(nodes[0], nodes[1], "among-the-others")
         until(lambda: {row["state"] for row in nodes[2].ask("node", "list")} == {"up"})
-        assert nodes[2].ask("ls", "s3://photos")
+        assert nodes[2].ask("bucket", "list")
     finally:
         stop_all(nodes)

@@ -16,7 +16,7 @@ from edgestore.consensus.core import Core
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
 from tests.sim.disk import SimIndex
-from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Violation
+from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Stalled, Violation
 from tests.sim.site import faults, scripts
 from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
 
@@ -43,7 +43,7 @@ Plant = Callable[[], AbstractContextManager[None]]
 def acknowledged_before_the_sync() -> Iterator[None]:
     """Rule 1 and 2: what a member says that it has is not on its disk yet."""
 
-    def planted(self: RaftJournal, done: Callable[[], None]) -> None:
+    def planted(self: RaftJournal, done: Callable[[], None], *, at_once: bool = False) -> None:
         self.synced_index = self.entries[-1][1]
         self._hard_states_synced = self._hard_states
         self.is_dirty = False
@@ -236,7 +236,7 @@ BUGS = {
         Planted(cut_without_a_conflict, (Lost, Diverged, NotLinearizable, Ahead)),
         Planted(votes_for_a_shorter_log, (Lost, Diverged, NotLinearizable, Refused), replace(ELECTIONS, voters=3)),
         Planted(stop_sign_is_ignored, (Diverged, Split, Lost), MEMBERS),
-        Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused), MEMBERS),
+        Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused, Stalled), MEMBERS),
         Planted(applied_beyond_the_sync, (Ahead,)),
         Planted(entries_of_an_older_term_are_committed, (Lost, Diverged, NotLinearizable, Refused), FIGURE_EIGHT),
         Planted(
