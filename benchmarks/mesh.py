@@ -102,7 +102,7 @@ async def serve(pipe: Pipe) -> None:
 
     peers.serve(Method.STATUS, status)
     peers.serve(Method.PROPOSE, echo)
-    peers.serve(Method.FRAGMENT_WRITE, echo)
+    peers.serve(Method.FRAGMENT_PUT, echo)
     peers.serve(Method.FRAGMENT_READ, read)
     peers.on_message(Topic.RAFT, hear)
     address = await peers.start("127.0.0.1", 0)
@@ -190,7 +190,7 @@ class Driver:
 
     async def round(self, peer: tuple[str, int]) -> None:
         """Everything once."""
-        written = (Method.FRAGMENT_WRITE, (bytes(FRAGMENT_BYTES),), Lane.BULK)
+        written = (Method.FRAGMENT_PUT, (bytes(FRAGMENT_BYTES),), Lane.BULK)
         read = (Method.FRAGMENT_READ, (), Lane.BULK)
         size = FRAGMENTS * FRAGMENT_BYTES / MB
         await self.echo(peer)
