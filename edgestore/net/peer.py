@@ -141,8 +141,11 @@ class Peer:
         if lane is Lane.BULK or link is None or not link.is_open:
             now_s = asyncio.get_running_loop().time
             begun_s = now_s()
-            async with asyncio.timeout(timeout_s):
-                link = await (self._bulk_link() if lane is Lane.BULK else self._control_link())
+            try:
+                async with asyncio.timeout(min(timeout_s, self._config.dial_timeout_s)):
+                    link = await (self._bulk_link() if lane is Lane.BULK else self._control_link())
+            except TimeoutError as error:  # an answer may take long; that nobody is there is known sooner
+                raise Unavailable(f"node {self.address} cannot be reached", member=self.member) from error
             timeout_s -= now_s() - begun_s
         return await link.call(method, head, payload, timeout_s)
 

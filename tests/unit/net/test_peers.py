@@ -116,6 +116,20 @@ def test_the_error_of_a_handler_is_raised_with_its_fields() -> None:
     run(work)
 
 
+def test_a_call_to_a_node_that_is_gone_does_not_wait_as_long_as_one_for_its_answer() -> None:
+    async def work() -> None:
+        async with pair(Site(), NetConfig(dial_timeout_s=0.3)) as (one, two):
+            await one.call(TWO, Method.PING, b"", timeout_s=LIMIT_S)
+            await two.close()
+            for lane in Lane:
+                begun_s = asyncio.get_running_loop().time()
+                with pytest.raises(Unavailable):
+                    await one.call(TWO, Method.STATUS, b"", timeout_s=60, lane=lane)
+                assert asyncio.get_running_loop().time() - begun_s < 5
+
+    run(work)
+
+
 def test_a_call_ends_in_time_and_its_late_answer_is_passed_over() -> None:
     async def work() -> None:
         async with pair(Site()) as (one, two):
