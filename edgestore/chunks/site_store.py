@@ -59,6 +59,7 @@ class SiteStore:
         self._sender = Sender(spreading, numbers, self._drop_at)
         self.gather = self.gather_within(ByteBudget(config.decode_bytes))
         self._jobs: dict[asyncio.Task[None], None] = {}
+        self._is_closed = False
 
     def gather_within(self, budget: ByteBudget) -> Gather:
         """Reads that decode within a reserve of their own."""
@@ -212,7 +213,7 @@ class SiteStore:
     def _drop_at(self, chunk: ChunkRef, nodes: tuple[int, ...]) -> None:
         """At once here; elsewhere where there is room for another job, else the sweep finds it."""
         self._numbers.settle(chunk.number)
-        for node in nodes:
+        for node in () if self._is_closed else nodes:
             if node == self.sites.own_number or len(self._jobs) < self._config.drops_max:
                 self._begin(self._drop(chunk.chunk_id, node))
 
@@ -228,7 +229,8 @@ class SiteStore:
         task.add_done_callback(lambda ended: self._jobs.pop(ended, None))
 
     async def close(self) -> None:
-        """Ends what drops fragments elsewhere."""
+        """Ends what drops fragments elsewhere; what is not dropped is found by the sweep."""
+        self._is_closed = True
         jobs = list(self._jobs)
         for task in jobs:
             task.cancel()
