@@ -87,22 +87,25 @@ class S3Protocol:
         call: Call | None = None
 
         def finish(outcome: Response | EdgeStoreError) -> None:
-            reply(head, self._sealed(head, call, outcome))
+            if isinstance(outcome, OUTDATED) and not self._services.objects.can_read_now():
+                wait()
+            else:
+                reply(head, self._sealed(head, call, outcome))
+
+        def wait() -> None:
+            # A follower: what it knows may be older than what was acknowledged elsewhere.
+            self._services.objects.when_readable(lambda error: self._answer_readable(head, body, reply, error))
 
         try:
             call, operation = self._admit(head)
             if operation.hot is None:
                 return False
-            if operation.hot(call, body, finish):
-                return True
-            if head.method == "PUT" or self._services.objects.can_read_now():
-                return False
+            if not operation.hot(call, body, finish):
+                if head.method == "PUT" or self._services.objects.can_read_now():
+                    return False
+                wait()
         except EdgeStoreError as error:
-            if self._services.objects.can_read_now() or not isinstance(error, OUTDATED):
-                finish(error)
-                return True
-        # A follower: what it knows may be older than what was acknowledged elsewhere.
-        self._services.objects.when_readable(lambda error: self._answer_readable(head, body, reply, error))
+            finish(error)
         return True
 
     def _answer_readable(self, head: RequestHead, body: bytes, reply: HotReply, error: BaseException | None) -> None:
@@ -140,7 +143,13 @@ class S3Protocol:
         """The slow lane: every operation."""
         call: Call | None = None
         try:
-            call, operation = self._admit(head)
+            try:
+                call, operation = self._admit(head)
+            except OUTDATED:
+                if self._services.objects.can_read_now():
+                    raise
+                await self._services.objects.barrier()
+                call, operation = self._admit(head)
             outcome: Response | EdgeStoreError = await operation.run(call, body)
         except EdgeStoreError as error:
             outcome = error

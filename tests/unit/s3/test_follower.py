@@ -37,6 +37,7 @@ class Follower:
 
     async def read_barrier(self) -> None:
         """See `when_readable`."""
+        self.waits += 1
         await asyncio.sleep(self.DELAY_S)
 
 
@@ -85,3 +86,32 @@ def test_a_read_that_finds_no_leader_is_to_be_sent_again(lanes: tuple[Lanes, Fol
         assert fast.send(Case(target="/lanes/small"), "fast").status == 503
     finally:
         follower.refuses = False
+
+
+@pytest.mark.parametrize("lane", ["fast", "slow"])
+@pytest.mark.parametrize("case", [Case("GET", "/lanes/small"), Case("PUT", "/lanes/new", body=b"x"), Case("GET", "/")])
+def test_a_key_made_on_another_node_is_known_after_the_wait(
+    lanes: tuple[Lanes, Follower], monkeypatch: pytest.MonkeyPatch, lane: str, case: Case
+) -> None:
+    fast, follower = lanes
+    waits, known = follower.waits, fast.core.tenants.principal_for
+    monkeypatch.setattr(fast.core.tenants, "principal_for", lambda key: known(key) if follower.waits > waits else None)
+    assert fast.send(case, lane).status == 200
+
+
+def test_a_put_finds_a_bucket_that_was_made_anew_on_another_node(
+    lanes: tuple[Lanes, Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the follower knows is the bucket that was deleted: the leader has no such bucket any more."""
+    fast, follower = lanes
+    assert fast.do("PUT", "/again").status == 200
+    state = fast.core.meta.state
+    old, known, waits = state.bucket("again"), state.bucket, follower.waits
+    assert fast.do("DELETE", "/again").status == 204
+    assert fast.do("PUT", "/again").status == 200
+    waits = follower.waits
+    monkeypatch.setattr(
+        type(state), "bucket", lambda self, name: old if follower.waits == waits and name == "again" else known(name)
+    )
+    assert fast.send(Case("PUT", "/again/new", body=b"x"), "fast").status == 200
+    assert follower.waits == waits + 1
