@@ -99,18 +99,23 @@ class Admission:
 
     def __init__(self) -> None:
         self._meta: Meta | None = None
+        self._member = ""
 
-    def begin(self, meta: Meta) -> None:
-        """The catalog is there. Before, a certificate of the site is all there is to go by: the first to call may be
-        the one that has the catalog."""
-        self._meta = meta
+    def begin(self, meta: Meta, member: str) -> None:
+        """The catalog of this node, `member`, is there. Before, a certificate of the site is all there is to go by: the
+        first to call may be the one that has the catalog."""
+        self._meta, self._member = meta, member
 
     def rights_of(self, facts: CertificateFacts) -> Rights:
-        """A member that this node has not heard of yet is let in: the authority vouches for it."""
+        """Whom the catalog names, by the key that it names: who steals a node has the authority's key, and may make
+        certificates for members that never were. A node that does not find itself there knows nobody yet."""
         if self._meta is None:
             return Rights.MEMBER
-        node = self._meta.state.node_of(facts.member)
-        if node is not None and (is_shut_out(node, self._meta) or node.key_digest != facts.key_digest):
+        state = self._meta.state
+        node = state.node_of(facts.member)
+        if node is None:
+            return Rights.NONE if state.node_of(self._member) is not None else Rights.MEMBER
+        if is_shut_out(node, self._meta) or node.key_digest != facts.key_digest:
             return Rights.NONE
         return Rights.MEMBER if self._meta.log_time_ms() < facts.not_after_ms else Rights.EXPIRED
 

@@ -117,7 +117,7 @@ class Mesh:
     async def meet(self) -> None:
         """The catalog is open: what it says of the others counts from now on."""
         core, config = self._core, self._core.config.cluster
-        self._admission.begin(core.meta)
+        self._admission.begin(core.meta, self._member)
         if self.founds:
             await core.meta.ready()
             await self._found()

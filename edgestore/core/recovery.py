@@ -68,21 +68,28 @@ def plan_recovery(folder: str, config: Config, lost: tuple[int, ...]) -> Recover
     """
 
     async def work() -> RecoveryPlan:
-        async with _opened(folder, config) as (files, site, journal, store):
-            if files.exists(COPY):
-                files.remove_folder(COPY)
-            store.checkpoint(COPY)
-            try:
-                copy = _catalog(files, config, COPY)
-                try:
-                    apply_log(journal, Applier(copy, 0, cache_bytes=config.meta.catalog_cache_bytes))
-                    return _plan(site, log_end(journal, State(store).site().index), State(copy), lost)
-                finally:
-                    copy.close()
-            finally:
-                files.remove_folder(COPY)
+        async with catalog_of(folder, config) as (site, log, state):
+            return _plan(site, log, state, lost)
 
     return asyncio.run(work())
+
+
+@asynccontextmanager
+async def catalog_of(folder: str, config: Config) -> AsyncIterator[tuple[SiteFile, tuple[int, tuple[str, ...]], State]]:
+    """(site file, end of the log, catalog) of a node that is stopped: its whole log applied to a copy."""
+    async with _opened(folder, config) as (files, site, journal, store):
+        if files.exists(COPY):
+            files.remove_folder(COPY)
+        store.checkpoint(COPY)
+        try:
+            copy = _catalog(files, config, COPY)
+            try:
+                apply_log(journal, Applier(copy, 0, cache_bytes=config.meta.catalog_cache_bytes))
+                yield site, log_end(journal, State(store).site().index), State(copy)
+            finally:
+                copy.close()
+        finally:
+            files.remove_folder(COPY)
 
 
 def recover_site(folder: str, config: Config, plan: RecoveryPlan) -> dict[str, Any]:
