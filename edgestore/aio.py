@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from types import TracebackType
+from typing import get_args
 
 from edgestore.client import RemoteBackend
 from edgestore.embedded import EmbeddedBackend
@@ -18,6 +19,7 @@ from edgestore.records import Condition
 from edgestore.store_types import (
     Backend,
     BodyInput,
+    Consistency,
     Version,
     check_prefix,
     check_version,
@@ -42,15 +44,16 @@ def _about(bucket: str, key: str) -> Iterator[None]:
 class Object:
     """One version of one key, to be read."""
 
-    def __init__(self, backend: Backend, bucket: str, version: Version) -> None:
-        self._backend, self._bucket, self.version = backend, bucket, version
+    def __init__(self, backend: Backend, bucket: str, version: Version, *, local: bool) -> None:
+        self._backend, self._bucket, self.version, self._local = backend, bucket, version, local
 
     def stream(self, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Checked bytes from `offset` on, `length` of them or all."""
         if offset < 0 or (length is not None and length < 0):
             raise BadRequest("offset and length are not negative")
         left = max(0, self.version.size_bytes - offset)
-        return self._backend.read(self._bucket, self.version, offset, left if length is None else min(length, left))
+        length = left if length is None else min(length, left)
+        return self._backend.read(self._bucket, self.version, offset, length, local=self._local)
 
     async def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """The same in one piece."""
@@ -58,11 +61,13 @@ class Object:
 
 
 class Bucket:
-    """One bucket."""
+    """One bucket. `consistency`: what its reads see."""
 
-    def __init__(self, backend: Backend, name: str) -> None:
+    def __init__(self, backend: Backend, name: str, *, consistency: Consistency = "linearizable") -> None:
         check_bucket_name(name)
-        self._backend, self.name = backend, name
+        if consistency not in get_args(Consistency):
+            raise BadRequest(f"consistency is 'linearizable' or 'local', not {consistency!r}")
+        self._backend, self.name, self._local = backend, name, consistency == "local"
 
     async def put(
         self,
@@ -86,13 +91,13 @@ class Bucket:
 
     async def get(self, key: str, version_id: str | None = None) -> Object:
         """The current version, or a named one. Raises NoSuchKey, NoSuchVersion."""
-        return Object(self._backend, self.name, await self.head(key, version_id))
+        return Object(self._backend, self.name, await self.head(key, version_id), local=self._local)
 
     async def head(self, key: str, version_id: str | None = None) -> Version:
         """What is known of a version, without its bytes."""
         check_version(key, version_id)
         with _about(self.name, key):
-            return await self._backend.head(self.name, key, version_id)
+            return await self._backend.head(self.name, key, version_id, local=self._local)
 
     async def delete(self, key: str, version_id: str | None = None, *, condition: Condition = None) -> str:
         """Deletes the current version or a named one; deleting what is not there succeeds."""
@@ -106,7 +111,7 @@ class Bucket:
         check_prefix(prefix)
         token = ""
         while True:
-            page = await self._backend.list_page(self.name, prefix, token)
+            page = await self._backend.list_page(self.name, prefix, token, local=self._local)
             for version in page.versions:
                 yield version
             token = page.token
@@ -118,7 +123,7 @@ class Bucket:
         check_prefix(prefix)
         token = ""
         while True:
-            page = await self._backend.versions_page(self.name, prefix, token)
+            page = await self._backend.versions_page(self.name, prefix, token, local=self._local)
             for version in page.versions:
                 yield version
             token = page.token
@@ -138,9 +143,13 @@ class Store:
         await self._backend.create_bucket(name)
         return bucket
 
-    def bucket(self, name: str) -> Bucket:
-        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName."""
-        return Bucket(self._backend, name)
+    def bucket(self, name: str, *, consistency: Consistency = "linearizable") -> Bucket:
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName.
+
+        `consistency="local"`: its reads see what the node that is asked has applied. They may be old, by milliseconds
+        or, on a node that is cut off, by as long as it was; and they need no other node for what lies on this one.
+        """
+        return Bucket(self._backend, name, consistency=consistency)
 
     async def buckets(self) -> list[str]:
         """Names, sorted."""

@@ -231,13 +231,13 @@ class RemoteBackend:
                 (await self._request("DELETE", path, {"uploadId": upload})).release()
             raise
 
-    async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
+    async def head(self, bucket: str, key: str, version_id: str | None, *, local: bool) -> Version:
         """See Backend."""
         query = {"versionId": version_id} if version_id else {}
         try:
-            response = await self._request("HEAD", f"/{bucket}/{key}", query)
+            response = await self._request("HEAD", f"/{bucket}/{key}", query, headers=_consistency(local))
         except errors.NoSuchKey as error:
-            await self._require_bucket(bucket)
+            await self._require_bucket(bucket, local)
             if version_id:
                 raise errors.NoSuchVersion(f"{key!r} has no version {version_id!r}", key=key) from error
             raise errors.NoSuchKey("the key has no current version", key=key) from error
@@ -253,18 +253,21 @@ class RemoteBackend:
             headers={name: given[name.lower()] for name in SYSTEM_HEADERS if name.lower() in given},
         )
 
-    async def _require_bucket(self, bucket: str) -> None:
+    async def _require_bucket(self, bucket: str, local: bool) -> None:
         """The answer to a HEAD says 404 and not of what: this tells. Raises NoSuchBucket."""
         try:
-            (await self._request("HEAD", f"/{bucket}")).release()
+            (await self._request("HEAD", f"/{bucket}", headers=_consistency(local))).release()
         except errors.NoSuchKey as error:
             raise errors.NoSuchBucket(f"there is no bucket {bucket!r}", bucket=bucket) from error
 
-    async def read(self, bucket: str, version: Version, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read(
+        self, bucket: str, version: Version, offset: int, length: int, *, local: bool
+    ) -> AsyncIterator[bytes]:
         """See Backend."""
         if length <= 0:
             return
         headers = {"range": f"bytes={offset}-{offset + length - 1}", "if-match": f'"{version.etag}"'}
+        headers |= _consistency(local)
         query = {"versionId": version.version_id} if version.version_id != "null" else {}
         response = await self._request("GET", f"/{bucket}/{version.key}", query, headers=headers)
         try:
@@ -282,22 +285,22 @@ class RemoteBackend:
         response.release()
         return response.headers.get("x-amz-version-id", "")
 
-    async def list_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def list_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """See Backend."""
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         if token:
             query["continuation-token"] = token
-        root = await self._document("GET", f"/{bucket}", query)
+        root = await self._document("GET", f"/{bucket}", query, headers=_consistency(local))
         found = [row_of(row) for row in root if row.tag.endswith("}Contents")]
         return Page(found, text_of(root, "NextContinuationToken"))
 
-    async def versions_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def versions_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """See Backend."""
         key, _, version = token.rpartition("\n")
         query = {"versions": "", "prefix": prefix, "encoding-type": "url"}
         if token:
             query |= {"key-marker": key, "version-id-marker": version}
-        root = await self._document("GET", f"/{bucket}", query)
+        root = await self._document("GET", f"/{bucket}", query, headers=_consistency(local))
         found = [row_of(row) for row in root if row.tag.endswith(("}Version", "}DeleteMarker"))]
         if text_of(root, "IsTruncated") != "true":
             return Page(found)
@@ -325,6 +328,10 @@ def _is_repeatable(method: str, query: dict[str, str], headers: dict[str, str]) 
     if method == "PUT":
         return "if-none-match" not in headers and "if-match" not in headers
     return method == "DELETE" and "uploadId" in query
+
+
+def _consistency(local: bool) -> dict[str, str]:
+    return {"x-edgestore-consistency": "local"} if local else {}
 
 
 def _condition(condition: Condition) -> dict[str, str]:

@@ -61,13 +61,15 @@ class EmbeddedBackend:
         request = PutRequest(bucket, key, _wire(headers), _wire(metadata), condition=condition)
         return _version(key, await self._objects.put(self._root, request, body))
 
-    async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
+    async def head(self, bucket: str, key: str, version_id: str | None, *, local: bool) -> Version:
         """See Backend."""
-        return _version(key, await self._objects.head(self._root, bucket, key, version_id))
+        return _version(key, await self._objects.head(self._root, bucket, key, version_id, local=local))
 
-    async def read(self, bucket: str, version: Version, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read(
+        self, bucket: str, version: Version, offset: int, length: int, *, local: bool
+    ) -> AsyncIterator[bytes]:
         """See Backend."""
-        reader = await self._objects.open(self._root, bucket, version.key, version.version_id)
+        reader = await self._objects.open(self._root, bucket, version.key, version.version_id, local=local)
         try:
             if reader.record.etag != version.etag:
                 raise PreconditionFailed("the version was replaced while it was read: get the object again")
@@ -80,16 +82,18 @@ class EmbeddedBackend:
         """See Backend."""
         return (await self._objects.delete(self._root, bucket, key, version_id, condition)).version_id
 
-    async def list_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def list_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """See Backend."""
-        await self._objects.barrier()
+        if not local:
+            await self._objects.barrier()
         page = self._objects.list_objects(self._root, bucket, prefix=prefix, start_after=token, limit=PAGE_KEYS)
         found = [_listed(key, row, is_latest=True) for key, row in page.entries]
         return Page(found, page.next if page.truncated else "")
 
-    async def versions_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def versions_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """See Backend."""
-        await self._objects.barrier()
+        if not local:
+            await self._objects.barrier()
         key, _, version = token.rpartition("\n")
         page = self._objects.list_versions(
             self._root, bucket, prefix=prefix, key_marker=key, version_marker=version, limit=PAGE_KEYS

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import IO, Literal, Protocol
 
 from edgestore.errors import BadRequest, InvalidName, TooLarge
 from edgestore.objects import check_key
@@ -57,6 +57,10 @@ class Page:
     token: str = ""
 
 
+Consistency = Literal["linearizable", "local"]
+"""What a read sees: everything that was acknowledged before it began, or what the node that is asked has applied."""
+
+
 class Backend(Protocol):
     """The store itself: a core in this process, or a node over the network. Raises errors of the tree."""
 
@@ -86,11 +90,11 @@ class Backend(Protocol):
         """Stores an object."""
         ...
 
-    async def head(self, bucket: str, key: str, version_id: str | None) -> Version:
-        """One version."""
+    async def head(self, bucket: str, key: str, version_id: str | None, *, local: bool) -> Version:
+        """One version. `local`, here and below: as the node that is asked knows it."""
         ...
 
-    def read(self, bucket: str, version: Version, offset: int, length: int) -> AsyncIterator[bytes]:
+    def read(self, bucket: str, version: Version, offset: int, length: int, *, local: bool) -> AsyncIterator[bytes]:
         """Bytes of exactly this version."""
         ...
 
@@ -98,11 +102,11 @@ class Backend(Protocol):
         """Returns the id of the version removed or the delete marker written; empty for none."""
         ...
 
-    async def list_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def list_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """Current versions."""
         ...
 
-    async def versions_page(self, bucket: str, prefix: str, token: str) -> Page:
+    async def versions_page(self, bucket: str, prefix: str, token: str, *, local: bool) -> Page:
         """All versions and delete markers."""
         ...
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from edgestore import aio
 from edgestore.errors import Closing
 from edgestore.records import Condition
-from edgestore.store_types import BodyInput, Version
+from edgestore.store_types import BodyInput, Consistency, Version
 
 T = TypeVar("T")
 
@@ -184,9 +184,10 @@ class Store:
         """Raises BucketExists, InvalidName."""
         return Bucket(self._loop, self._loop.run(self._inner.create_bucket(name)))
 
-    def bucket(self, name: str) -> Bucket:
-        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName."""
-        return Bucket(self._loop, self._inner.bucket(name))
+    def bucket(self, name: str, *, consistency: Consistency = "linearizable") -> Bucket:
+        """A bucket that exists; operations on it raise NoSuchBucket where it does not. Raises InvalidName.
+        `consistency`: see `edgestore.aio.Store.bucket`."""
+        return Bucket(self._loop, self._inner.bucket(name, consistency=consistency))
 
     def buckets(self) -> list[str]:
         """Names, sorted."""

@@ -75,9 +75,10 @@ class Buckets:
             raise Denied("the bucket belongs to another owner", bucket=name)
         return found
 
-    async def list_buckets(self, principal: Principal) -> list[BucketRecord]:
-        """The caller's; root sees all."""
-        await self.barrier()
+    async def list_buckets(self, principal: Principal, *, local: bool = False) -> list[BucketRecord]:
+        """The caller's; root sees all. `local`: as this node knows them, without a word to the leader."""
+        if not local:
+            await self.barrier()
         return self._meta.state.buckets(None if principal.is_root else principal.tenant_id)
 
     async def create_bucket(self, principal: Principal, name: str) -> BucketRecord:

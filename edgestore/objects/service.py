@@ -230,9 +230,12 @@ class ObjectService(Uploads):
             return None
         return self._find(self.bucket(principal, bucket), key, version)
 
-    async def head(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> VersionRecord:
-        """The version."""
-        await self.barrier()
+    async def head(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, local: bool = False
+    ) -> VersionRecord:
+        """The version. `local`: as this node knows it, without a word to the leader."""
+        if not local:
+            await self.barrier()
         return self._find(self.bucket(principal, bucket), key, version)
 
     def get_small(
@@ -276,9 +279,12 @@ class ObjectService(Uploads):
 
         self._chunks.fetch_small(cold.extent, read)
 
-    async def open(self, principal: Principal, bucket: str, key: str, version: str | None = None) -> ObjectReader:
-        """A pinned reader; close it."""
-        await self.barrier()
+    async def open(
+        self, principal: Principal, bucket: str, key: str, version: str | None = None, *, local: bool = False
+    ) -> ObjectReader:
+        """A pinned reader; close it. `local`: see `head`."""
+        if not local:
+            await self.barrier()
         record = self.bucket(principal, bucket)
         pin = self._pins.pin(self._meta.applied_index)
         try:

@@ -116,6 +116,7 @@ class TenantService:
         if problem := _problem(access_key, secret_key):
             raise BadRequest(problem)
         async with self._changes:
+            await self._meta.read_barrier()
             taken = self._keys.get(access_key)
             if taken is not None and (taken[0].name, taken[1]) != (name, secret_key):
                 raise AccessKeyExists(f"the access key {access_key!r} is taken", access_key=access_key)
@@ -132,6 +133,7 @@ class TenantService:
 
     async def delete_key(self, access_key: str) -> None:
         """Raises NoSuchAccessKey; BadRequest for the root key."""
+        await self._meta.read_barrier()
         found = self._keys.get(access_key)
         if found is None:
             raise NoSuchAccessKey(f"there is no access key {access_key!r}", access_key=access_key)

@@ -7,6 +7,11 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+from edgestore import connect as edgestore_connect
+from edgestore.errors import Unavailable
+from tests.faults.process import ACCESS_KEY, SECRET_KEY
 from tests.site.nodes import SiteNode, edgestore, make_site
 
 SMALL = os.urandom(4000)
@@ -35,6 +40,13 @@ def test_the_survivor_of_a_lost_quorum_goes_on_by_hand(tmp_path: Path) -> None:
         begun = time.monotonic()
         while ready(survivor) == 200:
             assert time.monotonic() - begun < ANSWER_LIMIT_S
+        keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+        with edgestore_connect(survivor.endpoint, **keys) as store:
+            with pytest.raises(Unavailable):
+                store.bucket("photos").get("small")
+            cut_off = store.bucket("photos", consistency="local")
+            assert cut_off.get("small").read() == SMALL
+            assert [version.key for version in cut_off.list()] == ["small"]
         found = survivor.ask("status")
         assert not found["serves"]
         assert "no more node" in found["site"]["distance"]

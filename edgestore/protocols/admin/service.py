@@ -244,6 +244,7 @@ class Admin:
         return {"name": question["name"]}
 
     async def _list_keys(self, _: Question) -> Any:
+        await self._core.objects.barrier()
         return [
             {"access_key": key.access_key, "name": owner.name, "email": owner.email, "id": owner.canonical_id}
             for key, owner in self._core.tenants.list_keys()

@@ -26,7 +26,9 @@ async def list_buckets(call: Call, body: Body) -> Response:
     after, region = parse_token(token) if token else "", call.query.get("bucket-region")
     buckets = [
         bucket
-        for bucket in sorted(await call.objects.list_buckets(call.principal), key=lambda bucket: bucket.name)
+        for bucket in sorted(
+            await call.objects.list_buckets(call.principal, local=call.is_local), key=lambda bucket: bucket.name
+        )
         if bucket.name.startswith(prefix) and bucket.name > after and region in (None, bucket.region)
     ]
     shown = buckets[:limit]
@@ -58,7 +60,7 @@ async def create_bucket(call: Call, body: Body) -> Response:
 
 async def head_bucket(call: Call, body: Body) -> Response:
     """HeadBucket."""
-    await call.objects.barrier()
+    await call.barrier()
     bucket = call.objects.bucket(call.principal, call.bucket)
     return empty_response(200, ("x-amz-bucket-region", bucket.region), ("x-amz-access-point-alias", "false"))
 
@@ -71,14 +73,14 @@ async def delete_bucket(call: Call, body: Body) -> Response:
 
 async def get_location(call: Call, body: Body) -> Response:
     """GetBucketLocation. us-east-1 is shown as an empty constraint, as in S3."""
-    await call.objects.barrier()
+    await call.barrier()
     region = call.objects.bucket(call.principal, call.bucket).region
     return xml_response("LocationConstraint", "" if region == DEFAULT_REGION else xml.escape(region))
 
 
 async def get_versioning(call: Call, body: Body) -> Response:
     """GetBucketVersioning."""
-    await call.objects.barrier()
+    await call.barrier()
     versioning = call.objects.bucket(call.principal, call.bucket).versioning
     status = "" if versioning is Versioning.OFF else f"<Status>{versioning.name.capitalize()}</Status>"
     return xml_response("VersioningConfiguration", status)

@@ -52,10 +52,18 @@ class Call(msgspec.Struct, gc=False):
     is_readable: bool = False
     """What the catalog says here is new enough: the lane has waited for it."""
 
+    is_local: bool = False
+    """The answer may be as old as what this node has applied: asked for by name."""
+
     @property
     def objects(self) -> ObjectService:
         """The object service."""
         return self.services.objects
+
+    async def barrier(self) -> None:
+        """See `ObjectService.barrier`."""
+        if not self.is_local:
+            await self.objects.barrier()
 
     def version(self) -> str | None:
         """`versionId`; None for the current version. Raises Fault for an empty one."""

@@ -94,8 +94,8 @@ async def copy_part(call: Call, body: Body) -> Response:
 
 async def _source(call: Call) -> Source:
     address, version = resolve_copy_source(call.headers[SOURCE])
+    await call.barrier()
     require_expected_owner(call, address.bucket, "x-amz-source-expected-bucket-owner")
-    await call.objects.barrier()
     versioning = call.objects.bucket(call.principal, address.bucket).versioning
     try:
         record = await call.objects.head(call.principal, address.bucket, address.key, version)

@@ -44,7 +44,7 @@ async def delete_objects(call: Call, body: Body) -> Response:
     xml.require_names(root, "Object", "Quiet")
     quiet = (xml.text(root, "Quiet") or "false").lower() == "true"
     targets = parse_targets(root)
-    await call.objects.barrier()
+    await call.barrier()
     call.objects.bucket(call.principal, call.bucket)
     rows = await _delete_all(call, targets)
     return xml_response("DeleteResult", *(row for row in rows if not quiet or row.startswith("<Error>")))

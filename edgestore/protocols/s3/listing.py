@@ -58,7 +58,7 @@ def question(call: Call, limit_name: str = "max-keys") -> Question:
 
 async def list_objects(call: Call, body: Body) -> Response:
     """ListObjects (version 1)."""
-    await call.objects.barrier()
+    await call.barrier()
     asked, marker = question(call), call.query.get("marker", "")
     page = call.objects.list_objects(
         call.principal,
@@ -89,7 +89,7 @@ async def list_objects_v2(call: Call, body: Body) -> Response:
         raise Fault(
             "InvalidArgument", "list-type must be 2", ArgumentName="list-type", ArgumentValue=call.query["list-type"]
         )
-    await call.objects.barrier()
+    await call.barrier()
     asked, token, after = question(call), call.query.get("continuation-token"), call.query.get("start-after", "")
     page = call.objects.list_objects(
         call.principal,
@@ -116,7 +116,7 @@ async def list_objects_v2(call: Call, body: Body) -> Response:
 
 async def list_versions(call: Call, body: Body) -> Response:
     """ListObjectVersions: versions and delete markers in key order, newest first."""
-    await call.objects.barrier()
+    await call.barrier()
     asked = question(call)
     key_marker, version_marker = call.query.get("key-marker", ""), call.query.get("version-id-marker", "")
     if version_marker and not key_marker:

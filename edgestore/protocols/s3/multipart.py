@@ -113,7 +113,7 @@ async def list_parts(call: Call, body: Body) -> Response:
     """ListParts."""
     limit = min(call.number("max-parts", PAGE_MAX), PAGE_MAX)
     marker = call.number("part-number-marker", 0)
-    await call.objects.barrier()
+    await call.barrier()
     upload = call.objects.upload(call.principal, call.bucket, call.key, upload_id(call))
     found = call.objects.list_parts(
         call.principal, call.bucket, call.key, upload.upload_id, start=marker, limit=limit + 1
@@ -140,7 +140,7 @@ async def list_uploads(call: Call, body: Body) -> Response:
     """ListMultipartUploads."""
     asked = question(call, "max-uploads")
     key_marker, id_marker = call.query.get("key-marker", ""), call.query.get("upload-id-marker", "")
-    await call.objects.barrier()
+    await call.barrier()
     page = call.objects.list_uploads(
         call.principal,
         call.bucket,

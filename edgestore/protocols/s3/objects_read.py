@@ -93,12 +93,12 @@ def _small_response(selection: Selection, whole: bytes | memoryview) -> Response
 
 async def get_object(call: Call, body: Body) -> Response:
     """GetObject in the slow lane: small ones as in the fast one, others unit by unit."""
-    await call.objects.barrier()
+    await call.barrier()
     call.is_readable = True
     response = get_now(call)
     if response is not None:
         return response
-    reader = await call.objects.open(call.principal, call.bucket, call.key, call.version())
+    reader = await call.objects.open(call.principal, call.bucket, call.key, call.version(), local=call.is_local)
     try:
         selection = select(call, reader.record)
     except BaseException:
@@ -128,7 +128,8 @@ def head_hot(call: Call, body: bytes, reply: Reply) -> bool:
 
 async def head_object(call: Call, body: Body) -> Response:
     """HeadObject in the slow lane."""
-    return _head_response(call, await call.objects.head(call.principal, call.bucket, call.key, call.version()))
+    record = await call.objects.head(call.principal, call.bucket, call.key, call.version(), local=call.is_local)
+    return _head_response(call, record)
 
 
 async def get_attributes(call: Call, body: Body) -> Response:
@@ -136,7 +137,7 @@ async def get_attributes(call: Call, body: Body) -> Response:
     names = {name.strip() for name in call.headers.get("x-amz-object-attributes", "").split(",")} - {""}
     if not names or not names <= ATTRIBUTES:
         raise Fault("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes")
-    record = await call.objects.head(call.principal, call.bucket, call.key, call.version())
+    record = await call.objects.head(call.principal, call.bucket, call.key, call.version(), local=call.is_local)
     shown = [("Last-Modified", http_time(record.modified_ms))]
     version_id = headers.shown_version_id(record, versioned=call.is_versioned())
     if version_id is not None:

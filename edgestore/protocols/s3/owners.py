@@ -43,7 +43,7 @@ def require_expected_owner(call: Call, bucket: str, header: str) -> None:
 
 async def get_bucket_acl(call: Call, body: Body) -> Response:
     """GetBucketAcl."""
-    await call.objects.barrier()
+    await call.barrier()
     return _acl(call, call.objects.bucket(call.principal, call.bucket).owner)
 
 
@@ -55,7 +55,7 @@ async def get_object_acl(call: Call, body: Body) -> Response:
 
 async def put_bucket_acl(call: Call, body: Body) -> Response:
     """PutBucketAcl: only what is so already (`x-amz-acl: private`)."""
-    await call.objects.barrier()
+    await call.barrier()
     call.objects.bucket(call.principal, call.bucket)
     return _put_acl(call)
 

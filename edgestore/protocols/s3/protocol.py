@@ -36,6 +36,9 @@ logger = logging.getLogger("edgestore.s3")
 OUTDATED = (NotFound, Denied)
 """What may be answered for the only reason that this node has not yet applied what was acknowledged elsewhere."""
 
+CONSISTENCY = "x-edgestore-consistency"
+"""Asks for `local` reads; linearizable ones need no header."""
+
 _NO_QUERY: Mapping[str, str] = {}
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _NOT_IN_VALUES = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
@@ -87,7 +90,7 @@ class S3Protocol:
         call: Call | None = None
 
         def finish(outcome: Response | EdgeStoreError) -> None:
-            if isinstance(outcome, OUTDATED) and not self._services.objects.can_read_now():
+            if isinstance(outcome, OUTDATED) and self._may_be_outdated(call):
                 wait()
             else:
                 reply(head, self._sealed(head, call, outcome))
@@ -101,7 +104,7 @@ class S3Protocol:
             if operation.hot is None:
                 return False
             if not operation.hot(call, body, finish):
-                if head.method == "PUT" or self._services.objects.can_read_now():
+                if head.method == "PUT" or not self._may_be_outdated(call):
                     return False
                 wait()
         except EdgeStoreError as error:
@@ -143,13 +146,7 @@ class S3Protocol:
         """The slow lane: every operation."""
         call: Call | None = None
         try:
-            try:
-                call, operation = self._admit(head)
-            except OUTDATED:
-                if self._services.objects.can_read_now():
-                    raise
-                await self._services.objects.barrier()
-                call, operation = self._admit(head)
+            call, operation = await self._admit_surely(head)
             outcome: Response | EdgeStoreError = await operation.run(call, body)
         except EdgeStoreError as error:
             outcome = error
@@ -170,6 +167,10 @@ class S3Protocol:
 
     async def _answer_stream(self, head: RequestHead, body: Body, reply: HotReply) -> None:
         reply(head, await self.handle(head, body))
+
+    def _may_be_outdated(self, call: Call | None) -> bool:
+        """Whether this node may not have heard yet of what was acknowledged elsewhere, and the caller minds."""
+        return not self._services.objects.can_read_now() and (call is None or not call.is_local)
 
     def _names_object(self, head: RequestHead) -> bool:
         path = head.path
@@ -210,9 +211,23 @@ class S3Protocol:
             refuse_unsupported_headers(headers, names)
         operation = find_operation(head.method, address.level, query, headers)
         call = Call(self._services, head, headers, names, query, address.bucket, address.key, found[0], verified)
+        if CONSISTENCY in headers:
+            call.is_local = call.is_readable = _asks_for_local(head.method, headers[CONSISTENCY])
         if "x-amz-expected-bucket-owner" in headers:
             require_expected_owner(call, call.bucket, "x-amz-expected-bucket-owner")
         return call, operation
+
+    async def _admit_surely(self, head: RequestHead) -> tuple[Call, Operation]:
+        """`_admit` by what was acknowledged before, on whatever node: a key that was deleted is none."""
+        try:
+            call, operation = self._admit(head)
+            if not self._may_be_outdated(call):
+                return call, operation
+        except OUTDATED:
+            if self._services.objects.can_read_now():
+                raise
+        await self._services.objects.barrier()
+        return self._admit(head)
 
     def _secret(self, access_key: str) -> str | None:
         found = self._services.tenants.principal_for(access_key)
@@ -274,6 +289,18 @@ def _unsigned(head: RequestHead, query: Mapping[str, str]) -> EdgeStoreError:
             "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
         )
     return Denied("Access Denied: requests without a signature are not served.")
+
+
+def _asks_for_local(method: str, consistency: str) -> bool:
+    """Only reads may be. Raises Fault(InvalidArgument)."""
+    if consistency not in ("local", "linearizable"):
+        raise faults.Fault(
+            "InvalidArgument",
+            "A read is linearizable or local.",
+            ArgumentName=CONSISTENCY,
+            ArgumentValue=consistency,
+        )
+    return consistency == "local" and method in ("GET", "HEAD")
 
 
 def _with_hoisted(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:

@@ -115,3 +115,52 @@ def test_a_put_finds_a_bucket_that_was_made_anew_on_another_node(
     )
     assert fast.send(Case("PUT", "/again/new", body=b"x"), "fast").status == 200
     assert follower.waits == waits + 1
+
+
+def test_a_key_that_was_deleted_on_another_node_is_none(
+    lanes: tuple[Lanes, Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, follower = lanes
+    waits, known = follower.waits, fast.core.tenants.principal_for
+    monkeypatch.setattr(fast.core.tenants, "principal_for", lambda key: known(key) if follower.waits == waits else None)
+    for case, lane in ((Case(), "fast"), (Case(), "slow"), (Case("PUT", "/lanes/late", body=b"x"), "slow")):
+        waits = follower.waits
+        assert fast.send(case, lane).status == 403
+
+
+@pytest.mark.parametrize("lane", ["fast", "slow"])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/lanes/small"),
+        ("GET", "/lanes/large"),
+        ("HEAD", "/lanes/small"),
+        ("GET", "/lanes?list-type=2"),
+        ("GET", "/lanes?versions"),
+        ("HEAD", "/lanes"),
+        ("GET", "/"),
+    ],
+)
+def test_a_local_read_asks_nobody(lanes: tuple[Lanes, Follower], lane: str, method: str, target: str) -> None:
+    fast, follower = lanes
+    waits = follower.waits
+    asked = {"x-edgestore-consistency": "local"}
+    assert fast.send(Case(method, target, asked), lane).status == 200
+    assert fast.send(Case(method, "/lanes/absent", asked), lane).status == 404
+    assert follower.waits == waits
+    assert fast.send(Case(method, target, {"x-edgestore-consistency": "linearizable"}), lane).status == 200
+    assert follower.waits > waits
+
+
+def test_a_consistency_that_there_is_not_is_refused(lanes: tuple[Lanes, Follower]) -> None:
+    answer = lanes[0].send(Case(headers={"x-edgestore-consistency": "loose"}), "slow")
+    assert answer.status == 400
+    assert b"<ArgumentName>x-edgestore-consistency</ArgumentName>" in answer.body
+
+
+def test_a_write_is_never_local(lanes: tuple[Lanes, Follower]) -> None:
+    fast, follower = lanes
+    waits = follower.waits
+    case = Case("DELETE", "/lanes/absent", {"x-edgestore-consistency": "local"})
+    assert fast.send(case, "slow").status == 204
+    assert follower.waits > waits

@@ -12,6 +12,7 @@ import pytest
 import edgestore
 from edgestore import IfAbsent, IfMatch, Store
 from edgestore.errors import (
+    BadRequest,
     BucketNotEmpty,
     Closing,
     InUse,
@@ -59,6 +60,17 @@ def test_the_first_program(store: Store) -> None:
     store.delete_bucket("videos")
     with pytest.raises(NoSuchBucket):
         videos.head("2026/a.mp4")
+
+
+def test_reads_are_local_where_that_is_asked_for(store: Store) -> None:
+    store.create_bucket("videos").put("a", b"1234")
+    local = store.bucket("videos", consistency="local")
+    assert local.get("a").read(1, 2) == b"23"
+    assert [version.key for version in (*local.list(), *local.versions())] == ["a", "a"]
+    local.put("b", b"x")
+    assert store.bucket("videos", consistency="linearizable").head("b").size_bytes == 1
+    with pytest.raises(BadRequest, match="linearizable"):
+        store.bucket("videos", consistency="weak")  # type: ignore[arg-type]
 
 
 def test_every_kind_of_body(store: Store, tmp_path: Path) -> None:
