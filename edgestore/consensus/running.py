@@ -220,20 +220,22 @@ class Running:
 
     def status(self) -> ConsensusStatus:
         """See `Consensus.status`."""
-        voter, raft_journal = self._voter, self._raft_journal
-        matched = {name: voter.core.matched(name) for name in voter.others} if voter is not None else {}
+        voter, raft_journal, role = self._voter, self._raft_journal, self.role
+        matched = {}
+        if voter is not None and role is Role.LEADER:
+            matched = {name: voter.core.matched(name) for name in voter.others}
         return ConsensusStatus(
-            is_leader=self.role is Role.LEADER,
+            is_leader=role is Role.LEADER,
             term=voter.core.term if voter is not None else raft_journal.term,
             last_index=raft_journal.last_index,
             synced_index=raft_journal.synced_index,
             committed_index=self._applying.commit_index,
             applied_index=self._machine.applied_index,
-            role=self.role,
+            role=role,
             leader=self.leader(),
             incarnation=raft_journal.incarnation,
             voters=tuple(one.member for one in raft_journal.members if one.is_voter),
-            matched=matched if self.role is Role.LEADER else {},
+            matched=matched,
             fetched={name: fetched[0] for name, fetched in self._fetches.fetched.items()},
         )
 

@@ -34,6 +34,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.crash_at: int | None = None
         self.crashed = False
         self.failures: list[dict[str, Any]] = []
+        self._timers_made = 0
         self.set_exception_handler(lambda _, context: self.failures.append(context))
 
     def time(self) -> float:
@@ -50,19 +51,33 @@ class SimLoop(asyncio.BaseEventLoop):
         """From here on nothing runs: called by the disk when the crash falls inside one of its operations."""
         self.crashed = True
 
-    def _run_once(self) -> None:
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers of one instant fire in the order in which they were set. The heap holds plain tuples: a run compares
+        them by the million, and most of them are deadlines that somebody cancels."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._scheduled, (when, self._timers_made, timer))  # type: ignore[attr-defined]
+        return timer
+
+    def _take(self) -> asyncio.Handle:
+        """The next handle, after a jump of the clock where none is ready."""
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
         if not ready:
+            while scheduled and scheduled[0][2]._cancelled:
+                heapq.heappop(scheduled)
             if not scheduled:
                 raise Stuck(f"nothing left to run at {self.now_s:.3f} s")
-            self.now_s = max(self.now_s, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self.now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
-        handle = ready.popleft()
+            self.now_s = max(self.now_s, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self.now_s:
+            timer = heapq.heappop(scheduled)[2]
+            if not timer._cancelled:
+                ready.append(timer)
+        return ready.popleft()  # type: ignore[no-any-return]
+
+    def _run_once(self) -> None:
+        handle = self._take()
         if self.crashed or self.steps == self.crash_at:
             self.crashed = True
             raise Crash

@@ -35,6 +35,7 @@ from tests.sim.model import Crashed, Miscounted, Thin
 from tests.sim.site.lives import Life, NodeDied
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.net_wires import NetWires
+from tests.sim.site.watch import glance
 
 PORT = 7000
 TOKEN_TTL_MS = 3_600_000
@@ -153,18 +154,23 @@ class CoreLife:
 
     machine: Machine
     core: Core
+    _seen: tuple[Any, ...] = ()
     _seen_index: int = -1
     _log_time_ms: int = 0
     _steps: int = 0
 
     def look(self) -> None:
         """Tells the watch: who leads, what is applied, that log time does not go back, that nothing has ended."""
-        core, watch = self.core, self.machine.site.watch
-        status = core.meta.status()
-        watch.looks(self.machine.name, status)
         self._steps += 1
         if self._steps % LOOK_AT_TASKS_STEPS == 0:
             self._look_at_tasks()
+        seen = glance(self.core.meta._consensus)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        core, watch = self.core, self.machine.site.watch
+        status = core.meta.status()
+        watch.looks(self.machine.name, status)
         if status.applied_index == self._seen_index:
             return
         store = core.meta.store

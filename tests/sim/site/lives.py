@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import heapq
 import sys
 import warnings
 from collections import deque
@@ -202,21 +201,6 @@ class SiteLoop(SimLoop):
             self.bury(life)
         elif life.watch is not None:
             life.watch()
-
-    def _take(self) -> asyncio.Handle:
-        """The next handle, after a jump of the clock where none is ready."""
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-        if not ready:
-            if not scheduled:
-                raise Stuck(f"nothing left to run at {self.now_s:.3f} s")
-            self.now_s = max(self.now_s, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self.now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
-        return ready.popleft()  # type: ignore[no-any-return]
 
     def bury(self, life: Life) -> None:
         """Keeps what belonged to a life that has ended, and tells who waits for it."""

@@ -24,6 +24,7 @@ from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.site.linearizability import Kind
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine
+from tests.sim.site.watch import glance
 
 JOURNAL = DiskConfig(journal_file_bytes=64 * 1024, journal_idle_mark_ms=50, journal_pending_max_bytes=512 * 1024)
 FIRST_FOLDER = "catalog"
@@ -172,6 +173,7 @@ class Registers:
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self.registers.on_outcome = self._outcome
         self._flushed_index = self.registers.applied_index
+        self._seen: tuple[Any, ...] = ()
 
     async def open(self) -> None:
         """Begins."""
@@ -181,7 +183,10 @@ class Registers:
 
     def look(self) -> None:
         """See machines.Service."""
-        self.machine.site.watch.looks(self.machine.name, self.consensus.status())
+        seen = glance(self.consensus)
+        if seen != self._seen:
+            self._seen = seen
+            self.machine.site.watch.looks(self.machine.name, self.consensus.status())
 
     async def write(self, write: Write) -> bool:
         """On any member, as the catalog does it: the leader takes the operation, and the outcome is what this member
