@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Protocol
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Protocol
 
 from edgestore.consensus.messages import Fetch, Fetched, Message, decode, decode_message, encode
 from edgestore.errors import BadRequest, Unavailable
@@ -42,8 +41,6 @@ class Listener(Protocol):
 class RaftPort:
     """The groups of one node on its peers."""
 
-    _ports: ClassVar[WeakKeyDictionary[Peers, RaftPort]] = WeakKeyDictionary()
-
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._groups: dict[int, Listener] = {}
@@ -54,9 +51,10 @@ class RaftPort:
     @classmethod
     def of(cls, peers: Peers) -> RaftPort:
         """The one port of these peers."""
-        if peers not in cls._ports:
-            cls._ports[peers] = cls(peers)
-        return cls._ports[peers]
+        port: RaftPort | None = peers.ports.get(cls)
+        if port is None:
+            port = peers.ports[cls] = cls(peers)
+        return port
 
     def join(self, group: int, listener: Listener) -> None:
         """Messages of the group go there from now on."""

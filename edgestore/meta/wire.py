@@ -6,8 +6,7 @@ Rule: every request may come twice, late, or not at all: operations carry their 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
@@ -104,8 +103,6 @@ def decode(data: bytes | memoryview, kind: type[T]) -> T:
 class MetaPort:
     """The groups of one node on its peers."""
 
-    _ports: ClassVar[WeakKeyDictionary[Peers, MetaPort]] = WeakKeyDictionary()
-
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._handlers: dict[tuple[Method, int], Handler] = {}
@@ -115,9 +112,10 @@ class MetaPort:
     @classmethod
     def of(cls, peers: Peers) -> MetaPort:
         """The one port of these peers."""
-        if peers not in cls._ports:
-            cls._ports[peers] = cls(peers)
-        return cls._ports[peers]
+        port: MetaPort | None = peers.ports.get(cls)
+        if port is None:
+            port = peers.ports[cls] = cls(peers)
+        return port
 
     def serve(self, method: Method, group: int, handler: Handler) -> None:
         """Requests of the group go there from now on."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import NetConfig, host_and_port
@@ -44,6 +45,8 @@ class Peers:
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self.member = member
+        self.ports: dict[type, Any] = {}
+        """What the rooms above keep of these peers, one of a class: it ends with them."""
         self._network, self._config, self._credentials = network, config, credentials
         self._clock, self._entropy, self._metrics = clock, entropy, metrics
         self._services = Services(config, credentials, metrics)

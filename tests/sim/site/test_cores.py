@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import weakref
+
 import pytest
 
 from tests.sim.model import Violation
@@ -20,6 +24,18 @@ def test_a_seed_replays_exactly() -> None:
     first, second = CoreWorld(4).run(), CoreWorld(4).run()
     assert first == second
     assert CoreWorld(6).run() != first
+
+
+def test_nothing_of_a_run_is_left_when_the_next_one_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand seeds fit into one process, and nodes may be opened and closed in one for ever."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what is logged, errors too
+    loops = []
+    for seed in (4, 7):
+        world = CoreWorld(seed)
+        world.run()
+        loops.append(weakref.ref(world.site.loop))
+    gc.collect()
+    assert loops[0]() is None
 
 
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)

@@ -112,6 +112,7 @@ class WirePeers:
     def __init__(self, wires: Wires, life: Life, member: str) -> None:
         self.wires, self.life, self.member = wires, life, member
         self.connected: set[str] = set()
+        self.ports: dict[type, Any] = {}
         self._handlers: dict[Any, Callable[..., Awaitable[Any]]] = {}
         self._topics: dict[Any, Callable[[Caller, bytes], None]] = {}
         self._on_connected: list[Callable[[str], None]] = []

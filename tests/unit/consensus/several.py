@@ -43,6 +43,7 @@ class Wire:
     def __init__(self, site: Several, member: str) -> None:
         self.site, self.member = site, member
         self.topics: dict[int, Callable[[Caller, bytes], None]] = {}
+        self.ports: dict[type, Any] = {}
         self.methods: dict[int, Callable[..., Awaitable[Any]]] = {}
         self.sent_at_s: list[float] = []
 

@@ -38,6 +38,7 @@ class Peers:
         all_of_them[member] = self
         self.handlers: dict[Any, Callable[..., Awaitable[Any]]] = {}
         self.topics: dict[Any, Callable[..., None]] = {}
+        self.ports: dict[type, Any] = {}
         self.harm: Callable[[Any], None] = lambda method: None
 
     def serve(self, method: Any, handler: Callable[..., Awaitable[Any]]) -> None:
