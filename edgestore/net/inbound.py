@@ -150,9 +150,8 @@ class Inbound:
             self.close()
 
     def check_time(self, now_s: float) -> None:
-        """Who dials asks for a sign of life every second, but on bulk connections; a silent one is gone, or plays for
-        time."""
-        is_silent = self._lane is not Lane.BULK and now_s - self._heard_s > 2 * self._services.config.silence_max_s
+        """Who dials asks for a sign of life every second; a silent one is gone, or plays for time."""
+        is_silent = now_s - self._heard_s > 2 * self._services.config.silence_max_s
         if is_silent or self._connection.is_stuck:
             self._services.metrics.count("net_timeouts_total")
             log.info("connection-timed-out address=%s member=%s", self.caller.address, self.caller.member)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import NetConfig, host_and_port
@@ -48,7 +49,6 @@ class Peer:
         self._bulk: list[Link] = []
         self._dialling_bulk: asyncio.Lock | None = None
         self._up = asyncio.Event()
-        self._lost = asyncio.Event()
         self._closed = False
 
     @property
@@ -60,7 +60,12 @@ class Peer:
         """Dials, and again whenever the connection is lost."""
         self._local = local
         self._dialling_bulk = asyncio.Lock()
-        self.tasks.append(asyncio.get_running_loop().create_task(self._keep_connected()))
+        self._begin_task(self._keep_connected())
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.append(task)
+        task.add_done_callback(self.tasks.remove)
 
     async def _keep_connected(self) -> None:
         pause_s = self._config.dial_backoff_min_ms / 1000
@@ -77,14 +82,12 @@ class Peer:
             await self._use(link)
 
     async def _use(self, link: Link) -> None:
-        self._lost = asyncio.Event()
-        link.on_closed = self._lost.set
         self._link = link
         self._up.set()
         log.info("peer-connected member=%s address=%s", self.member, self.address)
         self.on_connected(self.member)
         try:
-            await self._ping_while_open(link)
+            await self._ping_while_open(link, self._measured)
         finally:
             self._up.clear()
             self._link = None
@@ -94,11 +97,20 @@ class Peer:
             log.info("peer-disconnected member=%s address=%s", self.member, self.address)
             self.on_disconnected(self.member)
 
-    async def _ping_while_open(self, link: Link) -> None:
+    async def _watch_bulk(self, link: Link) -> None:
+        """One connection may lose all that is sent on it while the others of its node are well: TCP waits ever longer
+        before it sends again, a router has forgotten it. Nothing is heard on it any more, and another is dialled."""
+        try:
+            await self._ping_while_open(link, lambda round_trip_ms: None)
+        finally:
+            link.close()
+
+    async def _ping_while_open(self, link: Link, measured: Callable[[float], None]) -> None:
         """Until it is lost, or nothing was heard for too long."""
-        loop = asyncio.get_running_loop()
+        loop, lost = asyncio.get_running_loop(), asyncio.Event()
+        link.on_closed = lost.set
         interval_s = self._config.ping_interval_ms / 1000
-        while not self._lost.is_set() and not self._closed:
+        while link.is_open and not self._closed:
             begun = loop.time()
             try:
                 async with asyncio.timeout(self._config.silence_max_s):
@@ -107,12 +119,12 @@ class Peer:
                 if loop.time() - link.heard_s >= self._config.silence_max_s:
                     return
             except EdgeStoreError:
-                pass  # an error is an answer too, and a lost connection is told by `_lost`
+                pass  # an error is an answer too, and a lost connection is told by `lost`
             else:
-                self._measured((loop.time() - begun) * 1000)
+                measured((loop.time() - begun) * 1000)
             try:
                 async with asyncio.timeout(interval_s):
-                    await self._lost.wait()
+                    await lost.wait()
             except TimeoutError:
                 continue
 
@@ -172,6 +184,7 @@ class Peer:
             if len(self._bulk) < self._config.bulk_connections:
                 link = await self._dial(Lane.BULK)
                 self._bulk.append(link)
+                self._begin_task(self._watch_bulk(link))
                 return link
         return min(self._bulk, key=lambda link: link.waiting)
 
@@ -188,5 +201,5 @@ class Peer:
         for link in (self._link, *self._bulk):
             if link is not None:
                 link.close()
-        for task in self.tasks:
+        for task in list(self.tasks):
             task.cancel()

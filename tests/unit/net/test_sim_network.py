@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from edgestore.config import NetConfig
 from edgestore.errors import Unavailable
-from edgestore.net import Caller, Method, Peers, Reply, Topic
+from edgestore.net import Caller, Lane, Method, Peers, Reply, Topic
 from tests.sim.loop import SimClock, SimLoop
 from tests.sim.network import SimNetwork, Weather
 from tests.unit.net.site import Site, introduce, member_of
@@ -119,6 +120,24 @@ def test_a_slow_link_pauses_the_sender_and_refuses_messages() -> None:
         assert 0 < taken < 40
         with pytest.raises(Unavailable):
             await one.call(TWO, Method.STATUS, b"", timeout_s=1)
+
+    simulate(work)
+
+
+def test_a_bulk_connection_that_swallows_everything_is_replaced_while_the_others_go_on() -> None:
+    async def work(network: SimNetwork, members: Members) -> None:
+        one, config = members[ONE][0], NetConfig()
+        network.bytes_per_s[TWO, ONE] = 1000
+        with pytest.raises(Unavailable):
+            await one.call(TWO, Method.STATUS, b"", (bytes(1_000_000),), timeout_s=1, lane=Lane.BULK)
+        network.bytes_per_s.clear()  # what has left once is on its way for a quarter of an hour
+        await one.call(TWO, Method.STATUS, b"", timeout_s=1)
+        lost: list[str] = []
+        one.on_disconnected(lost.append)
+        await asyncio.sleep(2 * config.silence_max_s)
+        for _ in range(2 * config.bulk_connections):
+            await one.call(TWO, Method.STATUS, b"", timeout_s=1, lane=Lane.BULK)
+        assert not lost
 
     simulate(work)
 
