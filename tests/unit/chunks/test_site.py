@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from edgestore.chunks import Digests, IteratorBody, StoredBody, stored_body
-from edgestore.errors import Corrupt, EdgeStoreError, StorageFull, Unavailable
+from edgestore.chunks.facts import Source
+from edgestore.chunks.race import worst
+from edgestore.errors import Corrupt, Denied, EdgeStoreError, NotFound, StorageFull, Unavailable
 from edgestore.placement import Scheme
-from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState, SiteSettings
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, ChunkRef, NodeState, SiteSettings
 from tests.unit.chunks.site import CONFIG, Nodes, opened, until
 
 
@@ -388,3 +390,11 @@ async def test_a_slow_node_whose_bytes_are_bad_too_is_no_reason_to_try_again(tmp
                 site_store.manners.overtaken(number)
         with pytest.raises(Corrupt):
             await nodes.read(1, stored)
+
+
+def test_who_is_refused_by_the_others_does_not_say_that_bytes_are_gone() -> None:
+    """Its node may be no member any more, and not know it yet."""
+    source = Source(ChunkRef(1, 1, 1000), 2, 1)
+    gone = NotFound("the fragment is not here")
+    assert isinstance(worst([gone, Denied("this is for members of the site")], source), Unavailable)
+    assert isinstance(worst([gone, gone], source), Corrupt)
