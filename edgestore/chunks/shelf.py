@@ -71,21 +71,22 @@ class LocalShelf:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coming[name] = turn
         try:
-            if not self._has_already(facts):
+            if not await self._has_already(facts):
                 await self._write(facts, data)
             await self._synced()
         finally:
             del self._coming[name]
             turn.set_result(None)
 
-    def _has_already(self, facts: Facts) -> bool:
+    async def _has_already(self, facts: Facts) -> bool:
         """Another fragment of that name, or a damaged one, makes room for the new."""
         segments = self._segments
         try:
             info = segments.lookup(facts.chunk_id, facts.shard)
         except Corrupt:
             info = None
-        if info is not None and facts_of(info) == facts and not segments.is_damaged(facts.chunk_id, facts.shard):
+        is_known = info is not None and not segments.is_damaged(facts.chunk_id, facts.shard)
+        if info is not None and is_known and facts_of(info) == facts and await segments.is_whole(info):
             return True
         segments.delete(facts.chunk_id, facts.shard)
         return False
@@ -99,6 +100,8 @@ class LocalShelf:
         except Corrupt:
             return False
         if info is None or (info.fragment.k, info.fragment.m) != (k, m) or segments.is_damaged(chunk_id, shard):
+            return False
+        if not await segments.is_whole(info):
             return False
         await self._synced()
         return True

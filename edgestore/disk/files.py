@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -53,12 +54,13 @@ class File(Protocol):
         """fdatasync. Raises DiskFailed; the caller must not try again, the kernel has dropped the pages."""
         ...
 
-    def allocate(self, length: int) -> None:
-        """Reserves the first `length` bytes on the disk (posix_fallocate)."""
+    def forget_cached(self, offset: int) -> None:
+        """From `offset` on what was synced is read from the disk the next time, where the system has a call for it:
+        after a sync that failed in a process before, the page cache takes for written what is not."""
         ...
 
-    def punch(self, offset: int, length: int) -> None:
-        """Gives the range back to the file system; it reads as zeroes. Without support: nothing."""
+    def allocate(self, length: int) -> None:
+        """Reserves the first `length` bytes on the disk (posix_fallocate)."""
         ...
 
     def truncate(self, length: int) -> None:
@@ -247,15 +249,18 @@ class SystemFile:
             )
             raise DiskFailed(message, path=self.path) from error
 
+    def forget_cached(self, offset: int) -> None:
+        """See `File.forget_cached`. The call takes whole pages only, and macOS has none."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # a file system without a page cache
+                os.posix_fadvise(self._fd, offset - offset % mmap.PAGESIZE, 0, os.POSIX_FADV_DONTNEED)
+
     def allocate(self, length: int) -> None:
         """See `File.allocate`."""
         try:
             os.posix_fallocate(self._fd, 0, length)
         except OSError as error:
             raise translate(error, self.path) from error
-
-    def punch(self, offset: int, length: int) -> None:
-        """See `File.punch`. Python cannot call fallocate(2) with a mode: the space comes back with the file."""
 
     def truncate(self, length: int) -> None:
         """See `File.truncate`."""

@@ -41,12 +41,14 @@ log = logging.getLogger("edgestore.disk")
 
 @dataclass(slots=True)
 class Recovered:
-    """What was found. `ahead`: an empty segment for what is written first."""
+    """What was found. `ahead`: an empty segment for what is written first. `checkpoint`: what lies from there on may
+    have a row, or a block, without its bytes."""
 
     segments: dict[int, Segment] = field(default_factory=dict)
     quarantined: set[int] = field(default_factory=set)
     last_number: int = 0
     ahead: Segment | None = None
+    checkpoint: tuple[int, int] = (0, 0)
 
 
 class Recovery:
@@ -64,7 +66,7 @@ class Recovery:
         StoreDamaged where the index does not check out, UnknownFormat."""
         found = self._found
         data = self._index.get(CHECKPOINT)
-        checkpoint = POSITION.unpack(data) if data is not None else (0, 0)
+        checkpoint = found.checkpoint = POSITION.unpack(data) if data is not None else (0, 0)
         data = self._index.get(LAST_NUMBER)
         numbers = segment_numbers(self._files, self._folder)
         found.last_number = max([NUMBER.unpack(data)[0] if data is not None else 0, *numbers])
@@ -98,12 +100,13 @@ class Recovery:
         if number < checkpoint[0] and not whole:
             return
         start = checkpoint[1] if number == checkpoint[0] and not whole else SEGMENT_HEADER_BYTES
+        file.sync()
+        file.forget_cached(start)
         for info in scan_segment(file, number, salt, start):
             if self._counts(info):
                 self._index.write([row_of(info, salt)])
         if whole:
             self._index.write([(rescan, None)])
-        file.sync()
 
     def _counts(self, info: FragmentInfo) -> bool:
         """Of a fragment that compaction was moving the later copy counts, if it is whole."""

@@ -86,6 +86,7 @@ class SegmentWriter:
         self._making: int | None = None
         self._in_progress: set[FragmentWriter] = set()
         self._writes: list[Write] = []
+        self._syncing: list[Write] = []
         self._dirty: dict[int, OpenFile] = {}
         self._waiting: list[Done] = []
         self._scheduled = self._busy = False
@@ -263,7 +264,7 @@ class SegmentWriter:
         checkpoint = None
         if self._unflushed >= FLUSH_FRAGMENTS:
             self._unflushed, checkpoint = 0, self._checkpoint()
-        self._busy = True
+        self._busy, self._syncing = True, writes
 
         def work() -> None:
             for write in writes:
@@ -275,7 +276,7 @@ class SegmentWriter:
                 self._index.flush()
 
         def done(_: object, error: BaseException | None) -> None:
-            self._busy = False
+            self._busy, self._syncing = False, []
             self._metrics.count("disk_segment_syncs_total")
             if error is not None and not isinstance(error, StorageFull):
                 self.on_failure(error)
@@ -299,9 +300,10 @@ class SegmentWriter:
         self._dirty = {**dirty, **self._dirty}
 
     def _checkpoint(self) -> Change:
-        """Everything before this place is in the index: the rows were written before this one, and what a crash leaves
-        of the index is a prefix."""
+        """Everything before this place is in the index, for the rows were written before this one, and what a crash
+        leaves of the index is a prefix; and it is synced, or will be in the batch that this is for."""
         places = [(writer.segment.number, writer.offset) for writer in self._in_progress]
+        places += [(write.number, write.offset) for write in (*self._writes, *self._syncing)]
         coming = [self._last_number + 1, self._making, self._ahead.number if self._ahead is not None else None]
         places += [(number, SEGMENT_HEADER_BYTES) for number in coming if number is not None]
         if self._active is not None:

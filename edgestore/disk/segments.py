@@ -33,6 +33,8 @@ class Segments(SegmentKeeper):
     ) -> None:
         super().__init__(files, folder, index, config, entropy, metrics)
         self.quarantined: set[int] = set()
+        self._unproved = (0, 0), 0
+        """From this place up to this segment a crash may have left rows and blocks without their bytes."""
 
     @classmethod
     async def open(
@@ -57,6 +59,8 @@ class Segments(SegmentKeeper):
             raise
         segments._segments, segments.quarantined = found.segments, found.quarantined
         segments._last_number, segments._ahead = found.last_number, found.ahead
+        written = found.last_number if found.ahead is None else found.ahead.number - 1
+        segments._unproved = found.checkpoint, written
         metrics.watch("disk_free_bytes", lambda: float(files.free_bytes()))
         return segments
 
@@ -114,6 +118,20 @@ class Segments(SegmentKeeper):
     async def read(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
         """`read_blocking` in a reader thread."""
         return await self._readers.run(lambda: self.read_blocking(info, offset, length))
+
+    async def is_whole(self, info: FragmentInfo) -> bool:
+        """Whether all its bytes are there: read, where a crash may have left less than a row says. One that does not
+        check out is known to be damaged from then on."""
+        begin, last_number = self._unproved
+        if (info.segment, info.offset) < begin or info.segment > last_number:
+            return True
+        try:
+            await self.read(info, 0, info.fragment.stored_bytes)
+        except (Corrupt, NotFound) as error:
+            if isinstance(error, Corrupt):
+                self.mark_damaged(info.fragment.chunk_id, info.fragment.shard, str(error))
+            return False
+        return True
 
     def _check_pages(self, info: FragmentInfo, start: int, stop: int, data: bytes) -> None:
         first = start // PAGE_BYTES * 4

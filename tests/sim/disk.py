@@ -148,6 +148,12 @@ class SimFile:
         self.content.sync()
         self.files.touch()
 
+    def forget_cached(self, offset: int) -> None:
+        """What is on the platter, where nothing waits to be written."""
+        self.files.touch()
+        if not self.content.unsynced:
+            self.content.cached = bytearray(self.content.durable)
+
     def allocate(self, length: int) -> None:
         """Zeroes to `length`."""
         self.files.touch()
@@ -161,10 +167,6 @@ class SimFile:
         """Cuts or extends; on the platter with the next sync."""
         self.files.touch()
         self.content.resize(length)
-
-    def punch(self, offset: int, length: int) -> None:
-        """Frees the range: it reads as zeroes."""
-        self.write_at(offset, bytes(min(length, max(0, len(self.content.cached) - offset))))
 
     def size(self) -> int:
         """Bytes."""
