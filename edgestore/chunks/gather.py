@@ -83,6 +83,10 @@ class Gather:
         is_bad = first == NOBODY or self._tools.manners.is_slow(first)
         return shard in source.missing, is_bad, is_far, shard
 
+    def is_anybody_away(self) -> bool:
+        """Whether a node that is down may have what nobody else has."""
+        return any(node.state is NodeState.DOWN for node in self._tools.sites.layout().nodes)
+
     # --- reading ---------------------------------------------------------------------------------------
 
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
@@ -162,7 +166,7 @@ class Gather:
         while len(found) < source.k:
             asked, candidates = candidates[: source.k - len(found)], candidates[source.k - len(found) :]
             if not asked:
-                raise worst(errors, source)
+                raise worst(errors, source, is_anybody_away=self.is_anybody_away())
             for one, answer in zip(asked, await self._fetch_whole(source, asked), strict=True):
                 if isinstance(answer, EdgeStoreError):
                     errors.append(answer)

@@ -50,6 +50,10 @@ class Fetcher(Protocol):
         """Smaller is better to ask; the first two say that a shard is better made of others."""
         ...
 
+    def is_anybody_away(self) -> bool:
+        """Whether a node that is down may have what nobody else has."""
+        ...
+
     async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:
         """Whole pages of a fragment. Raises LeftForLast where it would take patience."""
         ...
@@ -104,7 +108,7 @@ class Race:
             if len(self._whole()) >= self._source.k:
                 return await self._decoded()
             if not self._tasks:
-                raise worst(self._errors, self._source)
+                raise worst(self._errors, self._source, is_anybody_away=self._fetcher.is_anybody_away())
             done, _ = await asyncio.wait(self._tasks, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=lambda one: self._tasks[one].shard):
                 self._judge(task)
@@ -216,12 +220,15 @@ def _looked_at(task: asyncio.Task[object]) -> None:
         task.exception()
 
 
-def worst(errors: Iterable[EdgeStoreError], source: Source) -> EdgeStoreError:
-    """Corrupt only where nobody could bring better bytes later. Who was refused by another node knows nothing of its
-    fragments: this one may be no member any more, and not know it yet."""
-    name = source.chunk.chunk_id.hex()
+def worst(errors: Iterable[EdgeStoreError], source: Source, *, is_anybody_away: bool) -> EdgeStoreError:
+    """Corrupt only where nobody could bring better bytes later.
+
+    What lies on a node that is down counts as missing, and is there again when the node is. Who was refused by another
+    node knows nothing of its fragments: this one may be no member any more, and not know it yet.
+    """
+    name, errors = source.chunk.chunk_id.hex(), list(errors)
     for error in errors:
-        if not isinstance(error, Corrupt | NotFound):
+        if not isinstance(error, Corrupt | NotFound) or (is_anybody_away and isinstance(error, NotFound)):
             return Unavailable(f"too few nodes with fragments of chunk {name} answer", chunk_id=name)
     for error in errors:
         if isinstance(error, Corrupt):

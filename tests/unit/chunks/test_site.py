@@ -396,5 +396,13 @@ def test_who_is_refused_by_the_others_does_not_say_that_bytes_are_gone() -> None
     """Its node may be no member any more, and not know it yet."""
     source = Source(ChunkRef(1, 1, 1000), 2, 1)
     gone = NotFound("the fragment is not here")
-    assert isinstance(worst([gone, Denied("this is for members of the site")], source), Unavailable)
-    assert isinstance(worst([gone, gone], source), Corrupt)
+    refused = Denied("this is for members of the site")
+    assert isinstance(worst([gone, refused], source, is_anybody_away=False), Unavailable)
+
+
+def test_what_nobody_has_is_lost_only_where_nobody_is_away() -> None:
+    source = Source(ChunkRef(1, 1, 1000), 2, 1)
+    gone, bad = NotFound("the fragment is not here"), Corrupt("the fragment does not check out")
+    assert isinstance(worst([gone, gone], source, is_anybody_away=True), Unavailable)
+    assert isinstance(worst([gone, gone], source, is_anybody_away=False), Corrupt)
+    assert isinstance(worst([bad, bad], source, is_anybody_away=True), Corrupt)
