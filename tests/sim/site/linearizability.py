@@ -7,6 +7,8 @@ judged one by one, which loses nothing: linearizability is local (Herlihy and Wi
 from __future__ import annotations
 
 import enum
+import heapq
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -139,20 +141,28 @@ class _Search:
         (self.never_end if operation.is_unknown else self.under_way)[number] = operation
 
     def end(self, number: int) -> bool:
-        """It was answered: only states remain in which it has taken effect."""
-        seen = set(self.states)
-        open_states, reached = list(self.states), set()
-        while open_states:
-            done, used, held = open_states.pop()
+        """It was answered: only states remain in which it has taken effect.
+
+        Those that have used least come first, so that each of the others is known to be needless when its turn comes:
+        without this order a search tries every subset of what may never end.
+        """
+        least: dict[tuple[frozenset[int], object], list[frozenset[int]]] = {}
+        reached, turns = set(), itertools.count()
+        coming = [(len(state[1]), next(turns), state) for state in self.states]
+        heapq.heapify(coming)
+        while coming:
+            _, _, (done, used, held) = heapq.heappop(coming)
+            kept = least.setdefault((done, held), [])
+            if any(other <= used for other in kept):
+                continue
+            kept.append(used)
             if number in done:
                 reached.add((done, used, held))
                 continue
             for state in self._next(done, used, held):
-                if state not in seen:
-                    seen.add(state)
-                    open_states.append(state)
+                heapq.heappush(coming, (len(state[1]), next(turns), state))
         if reached:
-            self.states = _least(reached)
+            self.states = reached
         return bool(reached)
 
     def _next(
@@ -181,14 +191,3 @@ class _Search:
     def values(self) -> tuple[object, ...]:
         """What the register may hold."""
         return tuple(sorted({held for _, _, held in self.states}, key=repr))
-
-
-def _least(
-    states: set[tuple[frozenset[int], frozenset[int], object]],
-) -> set[tuple[frozenset[int], frozenset[int], object]]:
-    by_rest: dict[tuple[frozenset[int], object], list[frozenset[int]]] = {}
-    for done, used, held in sorted(states, key=lambda state: len(state[1])):
-        kept = by_rest.setdefault((done, held), [])
-        if not any(other <= used for other in kept):
-            kept.append(used)
-    return {(done, used, held) for (done, held), kept in by_rest.items() for used in kept}
