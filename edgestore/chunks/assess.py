@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from edgestore.config import RepairConfig
 from edgestore.errors import BadRequest, NoSuchBucket, Unavailable
-from edgestore.placement import NOBODY, Placement, Scheme, copies_for, is_counted, is_storage, scheme_for
+from edgestore.placement import NOBODY, Placement, Scheme, copies_for, is_counted, is_storage, may_hold, scheme_for
 from edgestore.records import BucketRecord, ExtentRecord, LayoutRecord, NodeRecord, NodeState, SiteSettings
 
 _FULL_QUALITY = 100
@@ -81,6 +81,7 @@ class Assessor:
         self.newest = placements(layout.epoch)[-1]
         self.live = frozenset(node.number for node in layout.nodes if is_storage(node))
         self.counted = frozenset(node.number for node in layout.nodes if is_counted(node))
+        self.holding = frozenset(node.number for node in layout.nodes if may_hold(node))
         self.lazy, self.critical = _waited_for(facts, config)
         self.down = frozenset(node.number for node in facts.nodes if node.state is NodeState.DOWN and not node.drains)
         self._steady = _steady(layout, _long_gone(facts, config.reencode_wait_s))
@@ -115,15 +116,23 @@ class Assessor:
             found[position][shard] = NOBODY
         return found
 
+    def is_up_for_claim(self, holder: int) -> bool:
+        """Whether a fragment that the record names there counts for nothing, and a node that has the same may say so.
+        Who is away for a short while only is waited for."""
+        return holder not in self.counted and (holder not in self.down or holder in self.lazy)
+
+    def is_whole(self, extent: ExtentRecord) -> bool:
+        """Whether all of it lies where it belongs, on nodes that are up: by the record alone, without its chunks."""
+        placement, is_intact = self._epoch(extent.layout_epoch)
+        is_home = not extent.exceptions and not extent.missing and placement.epoch >= self.layout.balance_epoch
+        return is_home and is_intact and len(self.live) >= extent.k + extent.m
+
     # --- judging ---------------------------------------------------------------------------------------------
 
     def judge(self, extent: ExtentRecord) -> Finding:
         """What the extent needs now."""
-        placement, is_intact = self._epoch(extent.layout_epoch)
-        count = extent.k + extent.m
         scheme = self._other_scheme(extent)
-        is_home = not extent.exceptions and not extent.missing and placement.epoch >= self.layout.balance_epoch
-        if is_home and is_intact and len(self.live) >= count:
+        if self.is_whole(extent):
             return Finding(Need.NOTHING if scheme is None else Need.ENCODE, extent.m, scheme)
         return self._judge_chunks(extent, scheme)
 

@@ -1,87 +1,78 @@
-"""A fragment that a shelf says to keep is on the platter, whatever became of its node before."""
+"""The own disk as a shelf: nothing that comes in costs a good fragment."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import os
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgestore.chunks.facts import Facts
-from edgestore.chunks.shelf import SMALL_BYTES, LocalShelf
-from edgestore.config import DiskConfig
-from edgestore.disk import FragmentUnit, Segments
-from edgestore.errors import Corrupt, DiskFailed, NotFound
+from edgestore.chunks.shelf import LocalShelf
+from edgestore.errors import BadDigest, Conflict, StorageFull
 from edgestore.kernels import page_crcs
-from tests.sim.disk import Disk, SimFiles, SimIndex
-from tests.sim.loop import SimLoop
-
-CHUNK_ID = bytes(16)
-CONFIG = DiskConfig(segment_bytes=4 << 20, reserve_bytes=0)
+from edgestore.records import CHUNK_MAX_BYTES
+from tests.unit.chunks.site import Nodes, opened
 
 
-def live(disk: Disk, work: Callable[[LocalShelf], Awaitable[bool]]) -> bool:
-    """One life of a node, which ends without a word."""
-    loop = SimLoop()
-
-    async def main() -> bool:
-        files = SimFiles(disk, loop)
-        index = SimIndex.open(files, "index")
-        segments = await Segments.open(files, "segments", index, CONFIG, entropy=disk.rng.randbytes)
-        return await work(LocalShelf(segments, files.worker("intake")))
-
-    try:
-        return loop.run(main())
-    finally:
-        loop.abandon()
+async def one_fragment(nodes: Nodes, size: int) -> tuple[LocalShelf, Facts, bytes]:
+    """A fragment where it lies, what its block says, and its bytes."""
+    stored = await nodes.write(1, os.urandom(size))
+    placed = stored.placed[0]
+    site = nodes.store(placed.holders[0]).site
+    assert site is not None
+    facts, _, data = await site.local.read(placed.chunk.chunk_id, 0, 0, CHUNK_MAX_BYTES)
+    return site.local, facts, bytes(data)
 
 
-def facts_and_bytes(size: int) -> tuple[Facts, bytes]:
-    data = random.Random(size).randbytes(size)
-    return Facts(CHUNK_ID, 1, 1, 0, size, (FragmentUnit(size, size),), page_crcs(data)), data
+async def is_there(local: LocalShelf, facts: Facts, data: bytes) -> bool:
+    return (await local.read(facts.chunk_id, facts.shard, 0, CHUNK_MAX_BYTES))[::2] == (facts, data)
 
 
-@pytest.mark.parametrize("size", [3000, SMALL_BYTES + 70_000])
-@pytest.mark.parametrize("again", ["keeps", "put"])
-@pytest.mark.parametrize("seed", range(24))
-def test_what_a_failed_sync_or_a_crash_left_is_not_taken_for_kept(seed: int, again: str, size: int) -> None:
-    disk = Disk(random.Random(seed))
-    facts, data = facts_and_bytes(size)
-
-    async def put(shelf: LocalShelf) -> bool:
-        await shelf.put(facts, data)
-        return True
-
-    async def ask(shelf: LocalShelf) -> bool:
-        return await put(shelf) if again == "put" else await shelf.keeps(CHUNK_ID, 1, 1, 0)
-
-    async def read(shelf: LocalShelf) -> bool:
-        _, _, found = await shelf.read(CHUNK_ID, 0, 0, size)
-        return bytes(found) == data
-
-    disk.sync_fails = lambda path: path.endswith(".segment")
-    with pytest.raises(DiskFailed):
-        live(disk, put)
-    disk.sync_fails = lambda path: False
-    (disk.lose_power if seed % 3 == 0 else disk.lose_process)()
-    is_kept = live(disk, ask)
-    disk.lose_power()
-    is_there = False
-    with suppress(NotFound, Corrupt):
-        is_there = live(disk, read)
-    assert is_there or not is_kept
+@pytest.mark.parametrize("size", [20_000, CHUNK_MAX_BYTES])
+async def test_a_put_that_does_not_check_out_costs_no_good_fragment(tmp_path: Path, size: int) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        local, facts, data = await one_fragment(nodes, size)
+        with pytest.raises((BadDigest, Conflict)):
+            await local.put(replace(facts, page_crcs=bytes(len(facts.page_crcs))), data)
+        assert await is_there(local, facts, data)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_what_was_synced_is_kept_after_a_crash(seed: int) -> None:
-    disk = Disk(random.Random(seed))
-    facts, data = facts_and_bytes(SMALL_BYTES + 1)
+async def test_a_whole_fragment_of_the_same_name_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        local, facts, data = await one_fragment(nodes, 20_000)
+        other = os.urandom(len(data))
+        with pytest.raises(Conflict):
+            await local.put(replace(facts, page_crcs=page_crcs(other)), other)
+        assert await is_there(local, facts, data)
 
-    async def put(shelf: LocalShelf) -> bool:
-        await shelf.put(facts, data)
-        return True
 
-    assert live(disk, put)
-    disk.lose_power()
-    assert live(disk, lambda shelf: shelf.keeps(CHUNK_ID, 1, 1, 0))
+@pytest.mark.parametrize("size", [20_000, CHUNK_MAX_BYTES])
+async def test_a_damaged_one_is_there_until_the_new_one_is_written(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        local, facts, data = await one_fragment(nodes, size)
+        segments = next(one for one in nodes.segments.values() if one.lookup(facts.chunk_id, facts.shard))
+        segments.mark_damaged(facts.chunk_id, facts.shard, "a test says so")
+        with pytest.raises(BadDigest):
+            await local.put(facts, bytes(len(data)))
+        with monkeypatch.context() as full:
+            full.setattr(segments, "_files", Full())
+            full.setattr(segments, "_free_checked_s", -1.0)
+            with pytest.raises(StorageFull):
+                await local.put(facts, data)
+        assert await is_there(local, facts, data)
+        assert segments.is_damaged(facts.chunk_id, facts.shard)
+        segments._free_checked_s = -1.0
+        await local.put(facts, data)
+        assert not segments.is_damaged(facts.chunk_id, facts.shard)
+        assert await is_there(local, facts, data)
+
+
+class Full:
+    """A disk without room."""
+
+    def free_bytes(self) -> int:
+        return -1
