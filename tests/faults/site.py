@@ -45,6 +45,7 @@ class SiteNode:
         self.log = folder / f"node-{number}.log"
         self.s3, self.mesh = _free_port(self.host), _free_port(self.host)
         self.advertised = f"{self.host}:{self.mesh}"
+        self.program = [sys.executable, "-m", "edgestore"]
         self.environment: dict[str, str] = {}
         self.clock_ahead_s = 0
         """By how much the node's wall clock is wrong."""
@@ -62,7 +63,7 @@ class SiteNode:
 
     def begin(self, *verb: str) -> None:
         """Starts the process: `serve`, or `join` with its token and peer."""
-        command = [sys.executable, "-m", "edgestore", *(verb or ("serve",)), "--data", str(self.data)]
+        command = [*self.program, *(verb or ("serve",)), "--data", str(self.data)]
         command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}"]
         environment = {**os.environ, **KEYS, **self.environment}
         if self.advertised != f"{self.host}:{self.mesh}":

@@ -10,6 +10,13 @@ import time
 from tests.faults.site import Site, SiteNode
 from tests.faults.trial import TOLERATED, Fault
 
+AWAY_MIN_S, AWAY_MAX_S = 0.2, 6.0
+
+
+def away_s(rng: random.Random) -> float:
+    """For how long a node is gone: mostly for a moment, and often enough for long enough to be called down (3 s)."""
+    return AWAY_MIN_S * (AWAY_MAX_S / AWAY_MIN_S) ** rng.random()
+
 
 def kill_one(site: Site, rng: random.Random) -> None:
     """kill -9 of any node, and its restart."""
@@ -58,18 +65,18 @@ def replace_one(site: Site, rng: random.Random) -> None:
 
 def _kill(site: Site, rng: random.Random, victims: list[SiteNode]) -> None:
     site.kill(victims)
-    time.sleep(rng.choice((0.0, 1.0, 5.0)))
+    time.sleep(away_s(rng))
     site.restart(victims)
 
 
 def pause_one(site: Site, rng: random.Random) -> None:
     """A node hangs, mostly for a moment, and sometimes for long enough to be taken for dead."""
-    _pause(rng.choice(site.nodes), rng.choice((0.3, 1.0, 6.0)))
+    _pause(rng.choice(site.nodes), away_s(rng))
 
 
 def pause_leader(site: Site, rng: random.Random) -> None:
     """The leader hangs, and believes that it leads when it goes on."""
-    _pause(site.leader(), rng.choice((0.3, 1.0, 6.0)))
+    _pause(site.leader(), away_s(rng))
 
 
 def pause_long(site: Site, rng: random.Random) -> None:
@@ -85,18 +92,18 @@ def _pause(victim: SiteNode, pause_s: float) -> None:
 
 def cut_one(site: Site, rng: random.Random) -> None:
     """A node is cut from all others in both directions; clients still reach it."""
-    _cut(site, rng.choice(site.nodes), inward=True, outward=True, cut_s=rng.uniform(0.5, 6))
+    _cut(site, rng.choice(site.nodes), inward=True, outward=True, cut_s=away_s(rng))
 
 
 def cut_one_way(site: Site, rng: random.Random) -> None:
     """A node hears the others, and they do not hear it; or the other way round."""
     inward = rng.random() < 0.5
-    _cut(site, rng.choice(site.nodes), inward=inward, outward=not inward, cut_s=rng.uniform(0.5, 6))
+    _cut(site, rng.choice(site.nodes), inward=inward, outward=not inward, cut_s=away_s(rng))
 
 
 def cut_leader(site: Site, rng: random.Random) -> None:
     """The leader is cut from its followers, not from its clients."""
-    _cut(site, site.leader(), inward=True, outward=True, cut_s=rng.uniform(0.5, 6))
+    _cut(site, site.leader(), inward=True, outward=True, cut_s=away_s(rng))
 
 
 def cut_pair(site: Site, rng: random.Random) -> None:
@@ -104,7 +111,7 @@ def cut_pair(site: Site, rng: random.Random) -> None:
     one, other = rng.sample(site.nodes, 2)
     site.cuts.cut(one.host, other.host)
     site.cuts.cut(other.host, one.host)
-    time.sleep(rng.uniform(0.5, 6))
+    time.sleep(away_s(rng))
     site.cuts.heal()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.disks import Mounted
 from tests.faults.site import Site
-from tests.faults.trial import ROUNDS, Trial, rounds_of
+from tests.faults.trial import ROUNDS, Outcome, Trial, rounds_of
 
 IMAGE_BYTES = 2 * 1024**3
 
@@ -34,9 +34,10 @@ def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) 
                 disks.append(Mounted(tmp_path / f"disk-{node.number}", IMAGE_BYTES))
                 node.data = disks[-1].mount / "data"
             site.found()
-            trial = Trial(site)
-            trial.run(rounds_of(4), (cut_power,))
+            trial, rounds = Trial(site), rounds_of(4)
+            trial.run(rounds, (cut_power,))
             trial.finish()
+            assert trial.outcome() == Outcome(rounds)
     finally:
         for disk in disks:
             disk.detach()
