@@ -23,8 +23,11 @@ pytestmark = [
 ]
 
 
-def test_a_site_survives_packets_that_are_dropped_and_cables_that_are_taken_out(tmp_path: Path) -> None:
-    network = Namespaces(3)
+@pytest.mark.parametrize(("count", "share"), [(3, 2), (5, 2)])
+def test_a_site_survives_packets_that_are_dropped_and_cables_that_are_taken_out(
+    tmp_path: Path, count: int, share: int
+) -> None:
+    network = Namespaces(count)
     try:
         network.open()
     except subprocess.CalledProcessError as error:
@@ -37,11 +40,11 @@ def test_a_site_survives_packets_that_are_dropped_and_cables_that_are_taken_out(
         network.heal()
 
     try:
-        with Site(tmp_path, 3, cuts=network) as site:
+        with Site(tmp_path, count, cuts=network) as site:
             for node in site.nodes:
                 network.place(node)
             site.found()
-            trial, rounds = Trial(site), rounds_of(3)
+            trial, rounds = Trial(site), rounds_of(share)
             trial.run(rounds, (*CUTS, unplug_one))
             trial.finish()
             assert trial.outcome() == Outcome(rounds)

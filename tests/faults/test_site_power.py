@@ -17,7 +17,8 @@ IMAGE_BYTES = 2 * 1024**3
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(300 + 40 * ROUNDS)]
 
 
-def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "share"), [(3, 2), (5, 2)])
+def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path, count: int, share: int) -> None:
     disks: list[Mounted] = []
 
     def cut_power(site: Site, rng: random.Random) -> None:
@@ -29,12 +30,12 @@ def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) 
         site.restart(site.nodes)
 
     try:
-        with Site(tmp_path, 3) as site:
+        with Site(tmp_path, count) as site:
             for node in site.nodes:
                 disks.append(Mounted(tmp_path / f"disk-{node.number}", IMAGE_BYTES))
                 node.data = disks[-1].mount / "data"
             site.found()
-            trial, rounds = Trial(site), rounds_of(4)
+            trial, rounds = Trial(site), rounds_of(share)
             trial.run(rounds, (cut_power,))
             trial.finish()
             assert trial.outcome() == Outcome(rounds)
