@@ -131,7 +131,9 @@ class Trial:
         """The site becomes whole by itself: then any nodes that it tolerates the loss of are not needed."""
         if self.wrong:
             return
+        started_s = time.monotonic()
         self.site.wait_whole()
+        sys.stdout.write(f"seed {self.seed}: whole after {time.monotonic() - started_s:.1f} s\n")
         victims = self.rng.sample(self.site.nodes, TOLERATED[len(self.site.nodes)])
         self.site.kill(victims)
         without = [victim.number for victim in victims]
