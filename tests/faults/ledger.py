@@ -11,6 +11,7 @@ import hashlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ PLAIN, VERSIONED = "plain", "versioned"
 PART_BYTES = 5 * 1024 * 1024
 DELETE_MAX = 1000
 """Versions in one request."""
+RETRYABLE = (503, 507)
+"""Not now, and no room; 500 would be a node at a loss."""
 POLL_S = 0.01
 PROGRESS_LIMIT_S = 120.0
 SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
@@ -39,6 +42,10 @@ class Key:
     markers: set[str] = field(default_factory=set)
 
 
+def _said(error: BotoCoreError | ClientError) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+
+
 def digest(body: bytes) -> str:
     """What identifies a body in the notes."""
     return hashlib.sha256(body).hexdigest()
@@ -51,6 +58,8 @@ class Client:
         self.name, self.rng, self.make = name, random.Random(seed), make
         self.keys: dict[tuple[str, str], Key] = {}
         self.acknowledged = self.failed = 0
+        self.failures: Counter[str] = Counter()
+        """Of a site, by what they said."""
         self.acknowledged_s: list[float] = []
         """When, by the monotonic clock, since the load began."""
         self.misread: list[str] = []
@@ -77,7 +86,7 @@ class Client:
 
     def run_on(self, stop: threading.Event, makers: list[Callable[[], Any]]) -> None:
         """Operates until told to stop, on one of several nodes after another: a node that is gone or answers that it
-        cannot (5xx) makes the client go to the next one. Any other error is a refusal."""
+        cannot now makes the client go to the next one. Any other error is a refusal."""
         clients = [make() for make in makers]
         at = self.rng.randrange(len(clients))
         try:
@@ -91,6 +100,7 @@ class Client:
                         self.refused = error
                         return
                     self.failed += 1
+                    self.failures[_said(error)] += 1
                     at = (at + 1) % len(clients)
                     stop.wait(0.05)
         finally:
@@ -100,7 +110,7 @@ class Client:
     def _is_retryable(self, error: ClientError) -> bool:
         if self.clocks_are_wrong and error.response["Error"]["Code"] in ("RequestTimeTooSkewed", "403"):
             return True
-        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
+        return error.response["ResponseMetadata"]["HTTPStatusCode"] in RETRYABLE
 
     def step(self, s3: Any) -> None:
         """One operation on a random key."""

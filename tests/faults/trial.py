@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -133,7 +134,8 @@ class Trial:
             return
         started_s = time.monotonic()
         self.site.wait_whole()
-        sys.stdout.write(f"seed {self.seed}: whole after {time.monotonic() - started_s:.1f} s\n")
+        failures = dict(sum((client.failures for client in self.clients), Counter[str]()))
+        sys.stdout.write(f"seed {self.seed}: whole after {time.monotonic() - started_s:.1f} s, failures {failures}\n")
         victims = self.rng.sample(self.site.nodes, TOLERATED[len(self.site.nodes)])
         self.site.kill(victims)
         without = [victim.number for victim in victims]
