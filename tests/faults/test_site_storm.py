@@ -24,19 +24,10 @@ def test_a_site_keeps_what_it_acknowledged(tmp_path: Path, count: int, share: in
         assert trial.outcome() == Outcome(rounds)
 
 
-def test_another_machine_takes_the_place_of_one_that_is_lost(tmp_path: Path) -> None:
+def test_a_lost_machine_is_replaced_and_one_that_hangs_for_half_a_minute_is_done_without(tmp_path: Path) -> None:
     with Site(tmp_path, 3) as site:
         site.found()
-        trial, rounds = Trial(site), rounds_of(1)
-        trial.run(rounds, (replace_one,))
-        trial.finish()
-        assert trial.outcome() == Outcome(rounds)
-
-
-def test_a_node_that_hangs_for_half_a_minute_is_done_without(tmp_path: Path) -> None:
-    with Site(tmp_path, 3) as site:
-        site.found()
-        trial, rounds = Trial(site), rounds_of(1)
-        trial.run(rounds, (pause_long,))
+        trial, rounds = Trial(site), rounds_of(2)
+        trial.run(rounds, (replace_one, pause_long))
         trial.finish()
         assert trial.outcome() == Outcome(rounds)
