@@ -27,6 +27,8 @@ DELETE_MAX = 1000
 RETRYABLE = (503, 507)
 """Not now, and no room; 500 would be a node at a loss."""
 POLL_S = 0.01
+RETRY_S, RETRY_MAX_S = 0.05, 0.5
+"""Nodes that start need the processor more than clients that ask in vain."""
 PROGRESS_LIMIT_S = 120.0
 SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
 
@@ -88,21 +90,22 @@ class Client:
         """Operates until told to stop, on one of several nodes after another: a node that is gone or answers that it
         cannot now makes the client go to the next one. Any other error is a refusal."""
         clients = [make() for make in makers]
-        at = self.rng.randrange(len(clients))
+        at, in_a_row = self.rng.randrange(len(clients)), 0
         try:
             while not stop.is_set():
                 if self.roams:
                     at = self.rng.randrange(len(clients))
                 try:
                     self.step(clients[at])
+                    in_a_row = 0
                 except (BotoCoreError, ClientError) as error:
                     if isinstance(error, ClientError) and not self._is_retryable(error):
                         self.refused = error
                         return
                     self.failed += 1
                     self.failures[_said(error)] += 1
-                    at = (at + 1) % len(clients)
-                    stop.wait(0.05)
+                    at, in_a_row = (at + 1) % len(clients), in_a_row + 1
+                    stop.wait(min(RETRY_S * in_a_row, RETRY_MAX_S))
         finally:
             for client in clients:
                 client.close()
