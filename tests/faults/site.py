@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ READY_LIMIT_S = 60.0
 WHOLE_LIMIT_S = 120.0
 SAID = ("error", "leader", "term", "incarnation", "epoch", "applied_index", "repair_left", "distance")
 """What of a status helps to see why it never came to be as wanted."""
+
+COMPLAINT = re.compile(r"\S+ \S+ (ERROR|CRITICAL) ")
 
 
 def _free_port(host: str) -> int:
@@ -149,6 +152,11 @@ class SiteNode:
             raise RuntimeError(f"node {self.number} answered {answer.status}: {body!r}")
         found: dict[str, Any] = json.loads(body)
         return {**found, **found["site"]}
+
+    def complaints(self) -> list[str]:
+        """What the node itself took for wrong, over all its starts."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [f"node {self.number}: {line[:300]}" for line in lines if COMPLAINT.match(line)]
 
     def client(self, tries: int = 1) -> Any:
         """A boto3 client that never retries unless told to: an operation is acknowledged once or not at all."""

@@ -19,6 +19,8 @@ SMALL = {
 }
 SCRUB = {"EDGESTORE_DISK_SCRUB_INTERVAL_MS": "1000", "EDGESTORE_DISK_SCRUB_BYTES_PER_S": str(1024**3)}
 FLIPS = 20
+DAMAGE = ("fragment-damaged", "fragment-corrupt", "fragments-unreadable")
+FULL = ("journal-failed",)
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 
@@ -42,7 +44,7 @@ def test_a_node_with_a_full_disk_stops_nobody_else(tmp_path: Path) -> None:
             site.nodes[-1].data = disk.mount / "data"
             site.nodes[-1].environment.update(SMALL)
             site.found()
-            trial, rounds = Trial(site), rounds_of(3)
+            trial, rounds = Trial(site, FULL), rounds_of(3)
             trial.run(rounds, (fill_disk,))
             trial.finish()
             assert trial.outcome() == Outcome(rounds)
@@ -55,7 +57,7 @@ def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path
         for node in site.nodes:
             node.environment.update(SCRUB)
         site.found()
-        trial, rounds = Trial(site), rounds_of(3)
+        trial, rounds = Trial(site, DAMAGE), rounds_of(3)
 
         def damage(site: Site, rng: random.Random) -> None:
             """Of one node at a time: more would be more than the site tolerates."""

@@ -55,11 +55,12 @@ class Outcome:
 
 
 class Trial:
-    """A site under load. `seed` makes faults and load the same again, as far as real processes can."""
+    """A site under load. `seed` makes faults and load the same again, as far as real processes can. `expected`: events
+    that nodes may log as errors."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, expected: tuple[str, ...] = ()) -> None:
         self.seed = int(os.environ.get("EDGESTORE_SEED", "0")) or random.randrange(1 << 30)
-        self.rng, self.site = random.Random(self.seed), site
+        self.rng, self.site, self.expected = random.Random(self.seed), site, expected
         self.number = 0
         self.gap_s = 0.0
         self.wrong: list[str] = []
@@ -129,7 +130,8 @@ class Trial:
         sys.stdout.flush()
 
     def finish(self) -> None:
-        """The site becomes whole by itself: then any nodes that it tolerates the loss of are not needed."""
+        """The site becomes whole by itself: then any nodes that it tolerates the loss of are not needed. No node has
+        noted an error that nothing explains."""
         if self.wrong:
             return
         started_s = time.monotonic()
@@ -144,3 +146,5 @@ class Trial:
             context = f"seed {self.seed}, at the end through node {node.number} without {without}"
             self.wrong += [f"{context}: {one}" for one in ledger.check(s3, self.clients)]
             s3.close()
+        complaints = [line for node in self.site.nodes for line in node.complaints()]
+        self.wrong += [line for line in complaints if not any(event in line for event in self.expected)]
