@@ -19,7 +19,7 @@ SMALL = {
 }
 SCRUB = {"EDGESTORE_DISK_SCRUB_INTERVAL_MS": "1000", "EDGESTORE_DISK_SCRUB_BYTES_PER_S": str(1024**3)}
 FLIPS = 20
-DAMAGE = ("fragment-damaged", "fragment-corrupt", "fragments-unreadable")
+DAMAGE = ("fragment-damaged", "fragment-corrupt", "fragments-unreadable", "scrub-ended")
 FULL = ("journal-failed",)
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)

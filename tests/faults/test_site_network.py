@@ -23,9 +23,7 @@ pytestmark = [
 ]
 
 
-def test_a_site_survives_packets_that_are_dropped_and_cables_that_are_taken_out(
-    tmp_path: Path, count: int, share: int
-) -> None:
+def test_a_site_survives_packets_that_are_dropped_and_cables_that_are_taken_out(tmp_path: Path) -> None:
     network = Namespaces(5)
     try:
         network.open()
