@@ -61,7 +61,6 @@ def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path
 
         def damage(site: Site, rng: random.Random) -> None:
             """Of one node at a time: more would be more than the site tolerates."""
-            time.sleep(rng.uniform(0, 1))
             flip_bits(rng.choice(site.nodes).data, rng, FLIPS)
             time.sleep(1)
 
