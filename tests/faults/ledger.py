@@ -11,7 +11,9 @@ import hashlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +22,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 PLAIN, VERSIONED = "plain", "versioned"
 PART_BYTES = 5 * 1024 * 1024
+DELETE_MAX = 1000
+"""Versions in one request."""
+RETRYABLE = (503, 507)
+"""Not now, and no room; 500 would be a node at a loss."""
+POLL_S = 0.01
+RETRY_S, RETRY_MAX_S = 0.05, 0.5
+"""Nodes that start need the processor more than clients that ask in vain."""
+PROGRESS_LIMIT_S = 120.0
 SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
 
 
@@ -34,6 +44,10 @@ class Key:
     markers: set[str] = field(default_factory=set)
 
 
+def _said(error: BotoCoreError | ClientError) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+
+
 def digest(body: bytes) -> str:
     """What identifies a body in the notes."""
     return hashlib.sha256(body).hexdigest()
@@ -46,12 +60,16 @@ class Client:
         self.name, self.rng, self.make = name, random.Random(seed), make
         self.keys: dict[tuple[str, str], Key] = {}
         self.acknowledged = self.failed = 0
+        self.failures: Counter[str] = Counter()
+        """Of a site, by what they said."""
         self.acknowledged_s: list[float] = []
         """When, by the monotonic clock, since the load began."""
         self.misread: list[str] = []
         """What was read under load and can be explained by no order of the operations."""
         self.refused: ClientError | None = None
         """What a node that was alive answered in place of doing its work."""
+        self.roams = False
+        """Whether each operation goes to any node: what was written through one is read through another."""
         self.clocks_are_wrong = False
         """Then a node may also refuse what was signed at a time that it takes for wrong."""
 
@@ -70,20 +88,24 @@ class Client:
 
     def run_on(self, stop: threading.Event, makers: list[Callable[[], Any]]) -> None:
         """Operates until told to stop, on one of several nodes after another: a node that is gone or answers that it
-        cannot (5xx) makes the client go to the next one. Any other error is a refusal."""
+        cannot now makes the client go to the next one. Any other error is a refusal."""
         clients = [make() for make in makers]
-        at = self.rng.randrange(len(clients))
+        at, in_a_row = self.rng.randrange(len(clients)), 0
         try:
             while not stop.is_set():
+                if self.roams:
+                    at = self.rng.randrange(len(clients))
                 try:
                     self.step(clients[at])
+                    in_a_row = 0
                 except (BotoCoreError, ClientError) as error:
                     if isinstance(error, ClientError) and not self._is_retryable(error):
                         self.refused = error
                         return
                     self.failed += 1
-                    at = (at + 1) % len(clients)
-                    stop.wait(0.05)
+                    self.failures[_said(error)] += 1
+                    at, in_a_row = (at + 1) % len(clients), in_a_row + 1
+                    stop.wait(min(RETRY_S * in_a_row, RETRY_MAX_S))
         finally:
             for client in clients:
                 client.close()
@@ -91,7 +113,7 @@ class Client:
     def _is_retryable(self, error: ClientError) -> bool:
         if self.clocks_are_wrong and error.response["Error"]["Code"] in ("RequestTimeTooSkewed", "403"):
             return True
-        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= 500
+        return error.response["ResponseMetadata"]["HTTPStatusCode"] in RETRYABLE
 
     def step(self, s3: Any) -> None:
         """One operation on a random key."""
@@ -165,24 +187,35 @@ def check(s3: Any, clients: list[Client]) -> list[str]:
     wrong += [misread for client in clients for misread in client.misread]
     listed = {bucket: _listed(s3, bucket) for bucket in (PLAIN, VERSIONED)}
     versions = _listed_versions(s3, VERSIONED)
-    expected: dict[str, set[str]] = {PLAIN: set(), VERSIONED: set()}
-    for client in clients:
-        for (bucket, name), key in client.keys.items():
-            found = _read(s3, bucket, name)
-            if bucket == VERSIONED:
-                wrong += _compare_versions(s3, name, key, versions.pop(name, {}))
-            if found not in (key.current, *key.maybe):
-                wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
-            key.current, key.maybe = found, []
-            if found is not None:
-                expected[bucket].add(name)
-            for version, body_digest in key.versions.items():
-                if (seen := _read(s3, bucket, name, VersionId=version)) != body_digest:
-                    wrong.append(f"{bucket}/{name} version {version}: found {seen}, acknowledged {body_digest}")
+    with ThreadPoolExecutor(len(clients)) as threads:
+        for found in threads.map(lambda client: _check_client(s3, client, versions), clients):
+            wrong += found
     wrong += [f"{VERSIONED}/{name}: versions that nobody wrote: {rows}" for name, rows in versions.items()]
-    for bucket, names in expected.items():
-        if listed[bucket] != names:
-            wrong.append(f"{bucket}: listing differs from content by {sorted(listed[bucket] ^ names)[:5]}")
+    for bucket, names in listed.items():
+        expected = {
+            name
+            for client in clients
+            for (where, name), key in client.keys.items()
+            if where == bucket and key.current is not None
+        }
+        if expected != names:
+            wrong.append(f"{bucket}: listing differs from content by {sorted(expected ^ names)[:5]}")
+    return wrong
+
+
+def _check_client(s3: Any, client: Client, versions: dict[str, dict[str, bool]]) -> list[str]:
+    """Of its keys; takes them out of `versions`."""
+    wrong: list[str] = []
+    for (bucket, name), key in client.keys.items():
+        found = _read(s3, bucket, name)
+        if bucket == VERSIONED:
+            wrong += _compare_versions(s3, name, key, versions.pop(name, {}))
+        if found not in (key.current, *key.maybe):
+            wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
+        key.current, key.maybe = found, []
+        for version, body_digest in key.versions.items():
+            if (seen := _read(s3, bucket, name, VersionId=version)) != body_digest:
+                wrong.append(f"{bucket}/{name} version {version}: found {seen}, acknowledged {body_digest}")
     return wrong
 
 
@@ -192,20 +225,30 @@ def prune(s3: Any, clients: list[Client], versions_max: int) -> None:
     for bucket in (PLAIN, VERSIONED):
         for upload in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    newest = _newest_versions(s3)
+    doomed: list[dict[str, str]] = []
     for client in clients:
         for (bucket, name), key in client.keys.items():
-            newest = _newest_version(s3, name) if bucket == VERSIONED else None
-            for version in [one for one in (*key.versions, *key.markers) if one != newest][versions_max:]:
-                s3.delete_object(Bucket=bucket, Key=name, VersionId=version)
+            if bucket != VERSIONED:
+                continue
+            for version in [one for one in (*key.versions, *key.markers) if one != newest.get(name)][versions_max:]:
+                doomed.append({"Key": name, "VersionId": version})
                 key.versions.pop(version, None)
                 key.markers.discard(version)
+    for start in range(0, len(doomed), DELETE_MAX):
+        answer = s3.delete_objects(Bucket=VERSIONED, Delete={"Objects": doomed[start : start + DELETE_MAX]})
+        assert "Errors" not in answer, answer["Errors"]
 
 
-def _newest_version(s3: Any, name: str) -> str | None:
-    """Deleting it would bring the one before it back."""
-    answer = s3.list_object_versions(Bucket=VERSIONED, Prefix=name)
-    rows = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
-    return next((str(row["VersionId"]) for row in rows if row["IsLatest"]), None)
+def _newest_versions(s3: Any) -> dict[str, str]:
+    """Of each key. Deleting it would bring the one before it back."""
+    return {
+        row["Key"]: str(row["VersionId"])
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=VERSIONED)
+        for kind in ("Versions", "DeleteMarkers")
+        for row in page.get(kind, [])
+        if row["IsLatest"]
+    }
 
 
 def _listed(s3: Any, bucket: str) -> set[str]:
@@ -276,6 +319,17 @@ class Load:
         self._clients = clients
         for thread in self.threads:
             thread.start()
+
+    def wait_acknowledged(self, count: int) -> None:
+        """Returns when so many more operations are. Raises TimeoutError."""
+        wanted = count + sum(client.acknowledged for client in self._clients)
+        deadline_s = time.monotonic() + PROGRESS_LIMIT_S
+        while sum(client.acknowledged for client in self._clients) < wanted:
+            if not any(thread.is_alive() for thread in self.threads):
+                return
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"less than {count} operations acknowledged in {PROGRESS_LIMIT_S} s")
+            time.sleep(POLL_S)
 
     def longest_gap_s(self) -> float:
         """The longest time in which nothing at all was acknowledged. Once it is stopped."""

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ WHOLE_LIMIT_S = 120.0
 SAID = ("error", "leader", "term", "incarnation", "epoch", "applied_index", "repair_left", "distance")
 """What of a status helps to see why it never came to be as wanted."""
 
+COMPLAINT = re.compile(r"\S+ \S+ (ERROR|CRITICAL) ")
+
 
 def _free_port(host: str) -> int:
     with socket.socket() as probe:
@@ -45,6 +48,7 @@ class SiteNode:
         self.log = folder / f"node-{number}.log"
         self.s3, self.mesh = _free_port(self.host), _free_port(self.host)
         self.advertised = f"{self.host}:{self.mesh}"
+        self.program = [sys.executable, "-m", "edgestore"]
         self.environment: dict[str, str] = {}
         self.clock_ahead_s = 0
         """By how much the node's wall clock is wrong."""
@@ -62,7 +66,7 @@ class SiteNode:
 
     def begin(self, *verb: str) -> None:
         """Starts the process: `serve`, or `join` with its token and peer."""
-        command = [sys.executable, "-m", "edgestore", *(verb or ("serve",)), "--data", str(self.data)]
+        command = [*self.program, *(verb or ("serve",)), "--data", str(self.data)]
         command += ["--s3", f"{self.host}:{self.s3}", "--mesh", f"{self.host}:{self.mesh}"]
         environment = {**os.environ, **KEYS, **self.environment}
         if self.advertised != f"{self.host}:{self.mesh}":
@@ -148,6 +152,11 @@ class SiteNode:
             raise RuntimeError(f"node {self.number} answered {answer.status}: {body!r}")
         found: dict[str, Any] = json.loads(body)
         return {**found, **found["site"]}
+
+    def complaints(self) -> list[str]:
+        """What the node itself took for wrong, over all its starts."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [f"node {self.number}: {line[:300]}" for line in lines if COMPLAINT.match(line)]
 
     def client(self, tries: int = 1) -> Any:
         """A boto3 client that never retries unless told to: an operation is acknowledged once or not at all."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.site import Site, SiteNode
 from tests.faults.site_faults import kill_leader
-from tests.faults.trial import ROUNDS, Trial, cannot_run, rounds_of
+from tests.faults.trial import ROUNDS, Outcome, Trial, cannot_run, rounds_of
 
 LIBRARIES = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 LITTLE_S = 240
@@ -75,8 +75,9 @@ def test_clocks_that_jump_change_nothing(tmp_path: Path) -> None:
                 FAKETIME_FORCE_MONOTONIC_FIX="0",  # else every wait of a thread is late by a third of a second
             )
         site.found()
-        trial = Trial(site)
+        trial, rounds = Trial(site), rounds_of(4)
         for client in trial.clients:
             client.clocks_are_wrong = True
-        trial.run(rounds_of(4), (jump, jump_far, start_with_a_wrong_clock, kill_leader))
+        trial.run(rounds, (jump, jump_far, start_with_a_wrong_clock, kill_leader))
         trial.finish()
+        assert trial.outcome() == Outcome(rounds)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.disks import SmallDisk, flip_bits
 from tests.faults.site import Site
-from tests.faults.trial import ROUNDS, Trial, rounds_of
+from tests.faults.trial import ROUNDS, Outcome, Trial, rounds_of
 
 DISK_BYTES = 600 * 1024 * 1024
 SMALL = {
@@ -19,6 +19,8 @@ SMALL = {
 }
 SCRUB = {"EDGESTORE_DISK_SCRUB_INTERVAL_MS": "1000", "EDGESTORE_DISK_SCRUB_BYTES_PER_S": str(1024**3)}
 FLIPS = 20
+DAMAGE = ("fragment-damaged", "fragment-corrupt", "fragments-unreadable", "scrub-ended")
+FULL = ("journal-failed",)
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
 
@@ -42,9 +44,10 @@ def test_a_node_with_a_full_disk_stops_nobody_else(tmp_path: Path) -> None:
             site.nodes[-1].data = disk.mount / "data"
             site.nodes[-1].environment.update(SMALL)
             site.found()
-            trial = Trial(site)
-            trial.run(rounds_of(3), (fill_disk,))
+            trial, rounds = Trial(site, FULL), rounds_of(3)
+            trial.run(rounds, (fill_disk,))
             trial.finish()
+            assert trial.outcome() == Outcome(rounds)
     finally:
         disk.close()
 
@@ -54,18 +57,18 @@ def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path
         for node in site.nodes:
             node.environment.update(SCRUB)
         site.found()
-        trial = Trial(site)
+        trial, rounds = Trial(site, DAMAGE), rounds_of(3)
 
         def damage(site: Site, rng: random.Random) -> None:
             """Of one node at a time: more would be more than the site tolerates."""
-            time.sleep(rng.uniform(0, 1))
             flip_bits(rng.choice(site.nodes).data, rng, FLIPS)
             time.sleep(1)
 
-        for _ in range(rounds_of(3)):
+        for _ in range(rounds):
             trial.round(damage)
             _wait_mended(site, time.time())
         trial.finish()
+        assert trial.outcome() == Outcome(rounds)
 
 
 def _wait_mended(site: Site, since_s: float) -> None:

@@ -10,14 +10,15 @@ import pytest
 
 from tests.faults.disks import Mounted
 from tests.faults.site import Site
-from tests.faults.trial import ROUNDS, Trial, rounds_of
+from tests.faults.trial import ROUNDS, Outcome, Trial, rounds_of
 
 IMAGE_BYTES = 2 * 1024**3
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(300 + 40 * ROUNDS)]
 
 
-def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "share"), [(3, 2), (5, 2)])
+def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path, count: int, share: int) -> None:
     disks: list[Mounted] = []
 
     def cut_power(site: Site, rng: random.Random) -> None:
@@ -29,14 +30,15 @@ def test_acknowledged_operations_survive_power_cuts_of_the_site(tmp_path: Path) 
         site.restart(site.nodes)
 
     try:
-        with Site(tmp_path, 3) as site:
+        with Site(tmp_path, count) as site:
             for node in site.nodes:
                 disks.append(Mounted(tmp_path / f"disk-{node.number}", IMAGE_BYTES))
                 node.data = disks[-1].mount / "data"
             site.found()
-            trial = Trial(site)
-            trial.run(rounds_of(4), (cut_power,))
+            trial, rounds = Trial(site), rounds_of(share)
+            trial.run(rounds, (cut_power,))
             trial.finish()
+            assert trial.outcome() == Outcome(rounds)
     finally:
         for disk in disks:
             disk.detach()
