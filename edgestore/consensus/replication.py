@@ -110,6 +110,15 @@ class Replication:
         self.wait_for(self._core.raftCommitIndex)
         self._context.changed()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether somebody lacks entries, or has more than is known to be committed."""
+        committed, last_index = self._core.raftCommitIndex, self._context.raft_journal.last_index
+        return any(
+            progress.next_index <= last_index or self._core.matched(member) > committed
+            for member, progress in self.progress.items()
+        )
+
     def _send_entries(self, member: str, progress: Progress) -> bool:
         """Whether something was sent."""
         raft_journal = self._context.raft_journal

@@ -21,6 +21,8 @@ from edgestore.consensus.interface import ConsensusStatus, Role, StateMachine
 from edgestore.consensus.journal import DivergedError, RaftJournal
 from edgestore.consensus.learner import Fetches, Learner
 from edgestore.consensus.messages import (
+    Append,
+    Appended,
     Behind,
     Ended,
     Fetch,
@@ -249,7 +251,8 @@ class Running:
             self.broken(error)
         except EdgeStoreError as error:  # the journal takes no record now: it is as if the message were lost
             log.warning("message-lost group=%d member=%s error=%s", self._group, sender, error)
-        self._changed()
+        if not isinstance(message, Append | Appended) or self._has_work():
+            self._changed()
 
     def _take(self, sender: str, message: Message) -> None:
         incarnation = self._raft_journal.incarnation
@@ -285,6 +288,19 @@ class Running:
         if self._voter is not None and self._voter.replication is not None:
             self._voter.replication.connected(member)
             self._changed()
+
+    def _has_work(self) -> bool:
+        """Whether a turn would find anything new: most heartbeats and their answers say only that all is as it was."""
+        raft_journal, applying, voter = self._raft_journal, self._applying, self._voter
+        return (
+            raft_journal.is_dirty
+            or applying.commit_index != self._committed
+            or applying.applied_index < min(applying.commit_index, raft_journal.synced_index)
+            or self._reads.is_waiting
+            or self._leader_reads.is_waiting
+            or (voter is not None and voter.replication is not None and voter.replication.has_work)
+            or self._telling() != self._told
+        )
 
     def _changed(self) -> None:
         if not (self._is_scheduled or self._closed):
@@ -334,17 +350,21 @@ class Running:
             self._fetches.advance()
         self._tell_role()
 
-    def _tell_role(self) -> None:
+    def _telling(self) -> tuple[object, ...]:
+        """Who leads, as others are told of it."""
         voter = self._voter
         term = voter.core.term if voter is not None else self._raft_journal.term
         knows = voter is not None and voter.knows_commit
-        told = (self.role, self.leader(), term, self._raft_journal.incarnation, knows)
+        return self.role, self.leader(), term, self._raft_journal.incarnation, knows
+
+    def _tell_role(self) -> None:
+        told = self._telling()
         if told == self._told:
             return
         leader_before = self._told[1] if self._told else ""
         self._told = told
         self._arm(self._context.loop.time())
-        if knows or told[1] != leader_before:
+        if told[-1] or told[1] != leader_before:
             self._context.loop.call_soon(self._reads.leader_changed)
         self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
 
