@@ -69,7 +69,7 @@ class NetConfig:
     dial_timeout_s: float = 3.0
     dial_backoff_min_ms: int = 50
     dial_backoff_max_ms: int = 1000
-    ping_interval_ms: int = 1000
+    ping_interval_ms: int = 2000
     silence_max_s: float = 10.0
     """A connection over which nothing came for so long is made anew."""
 

@@ -79,10 +79,14 @@ class Replication:
         return self.round
 
     def heartbeat(self) -> None:
-        """To everybody, whether there is something to say or not: it finds out what was lost, too."""
-        self.begin_round()
+        """To everybody, whether there is something to say or not: it finds out what was lost, too. Answers are asked
+        for where the lease would not last until the next beat and half of the one after."""
+        left_ms = self._lease_until_ms - self._context.now_ms()
+        if 2 * left_ms < 3 * self._config.heartbeat_ms:
+            self.begin_round()
         for progress in self.progress.values():
             progress.is_waiting = False
+            progress.round_sent = min(progress.round_sent, self.round - 1)
         self.flush()
 
     def wait_for(self, index: int) -> None:

@@ -315,6 +315,8 @@ class Running:
         if self._closed or self._failed is not None:
             return
         before = self._applying.applied_index
+        if self._is_led:
+            self._ask_for_sync()  # first: the leader waits for it
         try:
             self._advance()
         except (NotAppliedError, DivergedError) as error:
@@ -324,11 +326,9 @@ class Running:
             log.warning("turn-failed group=%d error=%s", self._group, error)
         self._metrics.count("consensus_entries_total", self._applying.applied_index - before)
         self._snapshots.forget_applied(self._voter)
-        if self._port is None:
-            self._ask_for_sync()
-            return
-        self._answer()  # first: the way over others is the longer one
-        self._ask_for_sync(at_once=self._port.is_alone)
+        if self._port is not None:
+            self._answer()  # a leader's messages leave before its own sync begins: their way is the longer one
+        self._ask_for_sync()
 
     def _advance(self) -> None:
         if self._voter is None:
@@ -368,17 +368,25 @@ class Running:
             self._context.loop.call_soon(self._reads.leader_changed)
         self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
 
-    def _ask_for_sync(self, *, at_once: bool = False) -> None:
+    def _ask_for_sync(self) -> None:
+        """At once where nothing else can go with it, nor before it."""
         if self._raft_journal.is_dirty:
+            at_once = self._is_led and self._port is not None and self._port.is_alone
             self._raft_journal.sync(self._synced, at_once=at_once)
+
+    @property
+    def _is_led(self) -> bool:
+        """Whether another member leads, if anybody does."""
+        return self._port is not None and (self._voter is None or not self._voter.core.is_leader)
 
     def _synced(self) -> None:
         if self._closed or self._failed is not None:
             return
         self._context.outbox.release()
-        if self._voter is not None:
-            self._voter.synced()
-        self._turn()
+        if self._voter is not None and self._voter.synced():
+            self._changed()  # the acknowledgement leaves first
+        else:
+            self._turn()
         if self._started is not None and not self._started.done():
             self._started.set_result(None)
 
@@ -417,7 +425,8 @@ class Running:
             self._reads.tick()
             again_s = min(again_s, self._context.loop.time() + self._config.heartbeat_ms / 1000)
         self._arm(again_s)
-        self._changed()
+        if self._has_work():
+            self._changed()
 
     def _end(self) -> None:
         if self._timer is not None:

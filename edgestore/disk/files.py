@@ -152,7 +152,7 @@ class SystemFile:
     @property
     def descriptor(self) -> int | None:
         """For a thread that writes and syncs without Python; None where `write_synced` is another's."""
-        return self._fd if type(self).write_synced is SystemFile.write_synced else None
+        return self._fd if type(self).write_synced is _plain_write_synced else None
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `File.read_at`."""
@@ -255,6 +255,9 @@ class SystemFile:
     def close(self) -> None:
         """See `File.close`."""
         os.close(self._fd)
+
+
+_plain_write_synced = SystemFile.write_synced
 
 
 class SystemLock:
