@@ -376,8 +376,9 @@ class Running:
 
     @property
     def _is_led(self) -> bool:
-        """Whether another member leads, if anybody does."""
-        return self._port is not None and (self._voter is None or not self._voter.core.is_leader)
+        """Whether another member leads, if anybody does. A lone voter is about to."""
+        voter = self._voter
+        return self._port is not None and (voter is None or (bool(voter.others) and not voter.core.is_leader))
 
     def _synced(self) -> None:
         if self._closed or self._failed is not None:
