@@ -5,7 +5,7 @@ import sysconfig
 
 from setuptools import Extension, setup
 
-SOURCES = ["cext/module.c", "cext/cpu.c", "cext/crc.c", "cext/gf256.c", "cext/head.c", "cext/probe.c"]
+SOURCES = ["cext/module.c", "cext/cpu.c", "cext/crc.c", "cext/gf256.c", "cext/head.c", "cext/probe.c", "cext/sync.c"]
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 setup(

@@ -87,4 +87,22 @@ void head_start(void);
  * find. */
 int head_parse(const uint8_t *data, size_t length, struct head *out);
 
+/* --- writes that are synced -------------------------------------------------------------------------------- */
+
+/* A thread that does one write after the other. */
+struct syncer;
+
+/* `wake_fd` (an eventfd) gets 8 bytes whenever a write is done; it stays the caller's. NULL where there is no thread. */
+struct syncer *syncer_start(int wake_fd);
+
+/* Takes a copy of `data`, to be written at `offset` and synced. 0; EBUSY: the result of the last one was not taken yet;
+ * ENOMEM. */
+int syncer_hand_over(struct syncer *syncer, int fd, uint64_t offset, const uint8_t *data, size_t length);
+
+/* Once for each write: 0 or its errno; -1: nothing is done. */
+int syncer_result(struct syncer *syncer);
+
+/* The end of it. What a disk that hangs is being given is not waited for: nobody hears of it, and `wake_fd` is free. */
+void syncer_stop(struct syncer *syncer);
+
 #endif

@@ -284,6 +284,97 @@ static PyObject *py_parse_head(PyObject *self, PyObject *const *args, Py_ssize_t
     return result;
 }
 
+/* --- writes that are synced ------------------------------------------------------------------------------ */
+
+static const char SYNCER[] = "edgestore.syncer";
+
+/* The handle of one that was stopped holds none. */
+static struct syncer *syncer_of(PyObject *handle) {
+    void **place = PyCapsule_GetPointer(handle, SYNCER);
+    if (place && !*place)
+        PyErr_SetString(PyExc_ValueError, "it was stopped");
+    return place ? *place : NULL;
+}
+
+static void stop_of(PyObject *handle) {
+    void **place = PyCapsule_GetPointer(handle, SYNCER);
+    struct syncer *syncer = place ? *place : NULL;
+    if (!syncer)
+        return;
+    *place = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    syncer_stop(syncer);
+    Py_END_ALLOW_THREADS
+}
+
+static void drop_handle(PyObject *handle) {
+    stop_of(handle);
+    PyMem_Free(PyCapsule_GetPointer(handle, SYNCER));
+}
+
+static PyObject *py_sync_start(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t wake_fd;
+    (void)self;
+    if (count != 1) {
+        PyErr_SetString(PyExc_TypeError, "takes a descriptor");
+        return NULL;
+    }
+    if (size_arguments(args, 1, &wake_fd) < 0)
+        return NULL;
+    void **place = PyMem_Malloc(sizeof *place);
+    if (!place)
+        return PyErr_NoMemory();
+    *place = syncer_start((int)wake_fd);
+    PyObject *handle = *place ? PyCapsule_New(place, SYNCER, drop_handle) : NULL;
+    if (!handle) {
+        if (*place)
+            syncer_stop(*place);
+        else
+            PyErr_SetString(PyExc_RuntimeError, "no thread could be started");
+        PyMem_Free(place);
+    }
+    return handle;
+}
+
+static PyObject *py_sync_write(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t values[2];
+    Py_buffer view;
+    (void)self;
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "takes a handle, a descriptor, an offset and a buffer");
+        return NULL;
+    }
+    struct syncer *syncer = syncer_of(args[0]);
+    if (!syncer || size_arguments(args + 1, 2, values) < 0 || PyObject_GetBuffer(args[3], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    const int error = syncer_hand_over(syncer, (int)values[0], (uint64_t)values[1], view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    if (error)
+        return PyErr_Format(PyExc_RuntimeError, "the write was not taken: %s", strerror(error));
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_sync_result(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    (void)self;
+    struct syncer *syncer = count == 1 ? syncer_of(args[0]) : NULL;
+    if (!syncer) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "takes a handle");
+        return NULL;
+    }
+    return PyLong_FromLong(syncer_result(syncer));
+}
+
+static PyObject *py_sync_stop(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    (void)self;
+    if (count != 1 || !PyCapsule_IsValid(args[0], SYNCER)) {
+        PyErr_SetString(PyExc_TypeError, "takes a handle");
+        return NULL;
+    }
+    stop_of(args[0]);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_probe_read(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     Py_buffer view;
     (void)self;
@@ -339,6 +430,10 @@ static PyMethodDef methods[] = {
     FAST(transform, "transform(stripe, k, m, shard_bytes, stride, inputs, outputs, matrix): outputs = matrix * inputs."),
     FAST(parse_head, "parse_head(data): (method, path, query, headers, body_bytes, expects_continue) of a plain head, or None."),
     FAST(probe_read, "probe_read(data): reads it as fast as one core can; for benchmarks."),
+    FAST(sync_start, "sync_start(wake_fd): a thread that writes and syncs; an eventfd hears of what is done."),
+    FAST(sync_write, "sync_write(handle, fd, offset, data): hands a copy over, one at a time."),
+    FAST(sync_result, "sync_result(handle): 0 or errno of what is done, once; -1: nothing is."),
+    FAST(sync_stop, "sync_stop(handle): ends it."),
     FAST(start, "start(name): chooses the kernel; None for the best."),
     {NULL, NULL, 0, NULL},
 };

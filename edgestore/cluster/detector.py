@@ -188,9 +188,9 @@ class Detector:
         delay_s = min(TIMER_DELAY_MAX_S, max(0.0, self._swim.due_ms / 1000 - loop.time()))
         due_s = loop.time() + delay_s + TIMER_SLACK_S
         if self._timer is not None:
-            if self._timer_due_s <= due_s:
-                return  # an early tick does nothing but plan again
-            self._timer.cancel()
+            if self._timer_due_s == due_s:
+                return
+            self._timer.cancel()  # an early tick would wake the node for nothing but to plan again
         self._timer = loop.call_at(due_s, self._tick)
         self._timer_due_s = due_s  # uvloop's handles do not tell where they are due at once
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from edgestore.catalog import State, Table, commands
@@ -25,6 +26,8 @@ log = logging.getLogger("edgestore.cluster")
 DECISIONS_MAX = 32
 """Under way at a time."""
 DECISION_TIMEOUT_S = 10.0
+AWAKE_RESTS = 3
+"""So many times `control_rest_ms` it goes on to look often."""
 CONDEMNED_INTERVAL_MS = 1000
 CONDEMNED_MAX = 1024
 LAYOUTS_INTERVAL_MS = 60_000
@@ -83,6 +86,10 @@ class SiteGroup(Protocol):
         """Calls back when rows of these tables have changed; returns what ends that."""
         ...
 
+    def on_role_changed(self, changed: Callable[[], None]) -> None:
+        """Calls back when another leads, or others vote."""
+        ...
+
     async def propose(self, tenant: int, command: commands.Command) -> Any:
         """Applied, or an error."""
         ...
@@ -97,7 +104,8 @@ class SiteGroup(Protocol):
 
 
 class Leader:
-    """`run` on every node; it does nothing where the node does not lead. `margin`: see `SiteView`."""
+    """`run` on every node; it does nothing where the node does not lead. It looks when something has happened and for a
+    while after, and else so seldom that an idle node sleeps. `margin`: see `SiteView`."""
 
     def __init__(
         self,
@@ -113,6 +121,7 @@ class Leader:
         self._term: tuple[int, int] = (0, 0)
         self._under_way: dict[object, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._awake_until_ms = 0.0
         self._nodes: list[NodeRecord] | None = None
         self._watched: tuple[str, ...] | None = None
         """Whose votes count are watched to the end: one that was removed may be needed to agree on its own going."""
@@ -123,23 +132,27 @@ class Leader:
         """Until cancelled. Follows the table of nodes on every node: the detector watches whom the catalog names."""
         unwatch = self._group.watch((Table.NODES, Table.LAYOUTS, Table.SETTINGS), self._changed)
         self._detector.on_changed(self._noticed)
-        interval_s = self._config.control_interval_ms / 1000
+        self._group.on_role_changed(self._happened)
+        self._happened()
         try:
             while True:
                 looked_ms = self._detector.now_ms()
+                if self._wake.is_set():
+                    self._wake.clear()
+                    self._stay_awake(looked_ms)
                 try:
                     self._look(looked_ms)
                 except Exception:
                     log.exception("looking-failed")
                     self._metrics.count("cluster_looks_failed_total")
-                try:
-                    async with asyncio.timeout(interval_s):
+                is_awake = self._detector.now_ms() < self._awake_until_ms
+                interval_ms = self._config.control_interval_ms if is_awake else self._config.control_rest_ms
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(interval_ms / 1000):
                         await self._wake.wait()
-                    self._wake.clear()
                     await asyncio.sleep(0)
-                except TimeoutError:
-                    pass
-                if self._detector.now_ms() - looked_ms > self._config.stall_ms and self._control is not None:
+                late_ms = self._detector.now_ms() - looked_ms - interval_ms
+                if late_ms > self._config.stall_ms and self._control is not None:
                     self._control.was_stalled(self._detector.now_ms())
         finally:
             unwatch()
@@ -148,11 +161,17 @@ class Leader:
 
     def _changed(self, _index: int) -> None:
         self._nodes = None
-        self._wake.set()
+        self._happened()
 
     def _noticed(self, _member: str, standing: Standing) -> None:
         if standing is not Standing.SUSPECTED:
-            self._wake.set()
+            self._happened()
+
+    def _happened(self) -> None:
+        self._wake.set()
+
+    def _stay_awake(self, now_ms: float) -> None:
+        self._awake_until_ms = now_ms + AWAKE_RESTS * self._config.control_rest_ms
 
     def _look(self, now_ms: float) -> None:
         if self._nodes is None:
@@ -172,6 +191,7 @@ class Leader:
         if self._control is None or self._term != term:
             self._control, self._term = Control(self._config, now_ms), term
         if not self._group.can_read_now():
+            self._stay_awake(now_ms)
             return
         for decision in self._control.decide(self._view(status, now_ms), now_ms):
             self._carry_out(decision)
@@ -211,6 +231,7 @@ class Leader:
         if key in self._under_way or len(self._under_way) >= DECISIONS_MAX:
             return
         self._metrics.count("cluster_decisions_total")
+        self._stay_awake(self._detector.now_ms())
         task = asyncio.get_running_loop().create_task(self._do(decision))
         self._under_way[key] = task
         task.add_done_callback(lambda _: self._under_way.pop(key, None))

@@ -233,6 +233,7 @@ class Swim:
         if self.members.entries[target].standing is not Standing.SUSPECTED:
             del self._rounds[target]
             self.health = max(0, self.health - 1)
+            self._plan()  # nobody waits for this answer any more
 
     # -- news -------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class NetConfig:
     dial_timeout_s: float = 3.0
     dial_backoff_min_ms: int = 50
     dial_backoff_max_ms: int = 1000
-    ping_interval_ms: int = 1000
+    ping_interval_ms: int = 2000
     silence_max_s: float = 10.0
     """A connection over which nothing came for so long is made anew."""
 
@@ -81,10 +81,10 @@ class ConsensusConfig:
     entry_operations_max: int = 512
     entry_bytes_max: int = 1024 * 1024
     entries_in_flight_max: int = 2
-    heartbeat_ms: int = 50
-    election_min_ms: int = 150
+    heartbeat_ms: int = 100
+    election_min_ms: int = 300
     """A voter that has heard a leader votes for no other this long; the leader's lease is a little shorter."""
-    election_max_ms: int = 300
+    election_max_ms: int = 600
     """A voter that hears no leader stands after a random time between the two; a leader that hears no majority this
     long steps down."""
     append_bytes_max: int = 1024 * 1024
@@ -260,7 +260,7 @@ class ClusterConfig:
     broadcast_max: int = 32
     """Nodes that are told of an accusation or a refutation at once; the rest hear it with the probes."""
     relayed_probes_max: int = 256
-    status_interval_ms: int = 500
+    status_interval_ms: int = 1000
     status_bytes_max: int = 8192
     statuses_per_message_max: int = 3
     status_relays: int = 2
@@ -288,6 +288,9 @@ class ClusterConfig:
     quality_step: int = 10
     """Smaller changes make no new epoch, except those that end at the floor or at 100."""
     control_interval_ms: int = 100
+    """How often the leader looks while something happens."""
+    control_rest_ms: int = 1000
+    """... and where nothing has happened for three times as long."""
     control_settle_ms: int = 1000
     """A new leader, and one that was stalled, waits this long before it declares anybody down."""
     up_after_ms: int = 1000

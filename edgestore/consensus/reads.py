@@ -46,6 +46,11 @@ class LeaderReads:
             self._asked.append((*place, answer))
             self._context.changed()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a question waits for its round."""
+        return bool(self._asked)
+
     def advance(self) -> None:
         """A round may be confirmed, or this member may not lead any more."""
         while self._asked:

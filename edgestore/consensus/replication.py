@@ -79,10 +79,14 @@ class Replication:
         return self.round
 
     def heartbeat(self) -> None:
-        """To everybody, whether there is something to say or not: it finds out what was lost, too."""
-        self.begin_round()
+        """To everybody, whether there is something to say or not: it finds out what was lost, too. Answers are asked
+        for where the lease would not last until the next beat and half of the one after."""
+        left_ms = self._lease_until_ms - self._context.now_ms()
+        if 2 * left_ms < 3 * self._config.heartbeat_ms:
+            self.begin_round()
         for progress in self.progress.values():
             progress.is_waiting = False
+            progress.round_sent = min(progress.round_sent, self.round - 1)
         self.flush()
 
     def wait_for(self, index: int) -> None:
@@ -109,6 +113,15 @@ class Replication:
         self._is_telling = False
         self.wait_for(self._core.raftCommitIndex)
         self._context.changed()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether somebody lacks entries, or has more than is known to be committed."""
+        committed, last_index = self._core.raftCommitIndex, self._context.raft_journal.last_index
+        return any(
+            progress.next_index <= last_index or self._core.matched(member) > committed
+            for member, progress in self.progress.items()
+        )
 
     def _send_entries(self, member: str, progress: Progress) -> bool:
         """Whether something was sent."""

@@ -21,6 +21,8 @@ from edgestore.consensus.interface import ConsensusStatus, Role, StateMachine
 from edgestore.consensus.journal import DivergedError, RaftJournal
 from edgestore.consensus.learner import Fetches, Learner
 from edgestore.consensus.messages import (
+    Append,
+    Appended,
     Behind,
     Ended,
     Fetch,
@@ -251,7 +253,8 @@ class Running:
             self.broken(error)
         except EdgeStoreError as error:  # the journal takes no record now: it is as if the message were lost
             log.warning("message-lost group=%d member=%s error=%s", self._group, sender, error)
-        self._changed()
+        if not isinstance(message, Append | Appended) or self._has_work():
+            self._changed()
 
     def _take(self, sender: str, message: Message) -> None:
         incarnation = self._raft_journal.incarnation
@@ -288,6 +291,19 @@ class Running:
             self._voter.replication.connected(member)
             self._changed()
 
+    def _has_work(self) -> bool:
+        """Whether a turn would find anything new: most heartbeats and their answers say only that all is as it was."""
+        raft_journal, applying, voter = self._raft_journal, self._applying, self._voter
+        return (
+            raft_journal.is_dirty
+            or applying.commit_index != self._committed
+            or applying.applied_index < min(applying.commit_index, raft_journal.synced_index)
+            or self._reads.is_waiting
+            or self._leader_reads.is_waiting
+            or (voter is not None and voter.replication is not None and voter.replication.has_work)
+            or self._telling() != self._told
+        )
+
     def _changed(self) -> None:
         if not (self._is_scheduled or self._closed):
             self._is_scheduled = True
@@ -301,6 +317,8 @@ class Running:
         if self._closed or self._failed is not None:
             return
         before = self._applying.applied_index
+        if self._is_led:
+            self._ask_for_sync()  # first: the leader waits for it
         try:
             self._advance()
         except (NotAppliedError, DivergedError) as error:
@@ -310,11 +328,9 @@ class Running:
             log.warning("turn-failed group=%d error=%s", self._group, error)
         self._metrics.count("consensus_entries_total", self._applying.applied_index - before)
         self._snapshots.forget_applied(self._voter)
-        if self._port is None:
-            self._ask_for_sync()
-            return
-        self._answer()  # first: the way over others is the longer one
-        self._ask_for_sync(at_once=self._port.is_alone)
+        if self._port is not None:
+            self._answer()  # a leader's messages leave before its own sync begins: their way is the longer one
+        self._ask_for_sync()
 
     def _advance(self) -> None:
         if self._voter is None:
@@ -336,31 +352,44 @@ class Running:
             self._fetches.advance()
         self._tell_role()
 
-    def _tell_role(self) -> None:
+    def _telling(self) -> tuple[object, ...]:
+        """Who leads, as others are told of it."""
         voter = self._voter
         term = voter.core.term if voter is not None else self._raft_journal.term
         knows = voter is not None and voter.knows_commit
-        told = (self.role, self.leader(), term, self._raft_journal.incarnation, knows)
+        return self.role, self.leader(), term, self._raft_journal.incarnation, knows
+
+    def _tell_role(self) -> None:
+        told = self._telling()
         if told == self._told:
             return
         leader_before = self._told[1] if self._told else ""
         self._told = told
         self._arm(self._context.loop.time())
-        if knows or told[1] != leader_before:
+        if told[-1] or told[1] != leader_before:
             self._context.loop.call_soon(self._reads.leader_changed)
         self._context.loop.call_soon(lambda: None if self._closed else self.on_role_changed(self.status()))
 
-    def _ask_for_sync(self, *, at_once: bool = False) -> None:
+    def _ask_for_sync(self) -> None:
+        """At once where nothing else can go with it, nor before it."""
         if self._raft_journal.is_dirty:
+            at_once = self._is_led and self._port is not None and self._port.is_alone
             self._raft_journal.sync(self._synced, at_once=at_once)
+
+    @property
+    def _is_led(self) -> bool:
+        """Whether another member leads, if anybody does. A lone voter is about to."""
+        voter = self._voter
+        return self._port is not None and (voter is None or (bool(voter.others) and not voter.core.is_leader))
 
     def _synced(self) -> None:
         if self._closed or self._failed is not None:
             return
         self._context.outbox.release()
-        if self._voter is not None:
-            self._voter.synced()
-        self._turn()
+        if self._voter is not None and self._voter.synced():
+            self._changed()  # the acknowledgement leaves first
+        else:
+            self._turn()
         if self._started is not None and not self._started.done():
             self._started.set_result(None)
 
@@ -399,7 +428,8 @@ class Running:
             self._reads.tick()
             again_s = min(again_s, self._context.loop.time() + self._config.heartbeat_ms / 1000)
         self._arm(again_s)
-        self._changed()
+        if self._has_work():
+            self._changed()
 
     def _end(self) -> None:
         if self._timer is not None:

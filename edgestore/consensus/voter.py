@@ -150,15 +150,16 @@ class Voter:
         elif not self.core.is_leader and self.replication is not None:
             self.replication = None
 
-    def synced(self) -> None:
-        """A sync is done: what waited for it is acknowledged."""
+    def synced(self) -> bool:
+        """A sync is done: what waited for it is acknowledged. Whether something was."""
         if not self._answers:
-            return
+            return False
         answers, self._answers = self._answers, []
         newest = dict(answers)
         for leader, number in newest.items():
             if leader == self.core.leader and self._matched_term == self.core.term:
                 self._acknowledge(leader, number)
+        return True
 
     # --- messages -------------------------------------------------------------------------------------
 

@@ -5,21 +5,19 @@ Rule: every system call on content goes through here, and an OSError leaves as a
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import fcntl
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
+from edgestore.disk.failures import translate, translated
 from edgestore.disk.workers import SystemWorker, Worker
-from edgestore.errors import DiskFailed, EdgeStoreError, InUse, StorageFull
+from edgestore.errors import DiskFailed, InUse
 
 Buffer = bytes | bytearray | memoryview
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _RWF_DSYNC = getattr(os, "RWF_DSYNC", 0)
 _VECTORS_MAX = 512
@@ -144,26 +142,6 @@ class Files(Protocol):
         ...
 
 
-def translate(error: OSError, path: str) -> EdgeStoreError:
-    """An operating system error as one of the tree."""
-    if error.errno in _FULL:
-        return StorageFull(f"no space left while writing {path}: free space or add a disk", path=path)
-    return DiskFailed(
-        f"{error.strerror} ({errno.errorcode.get(error.errno or 0)}) on {path}: check the disk", path=path
-    )
-
-
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """For calls on names. A missing file stays a FileNotFoundError: it is an answer, not a failure."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise translate(error, path) from error
-
-
 class SystemFile:
     """`File` on a descriptor."""
 
@@ -172,6 +150,11 @@ class SystemFile:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self._fd = fd
+
+    @property
+    def descriptor(self) -> int | None:
+        """For a thread that writes and syncs without Python; None where `write_synced` is another's."""
+        return self._fd if type(self).write_synced is _plain_write_synced else None
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `File.read_at`."""
@@ -252,7 +235,7 @@ class SystemFile:
     def forget_cached(self, offset: int) -> None:
         """See `File.forget_cached`. The call takes whole pages only, and macOS has none."""
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # a file system without a page cache
+            with suppress(OSError):  # a file system without a page cache
                 os.posix_fadvise(self._fd, offset - offset % mmap.PAGESIZE, 0, os.POSIX_FADV_DONTNEED)
 
     def allocate(self, length: int) -> None:
@@ -271,12 +254,15 @@ class SystemFile:
 
     def size(self) -> int:
         """See `File.size`."""
-        with _translated(self.path):
+        with translated(self.path):
             return os.fstat(self._fd).st_size
 
     def close(self) -> None:
         """See `File.close`."""
         os.close(self._fd)
+
+
+_plain_write_synced = SystemFile.write_synced
 
 
 class SystemLock:
@@ -305,13 +291,13 @@ class SystemFiles:
     def open(self, path: str, *, create: bool = False, write: bool = True) -> SystemFile:
         """See `Files.open`."""
         flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0) | os.O_CLOEXEC
-        with _translated(path):
+        with translated(path):
             return SystemFile(path, os.open(self._absolute(path), flags, 0o600))
 
     def list(self, folder: str) -> list[str]:
         """See `Files.list`."""
         try:
-            with _translated(folder):
+            with translated(folder):
                 return sorted(os.listdir(self._absolute(folder)))
         except FileNotFoundError:
             return []
@@ -322,13 +308,13 @@ class SystemFiles:
 
     def read(self, path: str) -> bytes:
         """See `Files.read`."""
-        with _translated(path), open(self._absolute(path), "rb") as file:
+        with translated(path), open(self._absolute(path), "rb") as file:
             return file.read()
 
     def replace(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """See `Files.replace`."""
         temporary = self._absolute(path) + ".new"
-        with _translated(path):
+        with translated(path):
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
@@ -339,28 +325,28 @@ class SystemFiles:
 
     def remove(self, path: str) -> None:
         """See `Files.remove`."""
-        with _translated(path):
+        with translated(path):
             os.unlink(self._absolute(path))
 
     def remove_folder(self, path: str) -> None:
         """See `Files.remove_folder`."""
-        with _translated(path), contextlib.suppress(FileNotFoundError):
+        with translated(path), suppress(FileNotFoundError):
             shutil.rmtree(self._absolute(path))
 
     def rename(self, old: str, new: str) -> None:
         """See `Files.rename`."""
-        with _translated(old):
+        with translated(old):
             os.rename(self._absolute(old), self._absolute(new))
 
     def make_folder(self, path: str) -> None:
         """See `Files.make_folder`."""
-        with _translated(path):
+        with translated(path):
             os.makedirs(self._absolute(path), mode=0o700, exist_ok=True)
         self.sync_folder(os.path.dirname(path))
 
     def sync_folder(self, path: str) -> None:
         """See `Files.sync_folder`."""
-        with _translated(path):
+        with translated(path):
             fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -369,7 +355,7 @@ class SystemFiles:
 
     def free_bytes(self) -> int:
         """See `Files.free_bytes`."""
-        with _translated(self.root):
+        with translated(self.root):
             status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
@@ -379,7 +365,7 @@ class SystemFiles:
 
     def lock(self, path: str) -> SystemLock:
         """See `Files.lock`."""
-        with _translated(path):
+        with translated(path):
             fd = os.open(self._absolute(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

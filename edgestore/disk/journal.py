@@ -25,7 +25,7 @@ from edgestore.disk.journal_frames import (
     encode_record,
 )
 from edgestore.disk.journal_recovery import RecoveredFile, read_records, recover
-from edgestore.disk.journal_writer import JournalWriter
+from edgestore.disk.journal_writer import JournalWriter, Step
 from edgestore.errors import DiskFailed, StorageFull, TooBusy
 from edgestore.observe import NO_METRICS, Metrics
 
@@ -215,7 +215,18 @@ class Journal:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        self._worker.submit(lambda: self._write(batch), lambda began, error: self._written(batch, began, error))
+        step = self._writer.begin(batch.records)
+        if step is None:
+            self._worker.submit(lambda: self._write(batch), lambda began, error: self._written(batch, began, error))
+        else:
+            self._worker.write_synced(
+                step.file, step.offset, step.frame, lambda error: self._stepped(batch, step, error)
+            )
+
+    def _stepped(self, batch: _Batch, step: Step, error: BaseException | None) -> None:
+        if error is None:
+            self._writer.ended(step)
+        self._written(batch, [], error)
 
     def _written(self, batch: _Batch, began: list[_OldFile] | None, error: BaseException | None) -> None:
         self._busy, self._writing_bytes = False, 0

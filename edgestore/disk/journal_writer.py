@@ -1,7 +1,7 @@
 """The files of the journal as its sync thread writes them: frames into the current one, the next one, the spare.
 
-Rule: whoever calls is the sync thread, or the loop before anything was handed over to it. What `write` has returned
-from is on the disk.
+Rule: whoever calls is the sync thread, or the loop while nothing is handed over to it. What `write` has returned from
+is on the disk, and what `begin` gave is when `ended` is told.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from edgestore.clock import Entropy
 from edgestore.disk.files import File, Files
 from edgestore.disk.journal_frames import (
     FILE_HEADER_BYTES,
+    FRAME_ALIGNMENT_BYTES,
     FRAME_HEADER_BYTES,
     SALT_BYTES,
     Place,
@@ -25,6 +26,8 @@ from edgestore.errors import StorageFull
 log = logging.getLogger("edgestore.disk")
 
 FRAME_PAYLOAD_MAX_BYTES = 4 * 1024 * 1024
+STEP_MAX_BYTES = 256 * 1024
+"""A longer batch is put together, and its checksum made, in the thread: it would hold up the loop."""
 ZEROES = bytes(256 * 1024)
 
 
@@ -33,6 +36,14 @@ class Began(NamedTuple):
 
     number: int
     path: str
+
+
+class Step(NamedTuple):
+    """A batch that is one frame of the current file."""
+
+    file: File
+    offset: int
+    frame: bytes
 
 
 class JournalWriter:
@@ -50,6 +61,17 @@ class JournalWriter:
     def left_bytes(self) -> int:
         """What the current file still takes; read by the loop while nothing is being written."""
         return self._file_bytes - self._place.offset
+
+    def begin(self, batch: list[bytes]) -> Step | None:
+        """What is to be written and synced for these records; None where only `write` can."""
+        size = FRAME_HEADER_BYTES + sum(len(record) for record in batch)
+        if self._file is None or size > min(STEP_MAX_BYTES, self.left_bytes - FRAME_ALIGNMENT_BYTES):
+            return None
+        return Step(self._file, self._place.offset, encode_frame(self._place, self._salt, self._synced, batch))
+
+    def ended(self, step: Step) -> None:
+        """It is on the disk."""
+        self._place = self._synced = Place(self._place.file, step.offset + len(step.frame))
 
     def write(self, batch: list[bytes], headers: list[bytes]) -> list[Began]:
         """Writes records in frames and syncs. `headers` open a file, should one begin; returns those that did."""

@@ -1,4 +1,5 @@
-"""Checksums, erasure coding, heads of requests and aligned buffers: in C where it is built, else by the reference.
+"""Checksums, erasure coding, heads of requests, synced writes and aligned buffers: in C where it is built, else by the
+reference.
 
 `EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
 """
@@ -6,6 +7,7 @@
 from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool
 from edgestore.kernels.reference import plain_length
 from edgestore.kernels.selection import (
+    Syncer,
     active_kernel,
     crc32,
     crc32_combine,
@@ -18,11 +20,13 @@ from edgestore.kernels.selection import (
     page_crcs,
     parse_head,
     reconstruct,
+    start_syncer,
 )
 
 __all__ = [
     "ALIGNMENT_BYTES",
     "BufferPool",
+    "Syncer",
     "active_kernel",
     "crc32",
     "crc32_combine",
@@ -36,4 +40,5 @@ __all__ = [
     "parse_head",
     "plain_length",
     "reconstruct",
+    "start_syncer",
 ]

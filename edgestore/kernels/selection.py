@@ -79,3 +79,28 @@ def decode(
     Returns the page CRCs of those made, in the order wanted: whoever has the CRCs of the inputs has checked them.
     """
     return decode_with(_module.transform, stripe, k, m, shard_bytes, stride, present, wanted)
+
+
+class Syncer:
+    """A thread that writes and syncs without the GIL, one write after the other."""
+
+    def __init__(self, handle: object) -> None:
+        self._handle = handle
+
+    def write(self, fd: int, offset: int, data: bytes) -> None:
+        """Hands a copy over. The result of the one before was taken."""
+        _module.sync_write(self._handle, fd, offset, data)
+
+    def result(self) -> int | None:
+        """Once for each write: its errno, 0 where it is on the disk; None where nothing is done."""
+        failed: int = _module.sync_result(self._handle)
+        return failed if failed >= 0 else None
+
+    def stop(self) -> None:
+        """The end of it; what is being written is not waited for."""
+        _module.sync_stop(self._handle)
+
+
+def start_syncer(wake_fd: int) -> Syncer | None:
+    """`wake_fd`: an eventfd, which hears of each write that is done. None where the reference is in use."""
+    return Syncer(_module.sync_start(wake_fd)) if _module is not reference else None

@@ -83,6 +83,7 @@ class Meta:
         self._sender: SnapshotSender | None = None
         if self._port is not None:
             self._join(files, self._port)
+        self._told_role: Callable[[], None] = lambda: None
         self._unflushed = 0
         self._flush: asyncio.Task[None] | None = None
         self._flush_again_s = 0.0
@@ -316,6 +317,11 @@ class Meta:
         if status.is_leader and self._failed is None:
             self._time.follow(self._machine.applier.site.log_time_ms)
         self._proposals.send_again()
+        self._told_role()
+
+    def on_role_changed(self, changed: Callable[[], None]) -> None:
+        """Calls back when another leads, or others vote."""
+        self._told_role = changed
 
     def _switched(self) -> None:
         """The catalog is a snapshot: whoever waits for an entry in it asks again."""

@@ -27,7 +27,7 @@ log = logging.getLogger("edgestore.net")
 
 EMPTY = memoryview(b"")
 RIVAL_S = 3.0
-"""A start that was not heard for so long is over: its connection only looks open. Who lives pings every second."""
+"""A start that was not heard for so long is over: its connection only looks open. Who lives pings more often."""
 LATE_S = 1.5
 """What a start said may come in this long after it has ended."""
 
@@ -150,7 +150,7 @@ class Inbound:
             self.close()
 
     def check_time(self, now_s: float) -> None:
-        """Who dials asks for a sign of life every second; a silent one is gone, or plays for time."""
+        """Who dials asks for a sign of life again and again; a silent one is gone, or plays for time."""
         is_silent = now_s - self._heard_s > 2 * self._services.config.silence_max_s
         if is_silent or self._connection.is_stuck:
             self._services.metrics.count("net_timeouts_total")

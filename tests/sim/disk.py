@@ -230,6 +230,12 @@ class SimWorker:
         self.submit(work, done)
         return await future  # type: ignore[no-any-return]
 
+    def write_synced(
+        self, file: SimFile, offset: int, data: bytes, done: Callable[[BaseException | None], None]
+    ) -> None:
+        """As any other job."""
+        self.submit(lambda: file.write_synced(offset, data), lambda _, error: done(error))
+
     def close(self) -> None:
         """No threads to end."""
 

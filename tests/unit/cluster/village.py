@@ -61,6 +61,9 @@ class Group:
         self.village.watchers.append(changed)
         return lambda: self.village.watchers.remove(changed)
 
+    def on_role_changed(self, changed: Callable[[], None]) -> None:
+        self.village.role_watchers[self.name] = changed
+
     async def propose(self, _tenant: int, command: commands.Command) -> Any:
         await asyncio.sleep(COMMIT_S)
         if self.village.leader != self.name:
@@ -74,6 +77,7 @@ class Group:
         await asyncio.sleep(COMMIT_S)
         self.village.voters = tuple(member.member for member in members)
         self.village.incarnation += 1
+        self.village.tell_roles()
 
 
 @dataclass
@@ -88,7 +92,8 @@ class Village:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.names = [f"{number:032x}" for number in range(1, self.count + 1)]
-        self.leader, self.term, self.incarnation = self.names[0], 1, 0
+        self.role_watchers: dict[str, Callable[[], None]] = {}
+        self._leader, self.term, self.incarnation = self.names[0], 1, 0
         self.voters: tuple[str, ...] = (self.names[0],)
         self.site = Site()
         self.watchers: list[Callable[[int], None]] = []
@@ -111,6 +116,19 @@ class Village:
         token = bytes([number]) * 16
         self.site.do(commands.CreateToken(token, bytes(32), 3_600_000))
         self.site.do(commands.AddNode(node, token, bytes(32)))
+
+    @property
+    def leader(self) -> str:
+        return self._leader
+
+    @leader.setter
+    def leader(self, name: str) -> None:
+        self._leader = name
+        self.tell_roles()
+
+    def tell_roles(self) -> None:
+        for changed in self.role_watchers.values():
+            changed()
 
     @property
     def loop(self) -> SimLoop:

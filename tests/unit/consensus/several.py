@@ -106,6 +106,10 @@ class MortalWorker:
         if not self.files.is_off:
             done(result, error)
 
+    def write_synced(self, file: Any, offset: int, data: bytes, done: Callable[..., None]) -> None:
+        """See disk.Worker."""
+        self.submit(lambda: file.write_synced(offset, data), lambda _, error: done(error))
+
     def close(self) -> None:
         """See disk.Worker."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -58,19 +59,18 @@ async def test_every_restart_replays_what_the_machine_had_not_kept(tmp_path: Pat
 async def test_nothing_is_applied_before_its_sync(tmp_path: Path) -> None:
     group = await Group(tmp_path).open()
     order: list[str] = []
-    write, apply = group.journal._write, group.machine.apply
+    written, apply = group.journal._written, group.machine.apply
 
-    def watched_write(batch: object) -> object:
-        began = write(batch)  # type: ignore[arg-type]
+    def watched_written(*outcome: Any) -> None:
         order.append("synced")
-        return began
+        written(*outcome)
 
     def watched_apply(index: int, term: int, payload: bytes | memoryview) -> list[object]:
         order.append("applied")
         return apply(index, term, payload)
 
     with (
-        mock.patch.object(group.journal, "_write", watched_write),
+        mock.patch.object(group.journal, "_written", watched_written),
         mock.patch.object(group.machine, "apply", watched_apply),
     ):
         for _ in range(5):

@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 
 from edgestore.config import ConsensusConfig, DiskConfig
-from edgestore.disk import Journal, RocksIndex
+from edgestore.disk import RocksIndex
+from edgestore.disk.files import SystemFile
 from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
 from tests.unit.disk.test_journal_full import FullFiles
 from tests.unit.meta.life import CONFIG, Life, bucket, put
@@ -104,7 +105,7 @@ async def test_a_journal_that_takes_no_more_leaves_no_hole(tmp_path: Path) -> No
 
 
 async def test_a_disk_that_fails_at_the_start_ends_the_start(tmp_path: Path) -> None:
-    with mock.patch.object(Journal, "_write", side_effect=EdgeStoreError("the disk is gone")):
+    with mock.patch.object(SystemFile, "write_synced", side_effect=EdgeStoreError("the disk is gone")):
         async with asyncio.timeout(5):
             with pytest.raises(EdgeStoreError):
                 await Life(tmp_path).open()

@@ -14,6 +14,7 @@ import pytest
 
 from edgestore.catalog import Table, commands
 from edgestore.config import MetaConfig
+from edgestore.disk.files import SystemFile
 from edgestore.errors import BadRequest, BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
 from edgestore.records import BucketRecord
 from tests.unit.meta.life import CONFIG, Clock, Life, bucket, put
@@ -69,14 +70,13 @@ async def test_nothing_is_acknowledged_before_the_sync(tmp_path: Path) -> None:
     life = await Life(tmp_path).open()
     record = await life.meta.propose(1, bucket("b"))
     order: list[str] = []
-    write = life.journal._write
+    written = life.journal._written
 
-    def watched(batch: Any) -> Any:
-        began = write(batch)
+    def watched(*outcome: Any) -> None:
         order.append("synced")
-        return began
+        written(*outcome)
 
-    with mock.patch.object(life.journal, "_write", watched):
+    with mock.patch.object(life.journal, "_written", watched):
         future = asyncio.get_running_loop().create_future()
         life.meta.submit(1, put(record, "k"), lambda value, error: (order.append("answered"), future.set_result(0)))
         await future
@@ -160,7 +160,7 @@ async def test_proposals_are_bounded(tmp_path: Path) -> None:
 
 async def test_a_failed_journal_answers_what_waits_and_takes_no_more(tmp_path: Path) -> None:
     life = await Life(tmp_path).open()
-    with mock.patch.object(life.journal, "_write", side_effect=EdgeStoreError("the disk is gone")):
+    with mock.patch.object(SystemFile, "write_synced", side_effect=EdgeStoreError("the disk is gone")):
         with pytest.raises(Unavailable):
             await life.meta.propose(1, bucket("lost"))
     with pytest.raises(Unavailable):
