@@ -209,7 +209,7 @@ class RaftJournal(LogOfPySyncObj):  # type: ignore[misc]
             self.forget(snapshot.index)
         else:
             self.entries = [(b"", snapshot.index, snapshot.term)]
-            self.synced_index, self.size_bytes = snapshot.index, 0
+            self.synced_index, self.size_bytes = min(self.synced_index, snapshot.index - 1), 0
         self.stops = [stop for stop in self.stops if stop > snapshot.index]
         if begins:
             self._begin_terms()

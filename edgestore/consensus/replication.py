@@ -72,7 +72,9 @@ class Replication:
 
     def begin_round(self) -> int:
         """A round whose answers prove that this member still led after now; one is enough for a turn of the loop."""
-        if not self._is_round_new and len(self._round_ms) < ROUNDS_MAX:
+        if not self._is_round_new:
+            if len(self._round_ms) >= ROUNDS_MAX:  # nobody has answered for so long: the oldest prove no lease any more
+                del self._round_ms[next(iter(self._round_ms))]
             self.round += 1
             self._round_ms[self.round] = self._context.now_ms()
             self._is_round_new = True
@@ -207,9 +209,11 @@ class Replication:
         if confirmed <= self._confirmed_round:
             return
         self._confirmed_round = confirmed
-        began_ms = self._round_ms[confirmed]
+        began_ms = self._round_ms.get(confirmed)
         for number in [number for number in self._round_ms if number <= confirmed]:
             del self._round_ms[number]
+        if began_ms is None:
+            return
         # A tenth is for clocks that run apart, and what they are rounded to.
         lease_ms = self._config.election_min_ms * 9 // 10 - 2
         self._lease_until_ms = max(self._lease_until_ms, began_ms + lease_ms)

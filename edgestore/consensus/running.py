@@ -274,7 +274,7 @@ class Running:
         elif self._voter is None:
             return
         elif isinstance(message, Behind):
-            if self._voter.hears(sender, message.term):
+            if sender in self._voter.others and self._voter.hears(sender, message.term):
                 self._snapshots.begin(sender, message.first_index)
         else:
             self._voter.on_message(sender, message)

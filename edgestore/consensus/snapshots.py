@@ -17,7 +17,7 @@ from edgestore.consensus.interface import SnapshotBase
 from edgestore.consensus.learner import Fetches
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
-from edgestore.errors import EdgeStoreError, TooBusy
+from edgestore.errors import EdgeStoreError, StorageFull, TooBusy
 
 log = logging.getLogger("edgestore.consensus")
 
@@ -133,9 +133,9 @@ class Snapshots:
             self._installing = None
 
     async def install(self, source: str) -> None:
-        """Pulls a snapshot and goes on from it. One at a time."""
+        """Pulls a snapshot and goes on from it. Raises TooBusy while that is under way already."""
         if self._is_installing:
-            return
+            raise TooBusy("a snapshot is being received already")
         self._is_installing = True
         try:
             await self._install(source)
@@ -160,6 +160,9 @@ class Snapshots:
             applying.applied_index = snapshot.index
             applying.commit_index = max(applying.commit_index, snapshot.index)
         except asyncio.CancelledError:
+            raise
+        except StorageFull:  # nothing has begun: it is received again when there is room
+            applying.is_paused = False
             raise
         except Exception as error:
             self._installed.broken(error)

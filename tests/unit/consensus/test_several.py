@@ -10,6 +10,9 @@ from unittest import mock
 import pytest
 
 from edgestore.consensus import Role, force_members
+from edgestore.consensus.interface import Snapshot
+from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.messages import Behind
 from edgestore.consensus.voter import Voter
 from edgestore.disk import Journal
 from edgestore.errors import Conflict, NotLeader, RetryOperation, TooBusy, Unavailable
@@ -386,3 +389,48 @@ def test_a_leader_that_does_not_know_yet_that_it_has_ended_gives_no_read(is_brok
     with broken:
         site.run(main())
     assert seen == [not is_broken]
+
+
+def test_a_snapshot_is_acknowledged_when_its_record_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat that comes between the two is answered by what is on the disk (rule 2)."""
+    site = Several(config=replace(CONFIG, log_kept_bytes=2000, log_behind_max_bytes=4000))
+    installed: list[tuple[RaftJournal, int]] = []
+    install = RaftJournal.install
+
+    def noting(raft_journal: RaftJournal, snapshot: Snapshot) -> bool:
+        installed.append((raft_journal, raft_journal.last_index))
+        return install(raft_journal, snapshot)
+
+    monkeypatch.setattr(RaftJournal, "install", noting)
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        behind = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(behind.name)
+        for number in range(60):
+            await site.propose(leader, b"%d" % number * 200)
+        site.cut.clear()
+        behind.files.slow_s = 0.4
+        await site.until(lambda: bool(installed))
+        raft_journal, had = installed[0]
+        assert raft_journal.last_index > had
+        assert raft_journal.synced_index <= had
+        await site.until(lambda: behind.machines[0].applied_index == leader.machines[0].applied_index)
+        assert raft_journal.synced_index == raft_journal.last_index
+
+    site.run(main())
+
+
+def test_only_a_voter_is_heard_as_a_leader() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        status = leader.groups[0].status()
+        leader.groups[0].on_message("stranger", Behind(0, status.incarnation, status.term + 5, 1))
+        assert leader.groups[0].status().term == status.term
+        await site.propose(leader, b"x")
+
+    site.run(main())
