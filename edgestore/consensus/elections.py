@@ -53,12 +53,15 @@ class Elections:
     # --- standing -------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """No leader was heard until the deadline: asks whether it could win, without a new term."""
+        """No leader was heard until the deadline: none is known any more, and it asks whether it could win, without a
+        new term."""
         if self._context.now_ms() < self.deadline_ms:
             return
         self.postpone()
         if self.is_bound:
             return
+        if self._core.leader:
+            self._core.follow(self._core.term, "")
         self._attempt += 1
         self._agreed = {self._context.member}
         index, term = self._context.last()

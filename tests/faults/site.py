@@ -184,6 +184,10 @@ def _live(status: dict[str, Any]) -> set[str]:
     return {row["address"] for row in status["nodes"] if row["state"] == "up" and not row["suspected"]}
 
 
+def _voters(status: dict[str, Any]) -> set[str]:
+    return {row["address"] for row in status["nodes"] if row["voter"]}
+
+
 class Site:
     """Several nodes that are one store. `proxied`: connections between them go through proxies that can be cut;
     `cuts`: something else that cuts them."""
@@ -257,9 +261,11 @@ class Site:
         self.wait_until(lambda status: bool(status["leader"]) and ends <= _live(status), limit_s)
 
     def wait_whole(self, limit_s: float = WHOLE_LIMIT_S) -> None:
-        """Waits until all nodes are live and nothing is left to repair."""
+        """Waits until all nodes are live and vote, and nothing is left to repair: only then as many as the site
+        tolerates may be lost for ever."""
         self.wait_live(limit_s)
-        self.wait_until(lambda status: status["repair_left"] == 0, limit_s)
+        ends = {node.advertised for node in self.running()}
+        self.wait_until(lambda status: status["repair_left"] == 0 and ends <= _voters(status), limit_s)
 
     def leader(self) -> SiteNode:
         """Who leads, as soon as all agree that somebody does."""

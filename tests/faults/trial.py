@@ -64,6 +64,7 @@ class Trial:
         self.number = 0
         self.gap_s = 0.0
         self.wrong: list[str] = []
+        site.wait_whole()
         s3 = site.nodes[0].client()
         ledger.create_buckets(s3)
         s3.close()

@@ -118,6 +118,23 @@ def test_a_member_that_hears_nobody_does_not_disturb_those_that_do() -> None:
     site.run(main())
 
 
+def test_a_voter_that_hears_no_leader_knows_of_none_until_it_hears_one() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        await site.propose(leader, b"x")
+        other = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(other.name)
+        await site.until(lambda: not other.groups[0].leader())
+        site.cut.clear()
+        await site.until(lambda: other.groups[0].leader() == leader.name)
+        assert leader.groups[0].status().term == other.groups[0].status().term
+
+    site.run(main())
+
+
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_follower_reads_what_was_acknowledged_or_nothing(is_cut: bool) -> None:
     site = Several()
