@@ -3,7 +3,7 @@
 `EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
 """
 
-from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool
+from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool, Buffers
 from edgestore.kernels.reference import plain_length
 from edgestore.kernels.selection import (
     active_kernel,
@@ -23,6 +23,7 @@ from edgestore.kernels.selection import (
 __all__ = [
     "ALIGNMENT_BYTES",
     "BufferPool",
+    "Buffers",
     "active_kernel",
     "crc32",
     "crc32_combine",
