@@ -3,7 +3,9 @@ redundancy at the same sizes, as a table with the slope.
 
 Rule: commits are PUTs of 200 bytes over 64 connections to the leader. A site of so many objects is repaired after the
 death of one node that held a fixed amount of data, so what grows is the cost of looking, not of moving. The slope is
-that of log(cost) over log(size): 0 is constant, 1 is linear.
+that of log(cost) over log(size): 0 is constant, 1 is linear. With `--into FILE` a run adds its points to those of
+earlier ones and shows all of them, so that the whole can be measured in pieces: `--nodes 3 --objects`, then
+`--nodes --objects 10000`, and so on.
 """
 
 from __future__ import annotations
@@ -99,18 +101,39 @@ def show(points: list[Point], name: str) -> None:
     Console(width=120).print(table)
 
 
+def earlier(path: Path | None) -> dict[tuple[int, int], Point]:
+    """The points of earlier runs, by their size."""
+    if path is None or not path.exists():
+        return {}
+    found = [Point(**one) for one in json.loads(path.read_text())]
+    return {(one.nodes, one.objects): one for one in found}
+
+
+def as_json(points: dict[tuple[int, int], Point]) -> str:
+    """All of them, smallest first."""
+    return json.dumps([asdict(points[key]) for key in sorted(points)], indent=1)
+
+
 def main() -> None:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of the tables")
+    parser.add_argument("--into", type=Path, help="a file of points that this run adds its own to")
     parser.add_argument("--nodes", type=int, nargs="*", default=list(NODES), help="numbers of nodes")
     parser.add_argument("--objects", type=int, nargs="*", default=list(OBJECTS), help="numbers of objects")
     arguments = parser.parse_args()
-    by_nodes = [point(nodes, OBJECTS[0]) for nodes in arguments.nodes]
-    by_objects = [point(NODES_OF_OBJECTS, objects) for objects in arguments.objects]
+    points = earlier(arguments.into)
+    wanted = [(nodes, OBJECTS[0]) for nodes in arguments.nodes]
+    wanted += [(NODES_OF_OBJECTS, objects) for objects in arguments.objects]
+    for nodes, objects in wanted:
+        points[nodes, objects] = point(nodes, objects)
+        if arguments.into:
+            arguments.into.write_text(as_json(points))
     if arguments.json:
-        print(json.dumps([asdict(one) for one in by_nodes + by_objects], indent=1))
+        print(as_json(points))
         return
+    by_nodes = [points[key] for key in sorted(points) if key[0] != NODES_OF_OBJECTS and key[1] == OBJECTS[0]]
+    by_objects = [points[key] for key in sorted(points) if key[0] == NODES_OF_OBJECTS]
     if by_nodes:
         show(by_nodes, "nodes")
     if by_objects:

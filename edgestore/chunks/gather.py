@@ -14,6 +14,7 @@ from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.encoder import rebuild
 from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units, worst
+from edgestore.chunks.reading import joined
 from edgestore.chunks.remote import Shelves
 from edgestore.chunks.site import Manners, Sites
 from edgestore.chunks.stripes import Stripes
@@ -91,6 +92,10 @@ class Gather:
 
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
         """Plain bytes [offset, offset + length) of a chunk. Raises Corrupt, Unavailable."""
+        return joined(await self.views(source, offset, length))
+
+    async def views(self, source: Source, offset: int, length: int) -> list[memoryview]:
+        """The same as they came, in order."""
         units = self._tables.get(source.chunk.chunk_id) or _guess(source.chunk.size_bytes)
         try:
             return await self._read_packed(source, units, offset, length)
@@ -108,7 +113,7 @@ class Gather:
         while len(self._tables) > TABLES_KEPT:
             self._tables.popitem(last=False)
 
-    async def _read_packed(self, source: Source, units: Units, offset: int, length: int) -> memoryview:
+    async def _read_packed(self, source: Source, units: Units, offset: int, length: int) -> list[memoryview]:
         stored_at = plain_at = 0
         begin = end = skip = 0
         inside: list[FragmentUnit] = []
@@ -125,14 +130,17 @@ class Gather:
         stored = await self._stored(source, units, begin, end)
         return await self._plain(stored, inside, skip, length)
 
-    async def _plain(self, stored: list[memoryview], units: list[FragmentUnit], skip: int, length: int) -> memoryview:
+    async def _plain(
+        self, stored: list[memoryview], units: list[FragmentUnit], skip: int, length: int
+    ) -> list[memoryview]:
         if all(unit.codec == PLAIN for unit in units):
-            view = stored[0] if len(stored) == 1 else memoryview(b"".join(stored))
-        else:
-            view = await self._tools.worker.run(lambda: self._unpacked(stored, units))
+            if skip or sum(len(view) for view in stored) != length:
+                raise Corrupt("a chunk is shorter than its extent says")
+            return stored
+        view = await self._tools.worker.run(lambda: self._unpacked(stored, units))
         if len(view) < skip + length:
             raise Corrupt("a chunk is shorter than its extent says")
-        return view[skip : skip + length]
+        return [view[skip : skip + length]]
 
     def _unpacked(self, stored: list[memoryview], units: list[FragmentUnit]) -> memoryview:
         whole, at = memoryview(b"".join(stored)), 0

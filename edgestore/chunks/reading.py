@@ -29,22 +29,33 @@ class RunCutter:
         self._chunks, self._offset, self._left = chunks, offset, length
         self._at = 0
 
-    def cut(self, most_bytes: int) -> Run | None:
-        """The next run. It ends at a multiple of `most_bytes` in its chunk, so that no unit is unpacked twice."""
+    @property
+    def source(self) -> Source | None:
+        """The chunk of the next run; None where nothing is left."""
         while self._left > 0 and self._at < len(self._chunks):
             source = self._chunks[self._at]
-            chunk = source.chunk
-            if self._offset >= chunk.size_bytes:
-                self._offset -= chunk.size_bytes
-                self._at += 1
-                continue
-            aligned = most_bytes - self._offset % most_bytes
-            length = min(aligned, self._left, chunk.size_bytes - self._offset)
-            run = Run(source, self._offset, length)
-            self._offset += length
-            self._left -= length
-            return run
+            if self._offset < source.chunk.size_bytes:
+                return source
+            self._offset -= source.chunk.size_bytes
+            self._at += 1
         return None
+
+    def cut(self, most_bytes: int) -> Run | None:
+        """The next run. It ends at a multiple of `most_bytes` in its chunk, so that no unit is unpacked twice."""
+        source = self.source
+        if source is None:
+            return None
+        aligned = most_bytes - self._offset % most_bytes
+        length = min(aligned, self._left, source.chunk.size_bytes - self._offset)
+        run = Run(source, self._offset, length)
+        self._offset += length
+        self._left -= length
+        return run
+
+
+def joined(views: Sequence[memoryview]) -> memoryview:
+    """One view of all of them."""
+    return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
 
 class ReadBudget:

@@ -17,7 +17,7 @@ from edgestore.chunks.encoder import pages_of
 from edgestore.chunks.facts import Buffer, Facts, facts_of
 from edgestore.disk import Segments, Worker
 from edgestore.errors import BadDigest, Conflict, Corrupt, NotFound
-from edgestore.kernels import page_crcs
+from edgestore.kernels import Buffers, page_crcs
 
 SMALL_BYTES = 128 * 1024
 """Up to this size a fragment is written by the thread that syncs it."""
@@ -64,8 +64,8 @@ class _Known(Enum):
 class LocalShelf:
     """The own disk."""
 
-    def __init__(self, segments: Segments, worker: Worker) -> None:
-        self._segments, self._worker = segments, worker
+    def __init__(self, segments: Segments, worker: Worker, buffers: Buffers) -> None:
+        self._segments, self._worker, self._buffers = segments, worker, buffers
         self._coming: dict[tuple[bytes, int], asyncio.Future[None]] = {}
         self.departing: dict[tuple[bytes, int], Departure] = {}
         """Fragments that belong elsewhere by now. One that is asked for again stays."""
@@ -165,7 +165,8 @@ class LocalShelf:
                 facts = facts_of(info)
                 size = facts.stored_bytes
                 first, last = pages_of(min(start, size), min(stop, size), size)
-                data = self._segments.read_cached(info, first, last - first)
+                buffers = self._buffers if last - first > SMALL_BYTES else None
+                data = self._segments.read_cached(info, first, last - first, buffers)
                 if data is not None:
                     return facts, first, data
                 try:

@@ -27,6 +27,7 @@ from edgestore.chunks.upload import Tools
 from edgestore.config import ChunksConfig
 from edgestore.disk import Worker
 from edgestore.errors import EdgeStoreError
+from edgestore.kernels import Buffers
 from edgestore.placement import NOBODY, Scheme, copies_for, is_counted, is_storage
 from edgestore.records import UNIT_BYTES, BucketRecord, ChunkRef
 
@@ -50,7 +51,7 @@ class SiteStore:
     ) -> None:
         self._tools, self.sites, self._config, self._numbers = tools, sites, config, numbers
         self._compression, self._worker = compression, worker
-        self.local = LocalShelf(tools.segments, intake_worker)
+        self.local = LocalShelf(tools.segments, intake_worker, Buffers(config.buffers_kept_bytes))
         self.shelves = Shelves(sites, self.local, peers, config.fragment_timeout_s)
         self.server = FragmentServer(Intake(self.local, config.intake_bytes))
         self.manners = Manners(sites, config)

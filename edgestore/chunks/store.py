@@ -19,30 +19,36 @@ from edgestore.chunks.facts import Extent, Source, chunks_in, sources_of
 from edgestore.chunks.numbers import NOBODY, ChunkNumbers
 from edgestore.chunks.placed import StoredBody
 from edgestore.chunks.pool import UnitPool
-from edgestore.chunks.reading import ReadBudget, Run, RunCutter, units_of
+from edgestore.chunks.reading import ReadBudget, Run, RunCutter, joined, units_of
 from edgestore.chunks.site import Sites
 from edgestore.chunks.upload import Tools, Upload
 from edgestore.config import ChunksConfig
 from edgestore.disk import Files, FragmentInfo, FragmentUnit, Segments
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
-from edgestore.records import UNIT_BYTES, BucketRecord
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, BucketRecord
 
 if TYPE_CHECKING:  # a lone node loads none of it
     from edgestore.chunks.remote import Calls
     from edgestore.chunks.site_store import SiteStore
 
 READ_RUN_BYTES = 1024 * 1024
+STRIPED_RUN_BYTES = CHUNK_MAX_BYTES
+"""What a request to another node costs beside its bytes is paid once a fragment."""
 MOVES_MAX = 8
 """A fragment that compaction moves is looked up again; one that moves this often in a row is not there."""
 
 SmallDone = Callable[[StoredBody | None, BaseException | None], None]
 
 
+_Views = asyncio.Future[Sequence[memoryview]]
+"""The bytes of a run in order, as they came."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Ahead:
     """A run that is being read. `budget_bytes`: what it took of the budget."""
 
-    view: asyncio.Future[memoryview]
+    views: _Views
     budget_bytes: int
 
 
@@ -215,14 +221,14 @@ class ChunkStore:
     def fetch_small(self, extent: Extent, done: Callable[[memoryview | None, BaseException | None], None]) -> None:
         """The plain bytes of an extent of one chunk of one unit, from the disk by a reader thread or from other nodes;
         `done` is called on the loop."""
-        view: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+        views: _Views = asyncio.get_running_loop().create_future()
 
-        def ended(read: asyncio.Future[memoryview]) -> None:
+        def ended(read: _Views) -> None:
             error = read.exception()
-            done(None if error is not None else read.result(), error)
+            done(None if error is not None else joined(read.result()), error)
 
-        view.add_done_callback(ended)
-        self._begin_read(Run(sources_of(extent)[0], 0, extent.size_bytes), view, MOVES_MAX)
+        views.add_done_callback(ended)
+        self._begin_read(Run(sources_of(extent)[0], 0, extent.size_bytes), views, MOVES_MAX)
 
     async def read(self, extents: Sequence[Extent], offset: int, length: int) -> AsyncGenerator[memoryview, None]:
         """Plain bytes [offset, offset + length) of the extents one after another, read ahead where the budget allows.
@@ -234,59 +240,62 @@ class ChunkStore:
         ahead: deque[_Ahead] = deque()
         try:
             while self._read_ahead(cutter, ahead):
-                if ahead[0].view.done():
+                if ahead[0].views.done():
                     await asyncio.sleep(0)  # a reader that never has to wait lets the others in
-                yield await ahead[0].view
+                for view in await ahead[0].views:
+                    yield view
                 self._budget.give(ahead.popleft().budget_bytes)
         finally:
             for one in ahead:
                 self._budget.give(one.budget_bytes)
-                if not one.view.cancel() and not one.view.cancelled():
-                    one.view.exception()  # nobody will look at it any more
+                if not one.views.cancel() and not one.views.cancelled():
+                    one.views.exception()  # nobody will look at it any more
 
     def _read_ahead(self, cutter: RunCutter, ahead: deque[_Ahead]) -> bool:
         """Begins as many reads as may be; False where nothing is left."""
-        while len(ahead) < self._config.read_ahead_units:
-            rich = self._budget.take(READ_RUN_BYTES)
-            if not rich and ahead:
+        while (source := cutter.source) is not None:
+            is_striped = source.k > 1
+            if len(ahead) >= (self._config.read_ahead_chunks if is_striped else self._config.read_ahead_units):
                 break
-            run = cutter.cut(READ_RUN_BYTES if rich else UNIT_BYTES)
-            if run is None:
-                self._budget.give(READ_RUN_BYTES if rich else 0)
+            wanted = (STRIPED_RUN_BYTES, READ_RUN_BYTES) if is_striped else (READ_RUN_BYTES,)
+            taken_bytes = next((size for size in wanted if self._budget.take(size)), 0)
+            if not taken_bytes and ahead:
                 break
-            view: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
-            ahead.append(_Ahead(view, READ_RUN_BYTES if rich else 0))
-            self._begin_read(run, view, MOVES_MAX)
-            if view.done():
+            run = cutter.cut(taken_bytes or UNIT_BYTES)
+            assert run is not None
+            views: _Views = asyncio.get_running_loop().create_future()
+            ahead.append(_Ahead(views, taken_bytes))
+            self._begin_read(run, views, MOVES_MAX)
+            if views.done():
                 break  # the page cache needs no reading ahead
         return bool(ahead)
 
-    def _begin_read(self, run: Run, view: asyncio.Future[memoryview], attempts: int) -> None:
+    def _begin_read(self, run: Run, views: _Views, attempts: int) -> None:
         """Looks the fragment up and has a thread read it; again where compaction moved it meanwhile."""
         try:
             info = self._look_up(run.source) if attempts else None
             cached = self._read_cached(info, run) if info is not None else None
         except Corrupt as error:
-            self._read_elsewhere(run, view, error)
+            self._read_elsewhere(run, views, error)
             return
         if info is None:
             name = run.source.chunk.chunk_id.hex()
-            self._read_elsewhere(run, view, Corrupt(f"chunk {name} has no fragment", chunk_id=name))
+            self._read_elsewhere(run, views, Corrupt(f"chunk {name} has no fragment", chunk_id=name))
             return
         if cached is not None:
-            view.set_result(cached)
+            views.set_result((cached,))
             return
         found_info = info
 
         def done(found: memoryview | None, error: BaseException | None) -> None:
-            if view.done():
+            if views.done():
                 return
             if isinstance(error, NotFound):
-                self._begin_read(run, view, attempts - 1)
+                self._begin_read(run, views, attempts - 1)
             elif found is None:
-                self._read_elsewhere(run, view, error or Corrupt("the chunk was not read"))
+                self._read_elsewhere(run, views, error or Corrupt("the chunk was not read"))
             else:
-                view.set_result(found)
+                views.set_result((found,))
 
         self._read_worker.submit(lambda: self._read_blocking(found_info, run), done)
 
@@ -297,22 +306,22 @@ class ChunkStore:
             shard = self.site.gather.local_shard(source) if source.k == 1 and self.site is not None else None
         return None if shard is None else self._segments.lookup(source.chunk.chunk_id, shard)
 
-    def _read_elsewhere(self, run: Run, view: asyncio.Future[memoryview], error: BaseException) -> None:
+    def _read_elsewhere(self, run: Run, views: _Views, error: BaseException) -> None:
         """What this disk alone cannot give comes from several nodes, if there are several."""
         site = self.site
         if site is None:
-            view.set_exception(error)
+            views.set_exception(error)
             return
 
         async def read() -> None:
             try:
-                found = await site.gather.read(run.source, run.offset, run.length)
+                found = await site.gather.views(run.source, run.offset, run.length)
             except Exception as failure:
-                if not view.done():
-                    view.set_exception(failure)
+                if not views.done():
+                    views.set_exception(failure)
             else:
-                if not view.done():
-                    view.set_result(found)
+                if not views.done():
+                    views.set_result(found)
 
         self._begin(read())
 

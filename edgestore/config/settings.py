@@ -151,6 +151,10 @@ class ChunksConfig:
     compression_saving_min: float = 0.10
     worker_threads: int = 2
     read_ahead_units: int = 4
+    read_ahead_chunks: int = 3
+    """Of one reader, where chunks lie on several nodes and the reserve has room."""
+    buffers_kept_bytes: int = 8 * 1024 * 1024
+    """Memory of long fragments read from the page cache that is used again."""
     slab_bytes: int = 96 * 1024 * 1024
     """Chunks that are being striped and sent to other nodes; more uploads wait."""
     intake_bytes: int = 32 * 1024 * 1024

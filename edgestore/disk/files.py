@@ -40,6 +40,10 @@ class File(Protocol):
         """Only what the page cache holds (RWF_NOWAIT); None where the read would block or come short."""
         ...
 
+    def read_cached_into(self, offset: int, buffer: memoryview) -> bool:
+        """`read_cached` into memory of the caller's; False where it is not filled."""
+        ...
+
     def write_at(self, offset: int, *parts: Buffer) -> None:
         """Writes all parts one behind the other. Raises StorageFull or DiskFailed."""
         ...
@@ -187,6 +191,13 @@ class SystemFile:
         except OSError:
             return None
         return bytes(data) if taken == length else None
+
+    def read_cached_into(self, offset: int, buffer: memoryview) -> bool:
+        """See `File.read_cached_into`."""
+        try:
+            return os.preadv(self._fd, [buffer], offset, _RWF_NOWAIT) == len(buffer)
+        except OSError:
+            return False
 
     def write_at(self, offset: int, *parts: Buffer) -> None:
         """See `File.write_at`."""

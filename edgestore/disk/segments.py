@@ -18,7 +18,7 @@ from edgestore.disk.segment_keeper import SegmentKeeper
 from edgestore.disk.segment_recovery import Recovery
 from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE, SHARD_MAX, row_key, row_shard
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound
-from edgestore.kernels import page_crcs
+from edgestore.kernels import Buffers, page_crcs
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import PAGE_BYTES
 
@@ -89,8 +89,11 @@ class Segments(SegmentKeeper):
             reason = f"segment {number} is missing"
         return Corrupt(f"chunk {chunk_id.hex()} cannot be read: {reason}", chunk_id=chunk_id.hex(), segment=number)
 
-    def read_cached(self, info: FragmentInfo, offset: int, length: int) -> memoryview | None:
-        """Stored bytes [offset, offset + length) where the page cache has them, checked; None where it has not."""
+    def read_cached(
+        self, info: FragmentInfo, offset: int, length: int, buffers: Buffers | None = None
+    ) -> memoryview | None:
+        """Stored bytes [offset, offset + length) where the page cache has them, checked; None where it has not. They
+        come into memory of `buffers`, where some are given."""
         segment = self._segments.get(info.segment)
         if segment is None:
             return None
@@ -99,7 +102,12 @@ class Segments(SegmentKeeper):
             return None  # a reader thread opens it
         segment.used = True
         start, stop = page_span(offset, length, info.fragment.stored_bytes)
-        data = opened.file.read_cached(info.data_offset + start, stop - start)
+        data: bytes | memoryview | None
+        if buffers is None:
+            data = opened.file.read_cached(info.data_offset + start, stop - start)
+        else:
+            data = buffers.take(stop - start)
+            data = data if opened.file.read_cached_into(info.data_offset + start, data) else None
         if data is None:
             return None
         self._check_pages(info, start, stop, data)
@@ -133,7 +141,7 @@ class Segments(SegmentKeeper):
             return False
         return True
 
-    def _check_pages(self, info: FragmentInfo, start: int, stop: int, data: bytes) -> None:
+    def _check_pages(self, info: FragmentInfo, start: int, stop: int, data: bytes | memoryview) -> None:
         first = start // PAGE_BYTES * 4
         found = page_crcs(data)
         if len(data) != stop - start or found != info.fragment.page_crcs[first : first + len(found)]:

@@ -4,7 +4,7 @@ reference.
 `EDGESTORE_KERNEL` forces one kernel; a forced kernel that cannot run is an error, never a silent fallback.
 """
 
-from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool
+from edgestore.kernels.buffers import ALIGNMENT_BYTES, BufferPool, Buffers
 from edgestore.kernels.reference import plain_length
 from edgestore.kernels.selection import (
     Syncer,
@@ -26,6 +26,7 @@ from edgestore.kernels.selection import (
 __all__ = [
     "ALIGNMENT_BYTES",
     "BufferPool",
+    "Buffers",
     "Syncer",
     "active_kernel",
     "crc32",

@@ -1,4 +1,5 @@
-"""Aligned buffers for what the kernels read and write: one mapping, huge pages advised, bounded.
+"""Memory that is used again: aligned buffers for what the kernels read and write (one mapping, huge pages advised,
+bounded), and buffers of any size that come back by themselves.
 
 Rule: memory is taken from the system once; a buffer that was never used costs address space only.
 """
@@ -6,6 +7,7 @@ Rule: memory is taken from the system once; a buffer that was never used costs a
 from __future__ import annotations
 
 import mmap
+import sys
 from contextlib import suppress
 
 ALIGNMENT_BYTES = 64
@@ -48,3 +50,41 @@ class BufferPool:
         if len(self._free) == self.count or buffer.nbytes != self.buffer_bytes:
             raise ValueError("the buffer does not belong to the pool, or was given back before")
         self._free.append(buffer)
+
+
+class Buffers:
+    """Memory for long frames and reads. A buffer comes back when the last view of it is gone: the pages of new ones,
+    which the kernel clears first, cost more than all other work on a frame. Not thread-safe: one thread takes."""
+
+    def __init__(self, kept_max_bytes: int) -> None:
+        self._kept_max_bytes, self._kept_bytes = kept_max_bytes, 0
+        self._kept: list[bytearray] = [bytearray()]
+        self._unused_references = self._references(0)
+        """To a buffer of which nobody has a view: how many there are is the interpreter's affair."""
+        self._kept.clear()
+
+    def take(self, size_bytes: int) -> memoryview:
+        """What is in it is of no meaning."""
+        for at in range(len(self._kept)):
+            if size_bytes <= len(self._kept[at]) <= 2 * size_bytes and self._is_unused(at):
+                return memoryview(self._kept[at])[:size_bytes]
+        buffer = bytearray(size_bytes)
+        self._make_room(size_bytes)
+        if self._kept_bytes + size_bytes <= self._kept_max_bytes:
+            self._kept.append(buffer)
+            self._kept_bytes += size_bytes
+        return memoryview(buffer)
+
+    def _is_unused(self, at: int) -> bool:
+        return self._references(at) == self._unused_references
+
+    def _references(self, at: int) -> int:
+        return sys.getrefcount(self._kept[at])
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Those of other sizes go, where nobody uses them."""
+        for at in reversed(range(len(self._kept))):
+            if self._kept_bytes + size_bytes <= self._kept_max_bytes:
+                return
+            if self._is_unused(at):
+                self._kept_bytes -= len(self._kept.pop(at))

@@ -6,50 +6,12 @@ ones are read straight into memory of their own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
+from edgestore.kernels import Buffers
 from edgestore.net.frames import HEADER_BYTES, Frame, Header, decode_header
 
 SCRATCH_BYTES = 128 * 1024
-
-
-class Buffers:
-    """Memory for long frames. A buffer comes back when the last view of it is gone: the pages of new ones, which the
-    kernel clears first, cost more than all other work on a frame."""
-
-    def __init__(self, kept_max_bytes: int) -> None:
-        self._kept_max_bytes, self._kept_bytes = kept_max_bytes, 0
-        self._kept: list[bytearray] = [bytearray()]
-        self._unused_references = self._references(0)
-        """To a buffer of which nobody has a view: how many there are is the interpreter's affair."""
-        self._kept.clear()
-
-    def take(self, size_bytes: int) -> memoryview:
-        """What is in it is of no meaning."""
-        for at in range(len(self._kept)):
-            if size_bytes <= len(self._kept[at]) <= 2 * size_bytes and self._is_unused(at):
-                return memoryview(self._kept[at])[:size_bytes]
-        buffer = bytearray(size_bytes)
-        self._make_room(size_bytes)
-        if self._kept_bytes + size_bytes <= self._kept_max_bytes:
-            self._kept.append(buffer)
-            self._kept_bytes += size_bytes
-        return memoryview(buffer)
-
-    def _is_unused(self, at: int) -> bool:
-        return self._references(at) == self._unused_references
-
-    def _references(self, at: int) -> int:
-        return sys.getrefcount(self._kept[at])
-
-    def _make_room(self, size_bytes: int) -> None:
-        """Those of other sizes go, where nobody uses them."""
-        for at in reversed(range(len(self._kept))):
-            if self._kept_bytes + size_bytes <= self._kept_max_bytes:
-                return
-            if self._is_unused(at):
-                self._kept_bytes -= len(self._kept.pop(at))
 
 
 class Assembler:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from edgestore.config import NetConfig
 from edgestore.errors import Unavailable
-from edgestore.net.assembly import Buffers
+from edgestore.kernels import Buffers
 from edgestore.net.frames import Frame
 from edgestore.net.secure import SecureConnection
 from edgestore.net.tls import Credentials

@@ -19,7 +19,8 @@ from typing import cast
 
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt
-from edgestore.net.assembly import Assembler, Buffers
+from edgestore.kernels import Buffers
+from edgestore.net.assembly import Assembler
 from edgestore.net.frames import Buffer, Frame, encode_header
 
 log = logging.getLogger("edgestore.net")

@@ -70,6 +70,9 @@ def test_a_cached_read_is_whole_or_none(restart: Restart) -> None:
     file.write_at(0, b"0123456789")
     assert file.read_cached(2, 5) in (None, b"23456")
     assert file.read_cached(8, 5) is None
+    buffer = bytearray(5)
+    assert not file.read_cached_into(2, memoryview(buffer)) or buffer == b"23456"
+    assert not file.read_cached_into(8, memoryview(buffer))
     file.close()
 
 

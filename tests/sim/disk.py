@@ -121,6 +121,14 @@ class SimFile:
         """The seed decides whether the page cache has it."""
         return self.read_at(offset, length) if self.files.disk.rng.random() < 0.5 else None
 
+    def read_cached_into(self, offset: int, buffer: memoryview) -> bool:
+        """The same."""
+        data = self.read_cached(offset, len(buffer))
+        if data is None or len(data) < len(buffer):
+            return False
+        buffer[:] = data
+        return True
+
     def write_at(self, offset: int, *parts: bytes | memoryview) -> None:
         """Into the page cache; a crash may fall before it."""
         self.files.touch()

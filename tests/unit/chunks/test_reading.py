@@ -22,10 +22,14 @@ def test_runs_cover_a_range_once_and_in_order(lengths: list[int], data: st.DataO
     length = data.draw(st.integers(0, sum(lengths) - offset))
     plain = [(number, at) for number, size in enumerate(lengths) for at in range(size)]
     cutter, found, turn = RunCutter([Source(chunk) for chunk in chunks], offset, length), [], 0
-    while (run := cutter.cut(steps[turn % len(steps)])) is not None:
+    while (source := cutter.source) is not None:
+        run = cutter.cut(steps[turn % len(steps)])
+        assert run is not None
+        assert run.source is source
         step, turn = steps[turn % len(steps)], turn + 1
         assert run.offset // step == (run.offset + run.length - 1) // step  # no border of the step inside
         found += [(run.source.chunk.number, at) for at in range(run.offset, run.offset + run.length)]
+    assert cutter.cut(steps[0]) is None
     assert found == plain[offset : offset + length]
 
 

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgestore.errors import Corrupt
+from edgestore.kernels import Buffers
 from edgestore.net import Frame, Method
-from edgestore.net.assembly import SCRATCH_BYTES, Assembler, Buffers
+from edgestore.net.assembly import SCRATCH_BYTES, Assembler
 from edgestore.net.frames import HEADER_BYTES, Kind, encode_header
 
 LIMIT_BYTES = 1024 * 1024

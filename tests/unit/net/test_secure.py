@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgestore.config import NetConfig
+from edgestore.kernels import Buffers
 from edgestore.net import Frame
-from edgestore.net.assembly import Buffers
 from edgestore.net.frames import Kind
 from edgestore.net.secure import PIECE_BYTES, SecureConnection
 from tests.unit.net.site import Site

@@ -8,8 +8,9 @@ import ssl
 import pytest
 
 from edgestore.config import NetConfig
+from edgestore.kernels import Buffers
 from edgestore.net import Credentials, Frame, SystemNetwork, Topic
-from edgestore.net.assembly import Assembler, Buffers
+from edgestore.net.assembly import Assembler
 from edgestore.net.calls import Calls
 from edgestore.net.frames import Kind, hello_frame
 from tests.unit.net.site import Site, member_of
