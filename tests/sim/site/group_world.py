@@ -47,9 +47,12 @@ SIZES: tuple[dict[str, int], ...] = (
     {"log_kept_bytes": 256},
 )
 """As configured; one entry a message; logs so short that many need a snapshot."""
+SHORT_LOG = {"log_kept_bytes": 256, "log_behind_max_bytes": 512}
 BACK_WITHIN_S = 20.0
 """After the last fault: elections, snapshots and the longest back-off together."""
 TASKS_OF_A_NODE_MAX = 400
+PROBE = 98
+QUIET_WAIT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,12 @@ class Aim:
     paces: tuple[dict[str, int], ...] = PACES
     sizes: tuple[dict[str, int], ...] = SIZES
     changes_members: bool = True
+    changes_leaders: bool = True
     doubled: float = 0.0
+    is_quiet: bool = False
+    """One client, which takes its time: logs stay as they are for a while."""
+    has_a_short_log: bool = False
+    """The machine of the lowest name keeps hardly any of its log."""
 
 
 ANYTHING = Aim()
@@ -79,9 +87,15 @@ class GroupSite(Site):
         """Who votes, as each machine is told when it starts on an empty disk."""
         self.open_service = self._open
         self.config = replace(CONFIG, **self.rng.choice(aim.paces), **self.rng.choice(aim.sizes))
+        self.has_a_short_log = aim.has_a_short_log
+        self.probe: RegisterClient
+        """Asks where a script has it ask."""
 
     async def _open(self, machine: Machine, life: Life, files: SimFiles) -> Registers:
-        registers = Registers(machine, life, files, self.config)
+        config = self.config
+        if self.has_a_short_log and machine is min(self.machines, key=lambda one: one.member):
+            config = replace(config, **SHORT_LOG)
+        registers = Registers(machine, life, files, config)
         await registers.open()
         return registers
 
@@ -99,9 +113,15 @@ class GroupWorld:
         self.history = History()
         rng = random.Random(f"{seed} world")
         self.clients = [RegisterClient(self.site, number, self.history) for number in range(rng.randint(2, 6))]
+        if aim.is_quiet:
+            del self.clients[1:]
+            self.clients[0].mean_wait_s = QUIET_WAIT_S
+        self.site.probe = RegisterClient(self.site, PROBE, self.history)
         self.faults_s = rng.uniform(1, 6)
-        turns = (self.yield_leadership, self.change_members, self.replace_one)
-        self.faults = Faults(self.site, self.site.leaders, turns if aim.changes_members else turns[:1])
+        turns = (self.yield_leadership,) if aim.changes_leaders else ()
+        if aim.changes_members:
+            turns += (self.change_members, self.replace_one)
+        self.faults = Faults(self.site, self.site.leaders, turns)
         if aim.kinds:
             self.faults.kinds = list(aim.kinds)
         self.site.wires.usual.doubled = self.site.wires.weather.doubled = aim.doubled

@@ -162,6 +162,12 @@ class SiteLoop(SimLoop):
         context = contextvars.Context() if life is None else life.context()
         super().call_at(self.now_s + delay_s, callback, *args, context=context)
 
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """See asyncio. What an ending `finally` begins when the run is over is closed: nobody else would do it."""
+        if self.is_closed():
+            coro.close()
+        return super().create_task(coro, **options)
+
     def blame(self, violation: BaseException) -> None:
         """Ends the run with it after this step, whoever catches what."""
         if self.blamed is None:
@@ -232,6 +238,7 @@ class SiteLoop(SimLoop):
         """The run is over: whatever still waits is closed here, silently, and not by a collector some time later."""
         tasks = [*asyncio.all_tasks(self), *(one for one in self.graveyard if isinstance(one, asyncio.Task))]
         super().abandon()
+        asyncio.events._set_running_loop(self)
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             with warnings.catch_warnings():
@@ -243,6 +250,7 @@ class SiteLoop(SimLoop):
                 tasks.clear()
                 gc.collect()
         finally:
+            asyncio.events._set_running_loop(None)
             sys.unraisablehook = hook
 
 

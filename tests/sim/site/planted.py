@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from edgestore.consensus import elections, group, reads, replication, voter
+from edgestore.consensus import elections, group, reads, replication, snapshots, voter
 from edgestore.consensus.applying import Applying
 from edgestore.consensus.context import GroupContext
 from edgestore.consensus.core import Core
+from edgestore.consensus.interface import Snapshot
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
 from tests.sim.disk import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Stalled, Violation
-from tests.sim.site import faults, scripts
+from tests.sim.site import faults, late_scripts, scripts
 from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim
 
 QUICK, TOGETHER, SLOW_TO_YIELD = PACES[1:]
@@ -34,6 +35,26 @@ OLD_LEADERS = Aim(
     changes_members=False,
 )
 """Leaders that do not know yet that they were replaced."""
+LATE = replace(
+    ELECTIONS,
+    kinds=(late_scripts.late_answers,),
+    voters=3,
+    paces=({"heartbeat_ms": 20, "election_min_ms": 100, "election_max_ms": 200},),
+    sizes=SIZES[:1],
+    changes_leaders=False,
+    is_quiet=True,
+)
+"""What comes late, and nobody else that changes leaders."""
+LEASES = replace(LATE, kinds=(late_scripts.vote_in_a_lease,), paces=(TOGETHER,))
+RESTARTS = replace(LEASES, kinds=(late_scripts.vote_after_a_restart,))
+SHORT_LOGS = replace(
+    LATE,
+    kinds=(late_scripts.late_snapshot,),
+    paces=PACES[:1],
+    sizes=({"log_kept_bytes": 32 * 1024},),
+    is_quiet=False,
+    has_a_short_log=True,
+)
 MEMBERS = Aim((faults.cut_off_one, faults.slow_wire, faults.crash_somewhere, faults.cut_in_two))
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -67,7 +88,7 @@ def term_and_vote_are_not_stored() -> Iterator[None]:
 
 @contextmanager
 def no_wait_after_a_restart() -> Iterator[None]:
-    """Part of a plant: a restarted voter votes at once."""
+    """Rule 10: a restarted voter votes at once, although it may have heard a leader."""
     with mock.patch.object(elections.Elections, "wait_one_lease", lambda self: None):
         yield
 
@@ -215,6 +236,54 @@ def one_vote_counts_twice() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def answers_of_another_term_count() -> Iterator[None]:
+    """Rule 3: an acknowledgement counts for whatever term its receiver leads in."""
+
+    def planted(self: voter.Voter, sender: str, answer: Appended) -> None:
+        if answer.term > self.core.term:
+            self.core.follow(answer.term, "")
+        elif self.core.is_leader and self.replication is not None:
+            self.replication.on_appended(sender, answer)
+
+    with mock.patch.object(voter.Voter, "_on_appended", planted):
+        yield
+
+
+@contextmanager
+def late_snapshot_erases_what_is_newer() -> Iterator[None]:
+    """Rule 3: a snapshot takes the place of whatever is there."""
+    install, begin = RaftJournal.install, snapshots.Snapshots._install
+
+    def installed(self: RaftJournal, snapshot: Snapshot) -> bool:
+        with mock.patch.object(RaftJournal, "term_at", lambda self, index: None):
+            return install(self, snapshot)
+
+    async def planted(self: snapshots.Snapshots, source: str) -> None:
+        context, receive = self._context, self._context.machine.receive
+
+        async def received(member: str) -> Snapshot:
+            snapshot = await receive(member)
+            context.applying.applied_index = min(context.applying.applied_index, snapshot.index - 1)
+            return snapshot
+
+        with mock.patch.object(context.machine, "receive", received):
+            await begin(self, source)
+
+    with (
+        mock.patch.object(RaftJournal, "install", installed),
+        mock.patch.object(snapshots.Snapshots, "_install", planted),
+    ):
+        yield
+
+
+@contextmanager
+def voters_are_not_bound() -> Iterator[None]:
+    """Rule 10: who has just heard a leader votes for another."""
+    with mock.patch.object(elections.Elections, "is_bound", False):
+        yield
+
+
 @dataclass(frozen=True)
 class Planted:
     """What a plant must be caught as: one that merely breaks the code is none."""
@@ -239,6 +308,10 @@ BUGS = {
         Planted(votes_without_the_stop_sign, (Split, Diverged, Lost, Refused, Stalled), MEMBERS),
         Planted(applied_beyond_the_sync, (Ahead,)),
         Planted(entries_of_an_older_term_are_committed, (Lost, Diverged, NotLinearizable, Refused), FIGURE_EIGHT),
+        Planted(answers_of_another_term_count, (NotLinearizable,), LATE),
+        Planted(late_snapshot_erases_what_is_newer, (Ahead, Lost, Diverged, NotLinearizable), SHORT_LOGS),
+        Planted(voters_are_not_bound, (NotLinearizable,), LEASES),
+        Planted(no_wait_after_a_restart, (NotLinearizable,), RESTARTS),
         Planted(
             one_vote_counts_twice,
             (Split, Diverged, Lost, Refused),

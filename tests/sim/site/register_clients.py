@@ -74,15 +74,16 @@ class RegisterClient:
         self._seen[key] = value
         self.history.add(key, Operation(call, self.history.place(), Kind.READ, value, who=f"{self.name}@{machine}"))
 
-    async def write(self, key: str, kind: Kind) -> bool:
-        """A value that nobody else writes, or nothing at all (a delete). Returns whether it was acknowledged."""
+    async def write(self, key: str, kind: Kind, machine: Machine | None = None) -> bool:
+        """A value that nobody else writes, or nothing at all (a delete). `machine`: who is asked first. Returns whether
+        it was acknowledged."""
         self._sent += 1
         value = f"{self.name}.{self._sent}" if kind is Kind.SWAP or self.rng.random() < 0.9 else None
         expected = self._seen.get(key) if kind is Kind.SWAP else None
         write = Write(f"{self.name}/{self._sent}", kind.value, key, value, expected)
         call = self.history.place()
         try:
-            swapped = await self._send(write)
+            swapped = await self._send(write, machine or self.rng.choice(self.site.machines))
         except NotDone:
             return False
         except asyncio.CancelledError:
@@ -98,9 +99,9 @@ class RegisterClient:
             self._seen[key] = value
         return True
 
-    async def _send(self, write: Write) -> bool | None:
+    async def _send(self, write: Write, machine: Machine) -> bool | None:
         """Whether it took effect; None where nobody knows. Raises NotDone."""
-        machine, may_be_done = self.rng.choice(self.site.machines), False
+        may_be_done = False
         for _ in range(self.rng.randint(1, 12)):
             service, life = machine.service, machine.life
             if service is None or life is None:

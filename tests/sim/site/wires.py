@@ -18,9 +18,19 @@ from tests.sim.network import Weather
 from tests.sim.site.lives import LIFE, Life, SiteLoop
 
 
+@dataclass(frozen=True)
+class Late:
+    """What has arrived, and is kept back."""
+
+    way: tuple[str, str]
+    end: WirePeers
+    deliver: Callable[[WirePeers], None]
+
+
 @dataclass
 class Wires:
-    """All of a site. `cut`: (from, to) pairs of members between which nothing passes; `slow`: extra seconds."""
+    """All of a site. `cut`: (from, to) pairs of members between which nothing passes; `slow`: extra seconds; `held`:
+    what is kept back, for a script."""
 
     loop: SiteLoop
     rng: random.Random
@@ -29,6 +39,7 @@ class Wires:
     cut: set[tuple[str, str]] = field(default_factory=set)
     slow: dict[tuple[str, str], float] = field(default_factory=dict)
     ends: dict[str, WirePeers] = field(default_factory=dict)
+    held: dict[tuple[str, str], list[Late]] = field(default_factory=dict)
     carried: int = 0
     _last_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _told_s: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -53,8 +64,29 @@ class Wires:
             self.loop.later(arrival_s - self.loop.now_s, self._arrive, way, end, deliver, life=end.life)
 
     def _arrive(self, way: tuple[str, str], end: WirePeers, deliver: Callable[[WirePeers], None]) -> None:
-        if way not in self.cut and self.ends.get(way[1]) is end:
+        if way in self.cut or self.ends.get(way[1]) is not end:
+            return
+        if way in self.held:
+            self.held[way].append(Late(way, end, deliver))
+        else:
             deliver(end)
+
+    def hold(self, pairs: set[tuple[str, str]]) -> None:
+        """What arrives there from now on is kept back."""
+        for pair in sorted(pairs):
+            self.held.setdefault(pair, [])
+
+    def take_held(self, pairs: set[tuple[str, str]]) -> list[Late]:
+        """All of it, in its order by wire; what comes from now on is delivered."""
+        return [late for pair in sorted(pairs) for late in self.held.pop(pair, ())]
+
+    def bring(self, late: Late) -> None:
+        """It comes now, whatever came before it, where who it is for still lives."""
+        self.loop.later(0, self._bring, late, life=late.end.life)
+
+    def _bring(self, late: Late) -> None:
+        if self.ends.get(late.way[1]) is late.end:
+            late.deliver(late.end)
 
     def peers(self, life: Life, member: str, clock: object) -> WirePeers:
         """Of a new life."""
@@ -90,7 +122,9 @@ class Wires:
             self._tell(target, source, connected=False)
 
     def mend(self, pairs: set[tuple[str, str]] | None = None) -> None:
-        """All of them, or those."""
+        """All of them, or those. What was kept back is lost then."""
+        if pairs is None:
+            self.held.clear()
         gone = sorted(self.cut if pairs is None else self.cut & pairs)
         self.cut -= set(gone)
         for source, target in gone:
