@@ -13,7 +13,7 @@ from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.site import Manners
 from edgestore.chunks.stripes import Piece, Stripes
 from edgestore.disk import FragmentUnit
-from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, Unavailable
+from edgestore.errors import Corrupt, Denied, DiskFailed, EdgeStoreError, Unavailable
 from edgestore.placement import NOBODY
 
 Units = tuple[FragmentUnit, ...]
@@ -217,10 +217,10 @@ def _looked_at(task: asyncio.Task[object]) -> None:
 
 
 def worst(errors: Iterable[EdgeStoreError], source: Source) -> EdgeStoreError:
-    """Corrupt only where nobody could bring better bytes later."""
+    """Corrupt only where nobody could bring better bytes later. Who is denied them is shut out himself."""
     name = source.chunk.chunk_id.hex()
     for error in errors:
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable | Denied):
             return Unavailable(f"too few nodes with fragments of chunk {name} answer", chunk_id=name)
     for error in errors:
         if isinstance(error, Corrupt):

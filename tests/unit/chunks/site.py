@@ -15,7 +15,7 @@ import msgspec
 from edgestore.chunks import ChunkStore, Digests, StoredBody, bytes_body
 from edgestore.config import ChunksConfig, DiskConfig
 from edgestore.disk import RocksIndex, Segments, SystemFiles
-from edgestore.errors import Unavailable
+from edgestore.errors import Denied, Unavailable
 from edgestore.net import Answer, Caller, Lane, Method, Rights
 from edgestore.placement import Placement, Scheme, scheme_for
 from edgestore.records import UNIT_BYTES, BucketRecord, LayoutNode, LayoutRecord, NodeState, SiteSettings
@@ -37,6 +37,7 @@ class Faults:
     is_dead: bool = False
     delay_s: float = 0.0
     damage: bool = False
+    denies: bool = False
     dies_after: int | None = None
     asked: list[Method] = field(default_factory=list)
 
@@ -116,6 +117,8 @@ class View:
                 if faults.is_dead:
                     await asyncio.sleep(60)
                 await asyncio.sleep(faults.delay_s)
+                if faults.denies:
+                    raise Denied("this is for members of the site")
                 caller = Caller(str(self.own_number), Rights.MEMBER, "")
                 reply = await self.site.views[int(member, 16)].handlers[method](caller, head, sent)
         except TimeoutError as error:

@@ -375,6 +375,16 @@ async def test_a_node_that_is_down_keeps_no_reader_of_copies(tmp_path: Path) -> 
         assert asyncio.get_running_loop().time() - begun < 1
 
 
+async def test_a_node_that_is_shut_out_takes_no_data_for_damaged(tmp_path: Path) -> None:
+    """It was removed, or its certificate has run out: what it may not ask for is there."""
+    async with opened(tmp_path, 6) as nodes:
+        stored = await nodes.write(1, mixed(CHUNK_MAX_BYTES))
+        for number in (2, 3, 4, 5, 6):
+            nodes.site.faults[number].denies = True
+        with pytest.raises(Unavailable):
+            await nodes.read(1, stored)
+
+
 async def test_a_slow_node_whose_bytes_are_bad_too_is_no_reason_to_try_again(tmp_path: Path) -> None:
     """It was left for last, and its answer counts, not that it was not asked at first."""
     data = mixed(CHUNK_MAX_BYTES)
