@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from edgestore.catalog import list_versions
 from edgestore.core import Core
 from edgestore.records import NodeState, VersionKind
-from tests.sim.model import Lost, Miscounted
-from tests.sim.site.core_clients import VERSIONS, Ledger
+from tests.sim.model import Lost, Miscounted, Overfull, Stalled
+from tests.sim.site.bounds import held_at_rest
+from tests.sim.site.core_clients import VERSIONS, CoreClient, Ledger
 from tests.sim.site.cores import CoreSite
 from tests.sim.site.machines import Machine
+from tests.unit.catalog.audit import audit
 
 ALL = 100_000
+REST_WITHIN_S = 10.0
+RUSH = 200
+RUSH_OF_A_NODE = 4
 
 Fragments = Counter[tuple[int, bytes, int]]
 """(node, chunk, shard)."""
@@ -36,6 +42,37 @@ def check_acknowledged(machine: Machine, ledger: Ledger) -> None:
     made = Counter(version.etag for _, version in rows if "-" not in version.etag)
     if twice := made - ledger.asked:
         raise Miscounted(f"{machine} lists versions that nobody asked for so often: {dict(twice)}")
+
+
+def check_counts(machine: Machine) -> None:
+    """Names, counts and references agree (rule 7)."""
+    try:
+        audit(machine.service.core.meta.store)
+    except AssertionError as error:
+        raise Miscounted(f"rows of the catalog of {machine} contradict each other: {error}") from error
+
+
+async def check_rest(site: CoreSite) -> None:
+    """What was taken of memory and of queues is given back."""
+    deadline_s = site.loop.now_s + REST_WITHIN_S
+    while found := {machine.name: held_at_rest(machine.service.core) for machine in site.serving()}:
+        if not any(found.values()):
+            return
+        if site.loop.now_s > deadline_s:
+            raise Overfull(f"held at rest: {found}")
+        await asyncio.sleep(0.1)
+
+
+async def check_rush(site: CoreSite, ledger: Ledger) -> None:
+    """Large bodies through all nodes at once: one waits for another, and none for ever (rule 13)."""
+    clients = [CoreClient(site, RUSH + number, ledger) for number in range(RUSH_OF_A_NODE * len(site.machines))]
+    rush = [
+        asyncio.ensure_future(client.put_large(site.machines[number % len(site.machines)]))
+        for number, client in enumerate(clients)
+    ]
+    await asyncio.wait(rush)
+    if refused := sum(not one.result() for one in rush):
+        raise Stalled(f"{refused} of {len(rush)} large bodies at once were not taken, and no fault is left")
 
 
 def held(site: CoreSite) -> Fragments:
@@ -73,6 +110,9 @@ def complaints(site: CoreSite) -> list[str]:
     if condemned := state.condemned(10):
         found.append(f"still condemned: {[(chunk.hex(), index) for chunk, index in condemned]}")
     found += _misplaced(site, expected)
+    for machine in site.serving():
+        if site.fates[machine.number].is_drained and (left := list(machine.service.core.segments.chunk_ids())):
+            found.append(f"{machine} was drained, and holds {len(left)} fragments")
     return found
 
 

@@ -45,6 +45,7 @@ REGISTERS, VERSIONS = "registers", "versions"
 KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
 WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
+LARGE_BYTES, LARGE_TRIES = 900_000, 3
 PATIENCE_S = 8.0
 UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
 """Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed;
@@ -240,6 +241,25 @@ class CoreClient:
         except (*UNANSWERED, NoSuchBucket):
             return
         self._made(key, record, name)
+
+    async def put_large(self, machine: Machine) -> bool:
+        """Through the path of large bodies, and again where it was refused. Returns whether it was taken."""
+        for _ in range(LARGE_TRIES):
+            self._sent += 1
+            body = f"{self.name} {self._sent} ".encode() + self.rng.randbytes(LARGE_BYTES)
+            name, key = self.ledger.keep(body), self.rng.choice(KEYS)
+            self.ledger.asked[hashlib.md5(body, usedforsecurity=False).hexdigest()] += 1
+            try:
+                request = PutRequest(VERSIONS, key)
+                record = await self.ask(
+                    machine, lambda core, root, request=request, body=body: put_streaming(core, root, request, body)
+                )
+            except UNANSWERED:
+                await asyncio.sleep(0.2)
+                continue
+            self._made(key, record, name)
+            return True
+        return False
 
     async def copy_version(self, machine: Machine) -> None:
         """Of one version, as a version of another key."""

@@ -4,6 +4,7 @@ replaced, and leaders hand over."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from edgestore.core import INDEX_FOLDER
@@ -31,8 +32,15 @@ class CoreFaults(Faults):
         self.cores, self.ledger = site, ledger
         self.loses_a_disk = self.rng.random() < 0.4
         self.has_lost = False
-        known = {"yield": self.yield_leadership, "flip": self.flip_a_bit, "replace": self.replace_one}
-        names = turns if turns is not None else ("yield", "replace" if self.loses_a_disk else "flip")
+        self.working = 0
+        """Operators that have not done yet what they began."""
+        known = {
+            "yield": self.yield_leadership,
+            "flip": self.flip_a_bit,
+            "replace": self.replace_one,
+            "drain": self.drain_one,
+        }
+        names = turns if turns is not None else ("yield", "replace" if self.loses_a_disk else "flip", "drain")
         self.turns = tuple(known[name] for name in names)
         if kinds:
             self.kinds = list(kinds)
@@ -82,15 +90,45 @@ class CoreFaults(Faults):
                 victim.kill(power=True)
                 await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
         finally:
-            site.loop.later(0, self._begin, victim, number)
+            self._begin(lambda: self._replace(victim, number))
 
-    def _begin(self, victim: Machine, number: int) -> None:
+    async def drain_one(self) -> None:
+        """A node gives away what it holds, while it serves. It stays in the site, or is removed when it is empty, and
+        its machine joins anew."""
+        site = self.cores
+        victim = self.rng.choice(site.machines)
+        number = site.number_of(victim.member)
+        if self.has_lost or len(site.machines) < NODES_TO_SPARE or not number or not self._may_lose():
+            return
+        self.has_lost = True
+        is_removed = self.rng.random() < 0.5
+        self.log.append(f"{site.loop.now_s:.4f} {victim}, node {number}, is drained, and removed: {is_removed}")
+        self._begin(lambda: self._drain(victim, number, is_removed=is_removed))
+
+    async def _drain(self, victim: Machine, number: int, *, is_removed: bool) -> None:
+        while not await self._is_now(number, "draining"):
+            await asyncio.sleep(0.2)
+        self.cores.fates[victim.number].is_drained = True
+        if not is_removed:
+            return
+        while victim.service is None or list(victim.service.core.segments.chunk_ids()):
+            await asyncio.sleep(0.5)
+        self.cores.fates[victim.number].is_removed = True
+        await self._replace(victim, number)
+
+    def _begin(self, work: Callable[[], Awaitable[None]]) -> None:
         """Operators go on when the faults have stopped."""
-        asyncio.get_running_loop().create_task(self._carry_out(lambda: self._replace(victim, number)))
+        self.working += 1
+
+        async def done() -> None:
+            await work()
+            self.working -= 1
+
+        self.cores.loop.later(0, lambda: asyncio.get_running_loop().create_task(self._carry_out(done)))
 
     async def _replace(self, victim: Machine, number: int) -> None:
         site = self.cores
-        while not await self._is_removed(number, victim):
+        while not await self._is_now(number, "removed", but=victim):
             await asyncio.sleep(0.2)
         victim.stays_down = True
         await asyncio.sleep(0.5)
@@ -99,13 +137,13 @@ class CoreFaults(Faults):
         victim.stays_down = False
         victim.start()
 
-    async def _is_removed(self, number: int, victim: Machine) -> bool:
+    async def _is_now(self, number: int, state: str, but: Machine | None = None) -> bool:
         with suppress(EdgeStoreError, NodeDied, TimeoutError, AssertionError):
-            await self.cores.ask_somebody(lambda core: core.site.set_state(number, "removed"), victim)
+            await self.cores.ask_somebody(lambda core: core.site.set_state(number, state), but)
         return any(
-            row.number == number and row.state.name == "REMOVED"
+            row.number == number and row.state.name == state.upper()
             for machine in self.cores.serving()
-            if machine is not victim
+            if machine is not but
             for row in machine.service.core.meta.state.nodes()
         )
 

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
 import msgspec
 
-from edgestore.catalog import apply, commands, places
+from edgestore.catalog import apply, commands, extents, places
+from edgestore.catalog.context import Context
 from edgestore.catalog.memory import OperationMemory
+from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.reclaim import Pins
 from edgestore.chunks.repair import Repair
+from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.spread import Spread
+from edgestore.chunks.tidy import Tidier
+from edgestore.cluster.certificates import Admission
 from edgestore.meta.service import Meta
+from edgestore.net import Rights
 from edgestore.placement import Placement, Scheme
-from tests.sim.model import Diverged, Lost, Miscounted, NotLinearizable, Refused, Stalled, Thin, Violation
+from edgestore.security import CertificateFacts
+from tests.sim.model import (
+    Diverged,
+    Lost,
+    Miscounted,
+    NotLinearizable,
+    Overfull,
+    Refused,
+    Stalled,
+    Thin,
+    Violation,
+)
 from tests.sim.site import faults
 from tests.sim.site.core_world import ANYTHING, CoreAim
+from tests.sim.site.cores import CONFIG, TIGHT
+from tests.sim.site.faults import DAY_MS
 
 Plant = Callable[[], AbstractContextManager[None]]
 
@@ -28,6 +47,16 @@ LATE_NODES = CoreAim((faults.slow_wire, faults.cut_one_pair, faults.stop_for_a_w
 NODES_COME_BACK = CoreAim((faults.stop_for_a_while, faults.cut_off_one, faults.crash_again_and_again), 4, ("replace",))
 QUIET = CoreAim((faults.set_a_clock,), 3, ())
 BAD_WIRES = CoreAim((faults.bad_weather, faults.cut_one_pair, faults.hunt_leaders), 3, ())
+SMALL = CoreAim((faults.set_a_clock,), 3, (), TIGHT)
+DRAINS = CoreAim((faults.kill_one, faults.slow_wire), 4, ("drain",))
+SHARED = replace(SMALL, config=replace(TIGHT, chunks=replace(TIGHT.chunks, intake_bytes=TIGHT.chunks.slab_bytes)))
+SHORT_LIVES = CoreAim(
+    (faults.set_a_clock, faults.kill_one),
+    3,
+    (),
+    replace(CONFIG, cluster=replace(CONFIG.cluster, certificate_life_ms=20 * DAY_MS)),
+)
+"""Clocks that are set by more than certificates live."""
 CLOCKS = CoreAim((faults.set_a_clock, faults.hunt_leaders, faults.kill_one), 3, ("yield",))
 
 
@@ -121,6 +150,88 @@ def log_time_goes_back() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def copies_are_not_counted() -> Iterator[None]:
+    """Rule 7: a copy shares an extent without a reference of its own."""
+    with mock.patch.object(extents, "share_extents", lambda *_: None):
+        yield
+
+
+@contextmanager
+def counts_stay_behind_names() -> Iterator[None]:
+    """Rule 7: what goes is not counted by the command with which it goes."""
+    move = Context.move
+
+    def planted(self: Context, bucket: Any, **counts: int) -> None:
+        move(self, bucket, **{name: max(0, count) for name, count in counts.items()})
+
+    with mock.patch.object(Context, "move", planted):
+        yield
+
+
+@contextmanager
+def slab_of_a_lost_fragment_is_kept() -> Iterator[None]:
+    """Rule 13: whoever does not confirm a fragment keeps its memory from all others."""
+    ended = Spread._ended
+
+    def planted(self: Spread, task: Any) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._release = lambda: None
+        ended(self, task)
+
+    with mock.patch.object(Spread, "_ended", planted):
+        yield
+
+
+@contextmanager
+def intake_waits_for_uploads() -> Iterator[None]:
+    """Rule 13: what comes from other nodes is taken into the memory that uploads hold, and wait for those nodes."""
+    begin = SiteStore.__init__
+
+    def planted(self: SiteStore, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        self.server._intake.budget = self.slabs.budget
+
+    with mock.patch.object(SiteStore, "__init__", planted):
+        yield
+
+
+@contextmanager
+def memory_has_no_bound() -> Iterator[None]:
+    """Rule 13: who wants memory takes it, also where there is none left."""
+
+    async def planted(self: ByteBudget, count: int) -> None:
+        self.taken_bytes += min(count, self.limit_bytes)
+
+    with mock.patch.object(ByteBudget, "take", planted):
+        yield
+
+
+@contextmanager
+def certificates_end_by_the_wall_clock() -> Iterator[None]:
+    """Rule 14: a node judges by the clock that somebody set."""
+    judge = Admission.rights_of
+
+    def planted(self: Admission, facts: CertificateFacts) -> Rights:
+        rights = judge(self, facts)
+        is_over = self._meta is not None and self._meta._clock.wall_ms() >= facts.not_after_ms
+        return Rights.EXPIRED if is_over and rights is Rights.MEMBER else rights
+
+    with mock.patch.object(Admission, "rights_of", planted):
+        yield
+
+
+@contextmanager
+def drained_node_keeps_what_it_has() -> Iterator[None]:
+    """Rule 8: a fragment that has moved stays where it was."""
+
+    async def planted(self: Tidier) -> None:
+        return
+
+    with mock.patch.object(Tidier, "depart", planted):
+        yield
+
+
 @dataclass(frozen=True)
 class Planted:
     """What a plant must be caught as: one that merely breaks the code is none."""
@@ -140,5 +251,12 @@ BUGS = {
         Planted(closed_epoch_is_accepted, (Thin, Lost), NODES_COME_BACK),
         Planted(expired_operation_is_applied_again, (NotLinearizable, Lost, Miscounted, Diverged), BAD_WIRES),
         Planted(log_time_goes_back, (Miscounted,), CLOCKS),
+        Planted(copies_are_not_counted, (Lost, Miscounted), QUIET),
+        Planted(counts_stay_behind_names, (Miscounted,), QUIET),
+        Planted(slab_of_a_lost_fragment_is_kept, (Overfull,), LATE_NODES),
+        Planted(intake_waits_for_uploads, (Stalled,), SHARED),
+        Planted(memory_has_no_bound, (Overfull,), SMALL),
+        Planted(certificates_end_by_the_wall_clock, (Stalled, Lost), SHORT_LIVES),
+        Planted(drained_node_keeps_what_it_has, (Stalled,), DRAINS),
     )
 }

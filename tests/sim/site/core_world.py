@@ -17,10 +17,10 @@ from edgestore.core import Core
 from edgestore.errors import BucketExists, EdgeStoreError
 from edgestore.records import Versioning
 from tests.sim.model import Crashed, Lost, NotLinearizable, Overfull, Refused, Stalled, Violation
-from tests.sim.site.core_checks import check_acknowledged, complaints
+from tests.sim.site.core_checks import check_acknowledged, check_counts, check_rest, check_rush, complaints
 from tests.sim.site.core_clients import KEYS, REGISTERS, VERSIONS, CoreClient, Ledger
 from tests.sim.site.core_faults import CoreFaults
-from tests.sim.site.cores import CONFIG, CoreSite
+from tests.sim.site.cores import CONFIG, TIGHT, CoreSite
 from tests.sim.site.faults import Fault
 from tests.sim.site.linearizability import contradiction
 from tests.sim.site.lives import NodeDied
@@ -54,7 +54,10 @@ class CoreWorld:
         self.seed = seed
         rng = self.rng = random.Random(f"{seed} core world")
         nodes = aim.nodes or rng.choice((1, 2, 3, 3, 3, 4, 5, 6))
-        self.site = CoreSite(seed, nodes, aim.config)
+        self.is_tight = aim.config.chunks.slab_bytes == TIGHT.chunks.slab_bytes or (
+            aim is ANYTHING and random.Random(f"{seed} tight").random() < 0.4
+        )
+        self.site = CoreSite(seed, nodes, TIGHT if self.is_tight and aim is ANYTHING else aim.config)
         self.ledger = Ledger()
         self.clients = [CoreClient(self.site, number, self.ledger) for number in range(rng.randint(2, 5))]
         self.faults_s = rng.uniform(2, 10)
@@ -154,7 +157,7 @@ class CoreWorld:
     async def _wait_for_all(self) -> None:
         """Every machine has arrived, one of them writes, and all of them read it."""
         site = self.site
-        await self._until(lambda: len(site.arrived()) == len(site.machines), BACK_WITHIN_S)
+        await self._until(lambda: not self.faults.working and self._all_arrived(), BACK_WITHIN_S)
         writer = CoreClient(site, 99, self.ledger)
         for machine in site.machines:
             before = self.ledger.acknowledged
@@ -164,6 +167,9 @@ class CoreWorld:
                 if site.loop.now_s > deadline_s:
                     raise Stalled(f"{machine} writes nothing for {BACK_WITHIN_S} s: {self.standing()}")
                 await asyncio.sleep(0.05)
+
+    def _all_arrived(self) -> bool:
+        return len(self.site.arrived()) == len(self.site.machines)
 
     def standing(self) -> str:
         """Where everybody is."""
@@ -184,11 +190,15 @@ class CoreWorld:
         return "\n  ".join(states)
 
     async def _check_end(self) -> None:
+        if self.is_tight:
+            await check_rush(self.site, self.ledger)
         await self._check_whole()
         await self._check_reads()
         await self._check_states()
         for machine in self.site.machines:
             check_acknowledged(machine, self.ledger)
+            check_counts(machine)
+        await check_rest(self.site)
         tasks = len(asyncio.all_tasks(self.site.loop))
         if tasks > TASKS_OF_A_NODE_MAX * len(self.site.machines):
             raise Overfull(f"{tasks} tasks on {len(self.site.machines)} nodes at rest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xxhash
@@ -32,6 +32,7 @@ from edgestore.errors import Denied, EdgeStoreError, StorageFull, Unavailable
 from edgestore.records import NodeState
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.model import Crashed, Miscounted, Thin
+from tests.sim.site.bounds import of_core, overfull
 from tests.sim.site.lives import Life, NodeDied
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.net_wires import NetWires
@@ -106,6 +107,39 @@ CONFIG = Config(
 )
 
 
+TIGHT = replace(
+    CONFIG,
+    consensus=replace(
+        CONFIG.consensus,
+        append_bytes_max=8 * 1024,
+        append_in_flight_bytes_max=16 * 1024,
+        fetches_max=4,
+        reads_waiting_max=4,
+    ),
+    meta=replace(CONFIG.meta, proposals_max=8, forwarded_max=16, snapshots_max=1),
+    chunks=replace(
+        CONFIG.chunks,
+        pool_bytes=4 * 1024 * 1024,
+        pool_read_reserve_bytes=2 * 1024 * 1024,
+        slab_bytes=3 * 1024 * 1024,
+        intake_bytes=512 * 1024,
+        decode_bytes=1024 * 1024,
+        drops_max=4,
+    ),
+    repair=replace(
+        CONFIG.repair,
+        memory_bytes=4 * 1024 * 1024,
+        extents_in_flight=2,
+        fragments_in_flight=2,
+        served_max=2,
+        queue_max=8,
+        departing_max=8,
+    ),
+    net=replace(CONFIG.net, calls_max=16, served_max=8, bulk_connections=1),
+)
+"""As small as works: every line is long, and whoever may be refused is."""
+
+
 class WatchedIndex(SimIndex):
     """An ordered store that knows the digest of its rows, whatever the order in which they came about."""
 
@@ -165,6 +199,8 @@ class CoreLife:
         self._steps += 1
         if self._steps % LOOK_AT_TASKS_STEPS == 0:
             self._look_at_tasks()
+            if (violation := overfull(self.machine.name, of_core(core))) is not None:
+                watch.blame(violation)
         if status.applied_index == self._seen_index:
             return
         store = core.meta.store
@@ -213,6 +249,8 @@ class Fate:
     token: str = ""
     is_removed: bool = False
     """The site was asked to remove its member: it may stop by itself."""
+    is_drained: bool = False
+    """... to empty it: it holds nothing in the end."""
     members: list[str] = field(default_factory=list)
 
 
@@ -344,4 +382,4 @@ class CoreSite(Site):
         machine.wipe()
         self.fates[machine.number].token = ""
         self.wires.name(machine.member, machine.name)
-        self.fates[machine.number].is_removed = False
+        self.fates[machine.number].is_removed = self.fates[machine.number].is_drained = False

@@ -21,6 +21,7 @@ from edgestore.errors import EdgeStoreError, StorageFull, TooBusy, Unavailable
 from edgestore.net import Method, Reply
 from edgestore.records import Member, SnapshotRecord
 from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.site.bounds import of_consensus, overfull
 from tests.sim.site.linearizability import Kind
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine
@@ -181,7 +182,10 @@ class Registers:
 
     def look(self) -> None:
         """See machines.Service."""
-        self.machine.site.watch.looks(self.machine.name, self.consensus.status())
+        watch = self.machine.site.watch
+        watch.looks(self.machine.name, self.consensus.status())
+        if (violation := overfull(self.machine.name, of_consensus(self.consensus, self.config))) is not None:
+            watch.blame(violation)
 
     async def write(self, write: Write) -> bool:
         """On any member, as the catalog does it: the leader takes the operation, and the outcome is what this member
