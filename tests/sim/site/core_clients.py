@@ -45,7 +45,7 @@ REGISTERS, VERSIONS = "registers", "versions"
 KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
 WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
-LARGE_BYTES, LARGE_TRIES = 900_000, 3
+LARGE_BYTES, LARGE_WITHIN_S = 900_000, 10.0
 PATIENCE_S = 8.0
 UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
 """Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed;
@@ -243,8 +243,9 @@ class CoreClient:
         self._made(key, record, name)
 
     async def put_large(self, machine: Machine) -> bool:
-        """Through the path of large bodies, and again where it was refused. Returns whether it was taken."""
-        for _ in range(LARGE_TRIES):
+        """Through the path of large bodies, and again where it was refused. Returns whether it was taken in time."""
+        until_s = self.site.loop.now_s + LARGE_WITHIN_S
+        while self.site.loop.now_s < until_s:
             self._sent += 1
             body = f"{self.name} {self._sent} ".encode() + self.rng.randbytes(LARGE_BYTES)
             name, key = self.ledger.keep(body), self.rng.choice(KEYS)

@@ -7,6 +7,7 @@ again from the beginning.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from edgestore.consensus import ConsensusStatus
@@ -21,7 +22,7 @@ class GivenUp(Exception):
     """The site went another way."""
 
 
-class Script:
+class Script(ABC):
     """What a script may look at and do. `react` is called after each step of each node."""
 
     def __init__(self, faults: Faults) -> None:
@@ -34,9 +35,9 @@ class Script:
         self.seen[name] = status
         self.react(name, status)
 
+    @abstractmethod
     async def run(self) -> None:
         """All of it. Raises GivenUp."""
-        raise NotImplementedError
 
     async def leader(self) -> Machine:
         """One that all others follow. Raises GivenUp."""
