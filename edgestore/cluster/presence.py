@@ -72,6 +72,14 @@ class Presence:
                 self.peers.know(node.member, node.address)
         self.peers.review()
 
+    async def acquaint(self) -> None:
+        """Until cancelled, from the first moment: whom the log names before this node has arrived may be the leader,
+        without whom it never arrives."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self.follow()
+
     async def announce(self) -> None:
         """Needs a quorum."""
         await self.meta.propose(SITE_TENANT, self.announcement(self.start_nonce))

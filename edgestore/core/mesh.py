@@ -159,7 +159,7 @@ class Mesh:
             core.config.cluster,
             lambda certificate: membership.write_certificate(core.files, certificate),
         )
-        return [self._presence.doubt(), renewal.run()]
+        return [self._presence.acquaint(), self._presence.doubt(), renewal.run()]
 
     async def arrive(self) -> None:
         """With a quorum: the node says that it is here."""
