@@ -18,7 +18,17 @@ from edgestore.catalog.memory import OperationMemory
 from edgestore.catalog.row_cache import RowCache
 from edgestore.catalog.state import State
 from edgestore.catalog.view import OrderedStore, Transaction
-from edgestore.errors import AlreadyApplied, BadRequest, Corrupt, EdgeStoreError, NotSupported, RetryOperation
+from edgestore.errors import (
+    AlreadyApplied,
+    BadRequest,
+    Closing,
+    Corrupt,
+    DiskFailed,
+    EdgeStoreError,
+    NotSupported,
+    RetryOperation,
+    StorageFull,
+)
 from edgestore.records import SITE_TENANT
 
 HANDLERS: dict[type, Callable[[Context, Any], object]] = {
@@ -59,8 +69,11 @@ HANDLERS: dict[type, Callable[[Context, Any], object]] = {
     commands.RetireLayouts: nodes.retire_layouts,
     commands.PlaceExtent: places.place_extent,
     commands.SwapExtent: extents.swap_extent,
+    commands.Unusable: owners.refuse_unusable,
 }
 
+OF_THIS_REPLICA = (Corrupt, DiskFailed, StorageFull, Closing)
+"""What says nothing about the operation: the others apply it, so this one stops rather than differ."""
 
 WATCHED = frozenset(
     (
@@ -206,6 +219,8 @@ class Applier:
         try:
             outcome = HANDLERS[type(operation.command)](context, operation.command)
             context.keep()
+        except OF_THIS_REPLICA:
+            raise
         except EdgeStoreError as error:
             context.forget(site)
             outcome = error

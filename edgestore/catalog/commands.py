@@ -7,9 +7,26 @@ only for its format version. Tags and field order are the disk format: append on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
+from edgestore.catalog.bounds import Millis, Number, ShortBytes, Tenant, Word
+from edgestore.catalog.object_commands import (
+    AbortUpload,
+    CompleteUpload,
+    CopyObject,
+    CreateBucket,
+    CreateUpload,
+    DeleteBucket,
+    DeleteObject,
+    PutObject,
+    PutPart,
+    SetVersioning,
+)
+from edgestore.catalog.object_commands import Content as Content
+from edgestore.catalog.object_commands import NewExtent as NewExtent
 from edgestore.catalog.site_commands import (
     AddNode,
     CreateToken,
@@ -29,231 +46,71 @@ from edgestore.catalog.site_commands import (
     UpdateNode,
 )
 from edgestore.catalog.site_commands import NewNode as NewNode
-from edgestore.records import (
-    Checksum,
-    ChecksumType,
-    ChunkRef,
-    Condition,
-    Versioning,
-)
 
 ENTRY_FORMAT = 1
 FEATURE_LEVEL = 1
 
 
-class NewExtent(msgspec.Struct, frozen=True, array_like=True):
-    """An extent named for the first time, with its one reference. `extent_id` is the id of its first chunk.
-
-    `exceptions`: (chunk position, shard, node) that its owner does not hold; `missing`: (chunk position, shard) that
-    nobody has confirmed to be durable. All others are, at their owners under `layout_epoch` (rule 1).
-    """
-
-    extent_id: bytes
-    chunks: tuple[ChunkRef, ...]
-    size_bytes: int
-    k: int = 1
-    m: int = 0
-    layout_epoch: int = 1
-    tolerate: int = 0
-    exceptions: tuple[tuple[int, int, int], ...] = ()
-    missing: tuple[tuple[int, int], ...] = ()
-
-
-class Content(msgspec.Struct, frozen=True, array_like=True):
-    """What the bytes of a new version or part are: inline, or new extents (an empty object has neither)."""
-
-    size_bytes: int
-    etag: str
-    checksums: tuple[Checksum, ...] = ()
-    inline: bytes = b""
-    extents: tuple[NewExtent, ...] = ()
-
-
-class CreateBucket(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Result: BucketRecord. Fails: BucketExists(owned=...), TooLarge when the owner has its maximum of buckets."""
-
-    name: str
-    owner: int
-    created_ms: int
-    region: str
-    buckets_max: int = 1000
-
-
-class DeleteBucket(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Aborts its uploads. Fails: NoSuchBucket, BucketNotEmpty (versions, delete markers, or too many uploads)."""
-
-    bucket_id: int
-
-
-class SetVersioning(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Fails: NoSuchBucket, BadRequest for a return to OFF."""
-
-    bucket_id: int
-    versioning: Versioning
-
-
-class PutObject(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Result: VersionRecord. Fails: NoSuchBucket, PreconditionFailed, NoSuchKey (nothing to match), StaleChunk,
-    StaleFragments."""
-
-    bucket_id: int
-    key: str
-    owner: int
-    modified_ms: int
-    content: Content
-    headers: dict[str, str] = {}
-    metadata: dict[str, str] = {}
-    storage_class: str = "STANDARD"
-    condition: Condition = None
-
-
-class CopyObject(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Copies by reference. `source_version`: (incarnation, log index, position). Result: VersionRecord.
-
-    `headers`/`metadata` None: those of the source. Fails: NoSuchBucket, NoSuchKey (it went), PreconditionFailed.
-    `checksums` None: those of the source.
-    """
-
-    source_bucket_id: int
-    source_key: str
-    source_version: tuple[int, int, int]
-    bucket_id: int
-    key: str
-    owner: int
-    modified_ms: int
-    headers: dict[str, str] | None = None
-    metadata: dict[str, str] | None = None
-    storage_class: str = "STANDARD"
-    checksums: tuple[Checksum, ...] | None = None
-    condition: Condition = None
-
-
-class DeleteObject(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """Deletes the current version, or writes a delete marker where versioning asks for it, or removes a named version.
-
-    `version`: None; () for the null version; or (site incarnation, log index, position). Result: Deleted.
-    Fails: NoSuchBucket, PreconditionFailed. Deleting what is not there succeeds.
-    """
-
-    bucket_id: int
-    key: str
-    owner: int
-    modified_ms: int
-    version: tuple[int, ...] | None = None
-    condition: Condition = None
-
-
-class CreateUpload(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """Begins a multipart upload. `upload_id`: 32 hex digits from the proposer's entropy. Result: UploadRecord."""
-
-    bucket_id: int
-    key: str
-    upload_id: str
-    owner: int
-    started_ms: int
-    headers: dict[str, str] = {}
-    metadata: dict[str, str] = {}
-    storage_class: str = "STANDARD"
-    checksum_algorithm: str = ""
-    checksum_type: ChecksumType = ChecksumType.COMPOSITE
-
-
-class PutPart(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """Adds or replaces a part. Never inline. Result: PartRecord. Fails: NoSuchUpload, StaleChunk, StaleFragments."""
-
-    bucket_id: int
-    key: str
-    upload_id: str
-    number: int
-    modified_ms: int
-    content: Content
-
-
-class CompleteUpload(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """Makes the parts one version, by reference. `parts`: (number, etag), ascending. Result: VersionRecord.
-
-    `etag` and `checksums` were computed by the proposer from the same parts (etags are compared again here).
-    Parts left out are dropped with a cursor afterwards. Fails: NoSuchUpload, InvalidPart, PreconditionFailed.
-    """
-
-    bucket_id: int
-    key: str
-    upload_id: str
-    parts: tuple[tuple[int, str], ...]
-    etag: str
-    modified_ms: int
-    checksums: tuple[Checksum, ...] = ()
-    condition: Condition = None
-
-
-class AbortUpload(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """Fails: NoSuchUpload. Its parts are dropped with a cursor afterwards."""
-
-    bucket_id: int
-    key: str
-    upload_id: str
-
-
 class RegisterWriter(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Opens a writer for one start of `node` and closes its earlier ones. Result: WriterRecord."""
 
-    node: str
+    node: Word
 
 
 class AdvanceWriter(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Moves the low-water mark up (never down)."""
 
-    writer: int
-    low_water: int
+    writer: Number
+    low_water: Number
 
 
 class CloseWriter(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """No chunk of this writer is named for the first time after this."""
 
-    writer: int
+    writer: Number
 
 
 class CondemnChunks(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Condemns those of `chunk_ids` that are garbage: nothing names them, nothing may any more. Result: list of ids."""
 
-    chunk_ids: tuple[bytes, ...]
+    chunk_ids: tuple[ShortBytes, ...]
 
 
 class ReclaimedChunks(msgspec.Struct, frozen=True, array_like=True, tag=15):
     """Their fragments are gone: the condemned rows go too."""
 
-    chunk_ids: tuple[bytes, ...]
+    chunk_ids: tuple[ShortBytes, ...]
 
 
 class ContinueDrop(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """Does the next bounded piece of a drop job (an ended upload, a huge version). Result: True when done."""
 
-    job_id: bytes
-    pieces_max: int = 256
+    job_id: ShortBytes
+    pieces_max: Number = 256
 
 
 class PutTenant(msgspec.Struct, frozen=True, array_like=True, tag=17):
     """Creates an owner, or changes its name and mail. `tenant_id` 0: take the next. Result: TenantRecord."""
 
-    tenant_id: int
-    canonical_id: str
-    name: str
-    email: str = ""
+    tenant_id: Tenant
+    canonical_id: Word
+    name: Word
+    email: Word = ""
 
 
 class PutKey(msgspec.Struct, frozen=True, array_like=True, tag=18):
     """Creates a key pair. Result: KeyRecord. Fails: AccessKeyExists (with another secret or owner)."""
 
-    access_key: str
-    secret_key: str
-    tenant_id: int
-    created_ms: int
+    access_key: Word
+    secret_key: Word
+    tenant_id: Tenant
+    created_ms: Millis
 
 
 class DeleteKey(msgspec.Struct, frozen=True, array_like=True, tag=19):
-    """Fails: NoSuchAccessKey."""
+    """Fails: NoSuchAccessKey, BadRequest for the last pair of root."""
 
-    access_key: str
+    access_key: Word
 
 
 class Tick(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -263,8 +120,8 @@ class Tick(msgspec.Struct, frozen=True, array_like=True, tag=20):
 class FoundSite(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """The first command of a site: its random id. Applied once; later ones are ignored. Result: the id in force."""
 
-    site_id: bytes
-    site_incarnation: int
+    site_id: ShortBytes
+    site_incarnation: Number
 
 
 Command = (
@@ -314,12 +171,20 @@ class Operation(msgspec.Struct, frozen=True, array_like=True):
     `settled`: the proposer knows the outcome of every sequence below it, so their results need not be remembered.
     """
 
-    session: int
-    sequence: int
-    settled: int
-    born_ms: int
-    tenant: int
+    session: Number
+    sequence: Number
+    settled: Number
+    born_ms: Millis
+    tenant: Tenant
     command: Command
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Stands for a command that does not decode: never written, and never applied."""
+
+
+UNUSABLE = Operation(0, 0, 0, 0, 0, cast(Command, Unusable()))
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -341,6 +206,9 @@ class Deleted(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)
+_loose_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, int, list[msgspec.Raw]])
+_operation_decoder = msgspec.msgpack.Decoder(Operation)
+_id_decoder = msgspec.msgpack.Decoder(tuple[Number, Number, Number, Millis, Tenant, msgspec.Raw])
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -356,7 +224,40 @@ def splice_entry(
 
 
 def decode_entry(data: bytes | memoryview) -> Entry:
-    """The reverse. Raises ValueError for another format version or malformed bytes (msgspec errors are ValueErrors)."""
+    """The reverse. Raises ValueError for another format version or malformed bytes (msgspec errors are ValueErrors).
+
+    An operation that breaks its bounds is `Unusable`, and stops nobody who applies the log. Of an entry of a higher
+    feature level only the header is read.
+    """
     if len(data) < 1 or data[0] != ENTRY_FORMAT:
         raise ValueError(f"log entry format {data[0] if len(data) else None} is not {ENTRY_FORMAT}")
-    return _decoder.decode(memoryview(data)[1:])
+    packed = memoryview(data)[1:]
+    try:
+        return _decoder.decode(packed)
+    except msgspec.ValidationError:
+        *header, operations = _loose_decoder.decode(packed)
+    if header[0] > FEATURE_LEVEL:
+        return Entry(*header, ())
+    return Entry(*header, tuple([_usable(raw) for raw in operations]))
+
+
+def _usable(raw: msgspec.Raw) -> Operation:
+    """An id that does not decode is nobody's: its operation has one that no proposer uses."""
+    try:
+        return _operation_decoder.decode(raw)
+    except msgspec.ValidationError:
+        pass
+    try:
+        *named, _ = _id_decoder.decode(raw)
+    except msgspec.ValidationError:
+        return UNUSABLE
+    return Operation(*named, UNUSABLE.command)
+
+
+def check_operation(raw: msgspec.Raw | bytes) -> Operation:
+    """Raises a ValueError for what must not be proposed: it would change nothing, or stop all who apply it."""
+    operation = _operation_decoder.decode(raw)
+    command = operation.command
+    if isinstance(command, RaiseFeatureLevel) and command.level > FEATURE_LEVEL:
+        raise ValueError(f"this node knows feature level {FEATURE_LEVEL}, and not {command.level}")
+    return operation

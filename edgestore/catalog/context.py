@@ -133,7 +133,7 @@ class Context:
             after = BucketUsage(
                 before.current_objects + moves.current,
                 before.versions + moves.versions,
-                before.size_bytes + moves.size_bytes,
+                min(before.size_bytes + moves.size_bytes, rows.NUMBER_MAX),
                 before.uploads + moves.uploads,
             )
             self.put(Table.USAGE, moves.owner, rest, rows.encode(after))

@@ -15,6 +15,8 @@ from edgestore.errors import AccessKeyExists, BadRequest, BucketExists, BucketNo
 from edgestore.records import SITE_TENANT, BucketRecord, KeyRecord, TenantRecord, Versioning
 
 UPLOADS_DROPPED_WITH_BUCKET_MAX = 100
+TENANT_MAX = (1 << 32) - 2
+"""So that the next one is one too."""
 
 
 def create_bucket(context: Context, command: commands.CreateBucket) -> BucketRecord:
@@ -84,6 +86,8 @@ def put_tenant(context: Context, command: commands.PutTenant) -> TenantRecord:
     if tenant_id == 0:
         tenant_id = context.site.next_tenant
     if tenant_id >= context.site.next_tenant:
+        if tenant_id >= TENANT_MAX:
+            raise BadRequest("the number of the owner is out of range", limit=TENANT_MAX)
         context.site = msgspec.structs.replace(context.site, next_tenant=tenant_id + 1)
     record = TenantRecord(tenant_id, command.canonical_id, command.name, command.email)
     context.put(Table.TENANTS, SITE_TENANT, number(tenant_id), rows.encode(record))
@@ -115,6 +119,11 @@ def delete_key(context: Context, command: commands.DeleteKey) -> None:
 
 def tick(_: Context, __: commands.Tick) -> None:
     """Log time moved on with the entry's header: proposed when the operator steps it."""
+
+
+def refuse_unusable(_: Context, __: commands.Unusable) -> None:
+    """It changes nothing, and its proposer hears why."""
+    raise BadRequest("the operation has a field that is out of range")
 
 
 def found_site(context: Context, command: commands.FoundSite) -> bytes:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import msgspec
 
+from edgestore.catalog.bounds import Der, Fragments, Level, Millis, Number, ShortBytes, Tenant, Weight, Word
 from edgestore.records import ChunkRef, NodeState, SiteSettings
 
 
 class NewNode(msgspec.Struct, frozen=True, array_like=True):
     """What a node says of itself when it joins. `weight` 0: its capacity in GiB."""
 
-    member: str
-    address: str
-    s3_address: str
-    zone: str
-    capacity_bytes: int
-    key_digest: bytes
-    start_nonce: bytes
-    feature_level: int
-    weight: int = 0
+    member: Word
+    address: Word
+    s3_address: Word
+    zone: Word
+    capacity_bytes: Number
+    key_digest: ShortBytes
+    start_nonce: ShortBytes
+    feature_level: Level
+    weight: Weight = 0
     witness: bool = False
 
 
@@ -43,8 +44,8 @@ class AddNode(msgspec.Struct, frozen=True, array_like=True, tag=23):
     """
 
     node: NewNode
-    token_id: bytes
-    secret_digest: bytes
+    token_id: ShortBytes
+    secret_digest: ShortBytes
 
 
 class UpdateNode(msgspec.Struct, frozen=True, array_like=True, tag=24):
@@ -54,13 +55,13 @@ class UpdateNode(msgspec.Struct, frozen=True, array_like=True, tag=24):
     Fails: NoSuchNode, MemberRemoved, NotSupported (its feature level is below the site's).
     """
 
-    member: str
-    address: str | None = None
-    s3_address: str | None = None
-    capacity_bytes: int | None = None
-    feature_level: int | None = None
-    start_nonce: bytes | None = None
-    zone: str | None = None
+    member: Word
+    address: Word | None = None
+    s3_address: Word | None = None
+    capacity_bytes: Number | None = None
+    feature_level: Level | None = None
+    start_nonce: ShortBytes | None = None
+    zone: Word | None = None
 
 
 class SetNodeState(msgspec.Struct, frozen=True, array_like=True, tag=25):
@@ -70,23 +71,23 @@ class SetNodeState(msgspec.Struct, frozen=True, array_like=True, tag=25):
     set UP; set UP while it is DRAINING, it drains no more. REMOVED is for ever.
     """
 
-    number: int
+    number: Number
     state: NodeState
     expected: NodeState
 
 
 class SetNodeWeight(msgspec.Struct, frozen=True, array_like=True, tag=26):
-    """Result: NodeRecord. Fails: NoSuchNode, BadRequest."""
+    """Result: NodeRecord. Fails: NoSuchNode, BadRequest, Conflict (it is removed or in quarantine)."""
 
-    number: int
-    weight: int
+    number: Number
+    weight: Weight
 
 
 class SetNodeQuality(msgspec.Struct, frozen=True, array_like=True, tag=27):
     """1 to 100. Result: NodeRecord. Fails: NoSuchNode, BadRequest."""
 
-    number: int
-    quality: int
+    number: Number
+    quality: Weight
 
 
 class QuarantineMember(msgspec.Struct, frozen=True, array_like=True, tag=28):
@@ -95,7 +96,7 @@ class QuarantineMember(msgspec.Struct, frozen=True, array_like=True, tag=28):
     Fails: NoSuchNode. One that was removed stays so.
     """
 
-    member: str
+    member: Word
 
 
 class CreateToken(msgspec.Struct, frozen=True, array_like=True, tag=29):
@@ -104,23 +105,23 @@ class CreateToken(msgspec.Struct, frozen=True, array_like=True, tag=29):
     Fails: Conflict (the id is taken), TooLarge (too many tokens wait). Drops those that are too old.
     """
 
-    token_id: bytes
-    secret_digest: bytes
-    ttl_ms: int
+    token_id: ShortBytes
+    secret_digest: ShortBytes
+    ttl_ms: Millis
 
 
 class DropToken(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """A token that is gone already is no error."""
 
-    token_id: bytes
+    token_id: ShortBytes
 
 
 class SetAuthority(msgspec.Struct, frozen=True, array_like=True, tag=31):
     """The site's own certificate authority (DER). Applied once; later ones are ignored. Result: the certificate in
     force."""
 
-    certificate: bytes
-    key: bytes
+    certificate: Der
+    key: Der
 
 
 class SetSiteSettings(msgspec.Struct, frozen=True, array_like=True, tag=32):
@@ -135,23 +136,23 @@ class SetBucketPolicy(msgspec.Struct, frozen=True, array_like=True, tag=33):
     Fails: NoSuchBucket, BadRequest.
     """
 
-    bucket_id: int
-    tolerate: int | None
-    scheme: str = ""
+    bucket_id: Number
+    tolerate: Fragments | None
+    scheme: Word = ""
 
 
 class RaiseFeatureLevel(msgspec.Struct, frozen=True, array_like=True, tag=34):
     """Entries may be of this level from now on. Result: the level in force. Fails: Conflict while a node does not know
     it."""
 
-    level: int
+    level: Level
 
 
 class RetireLayouts(msgspec.Struct, frozen=True, array_like=True, tag=35):
     """Forgets closed epochs before `before_epoch` that no extent was written under (never epoch 1, whose extents are
     not counted). Result: list of the epochs that went."""
 
-    before_epoch: int
+    before_epoch: Number
 
 
 class PlaceExtent(msgspec.Struct, frozen=True, array_like=True, tag=36):
@@ -160,13 +161,13 @@ class PlaceExtent(msgspec.Struct, frozen=True, array_like=True, tag=36):
     Fails: NoSuchExtent, StaleExtent (its generation or revision is another), StaleFragments (the epoch is closed).
     """
 
-    tenant: int
-    extent_id: bytes
-    generation: int
-    revision: int
-    layout_epoch: int
-    exceptions: tuple[tuple[int, int, int], ...] = ()
-    missing: tuple[tuple[int, int], ...] = ()
+    tenant: Tenant
+    extent_id: ShortBytes
+    generation: Number
+    revision: Number
+    layout_epoch: Number
+    exceptions: tuple[tuple[Number, Number, Number], ...] = ()
+    missing: tuple[tuple[Number, Number], ...] = ()
 
 
 class SwapExtent(msgspec.Struct, frozen=True, array_like=True, tag=37):
@@ -176,14 +177,14 @@ class SwapExtent(msgspec.Struct, frozen=True, array_like=True, tag=37):
     Fails: NoSuchExtent, StaleExtent, StaleChunk, StaleFragments (judged as at a first naming, rule 1), BadRequest.
     """
 
-    tenant: int
-    extent_id: bytes
-    generation: int
-    revision: int
+    tenant: Tenant
+    extent_id: ShortBytes
+    generation: Number
+    revision: Number
     chunks: tuple[ChunkRef, ...]
-    k: int
-    m: int
-    tolerate: int
-    layout_epoch: int
-    exceptions: tuple[tuple[int, int, int], ...] = ()
-    missing: tuple[tuple[int, int], ...] = ()
+    k: Fragments
+    m: Fragments
+    tolerate: Fragments
+    layout_epoch: Number
+    exceptions: tuple[tuple[Number, Number, Number], ...] = ()
+    missing: tuple[tuple[Number, Number], ...] = ()

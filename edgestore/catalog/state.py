@@ -131,7 +131,7 @@ class State(SiteState):
         if head is not None and is_version(head, version):
             return head
         at = version[1:] if version else self._null(bucket, key)
-        if at is None:
+        if at is None or len(at) != 2:
             return None
         data = self.view.get(version_row(self.group, bucket, key, at[0], at[1]))
         found = rows.version(data) if data is not None else None

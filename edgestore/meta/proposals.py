@@ -26,7 +26,20 @@ from edgestore.errors import (
     RetryOperation,
     StorageFull,
     TooBusy,
+    TooLarge,
     Unavailable,
+)
+from edgestore.meta.batches import (
+    Batch,
+    Done,
+    Header,
+    Waiting,
+    answer,
+    answer_outcome,
+    checked,
+    encode_ones,
+    size_bytes,
+    split,
 )
 from edgestore.meta.wire import MetaPort, Propose, decode, encode
 from edgestore.net import Method, Reply
@@ -34,38 +47,10 @@ from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.meta")
 
-Done = Callable[[Any, BaseException | None], None]
-OPERATION_OVERHEAD_BYTES = 512
 UNENCODABLE = (ValueError, OverflowError, TypeError)
 REFUSED = (TooBusy, StorageFull, BadRequest)
 """At the first sending it is known that the operations are in nobody's log, and why."""
 NOT_KNOWN = "the commit takes too long: whether it happened is not known yet; read, then decide"
-
-
-class Waiting(msgspec.Struct, eq=False):
-    """One operation on its way. `raw`: as it goes into the entry; `until_s`: when its proposer is told that nothing is
-    known. Both only where there are peers."""
-
-    operation: commands.Operation
-    done: Done
-    size_bytes: int
-    until_s: float = 0.0
-    raw: bytes = b""
-    is_answered: bool = False
-
-
-class Batch(msgspec.Struct, eq=False):
-    """What goes into one entry. `sent_to`: the leader it was last sent to, empty where that has to be done again."""
-
-    ones: list[Waiting]
-    left: int
-    sent_to: str = ""
-    sent_s: float = 0.0
-    sendings: int = 0
-
-
-Header = tuple[int, int, int, int]
-"""Feature level, group, incarnation, log time."""
 
 
 class Proposals:
@@ -112,7 +97,7 @@ class Proposals:
         self._sequence += 1
         self.waiting += 1
         operation = commands.Operation(self._session, self._sequence, self._settled(), self._born_ms(), tenant, command)
-        one = Waiting(operation, done, _size_bytes(command))
+        one = Waiting(operation, done, size_bytes(command))
         if self._port is not None:
             one.until_s = self._loop.time() + self._config.propose_timeout_s
             self._watch()
@@ -158,10 +143,10 @@ class Proposals:
         """The entry; what cannot be encoded leaves it and is answered. None: nothing is left."""
         header = self._header()
         try:
-            return _encode(header, ones)
+            return encode_ones(header, ones)
         except UNENCODABLE:
-            self._refuse_unencodable(ones, lambda one: _encode(header, [one]))
-        return _encode(header, ones) if ones else None
+            self._refuse_unencodable(ones, lambda one: encode_ones(header, [one]))
+        return encode_ones(header, ones) if ones else None
 
     def _refuse_unencodable(self, ones: list[Waiting], encoded: Callable[[Waiting], bytes]) -> None:
         refused = []
@@ -173,8 +158,8 @@ class Proposals:
         for one in refused:
             ones.remove(one)
             self.waiting -= 1
-            message = "the operation has a value that cannot be stored (lone surrogates, 2**64)"
-            _answer(one, None, BadRequest(message))
+            message = "the operation has a value that cannot be stored (lone surrogates, numbers out of range)"
+            answer(one, None, BadRequest(message))
 
     def _answered(self, batch: Batch, outcomes: list[object] | None, error: BaseException | None) -> None:
         if batch not in self._under_way:
@@ -185,10 +170,10 @@ class Proposals:
         self._metrics.count("meta_operations_total", len(ones))
         if error is not None or outcomes is None:
             for one in ones:
-                _answer(one, None, error or Unavailable("the entry was not applied"))
+                answer(one, None, error or Unavailable("the entry was not applied"))
         else:
             for one, outcome in zip(ones, outcomes, strict=True):
-                _answer_outcome(one, outcome)
+                answer_outcome(one, outcome)
         if self._queue and not self._scheduled:
             self._schedule()
         self._was_answered(len(ones))
@@ -198,11 +183,17 @@ class Proposals:
     def _send(self, ones: list[Waiting]) -> None:
         try:
             for one in ones:
-                one.raw = encode(one.operation)
+                one.raw = one.raw or checked(one.operation)
         except UNENCODABLE:
-            self._refuse_unencodable(ones, lambda one: encode(one.operation))
+            self._refuse_unencodable(ones, lambda one: checked(one.operation))
             for one in ones:
-                one.raw = encode(one.operation)
+                one.raw = checked(one.operation)
+        fits, too_large, rest = split(ones, self._limits.entry_bytes_max)
+        for one in too_large:
+            self.waiting -= 1
+            answer(one, None, TooLarge("the operation is larger than an entry of the log (consensus.entry_bytes_max)"))
+        self._queue.extendleft(reversed(rest))
+        ones = fits
         if not ones:
             return
         batch = Batch(ones, len(ones))
@@ -275,7 +266,7 @@ class Proposals:
             self._under_way.remove(batch)
             if self._queue and not self._scheduled:
                 self._schedule()
-        _answer(one, value, error)
+        answer(one, value, error)
 
     def send_again(self) -> None:
         """Another leads, or a snapshot took the place of entries whose outcomes were not seen."""
@@ -309,7 +300,7 @@ class Proposals:
         while self._queue and self._queue[0].until_s <= now_s:
             one = self._queue.popleft()
             self.waiting -= 1
-            _answer(one, None, Unavailable("the site has no leader: nothing happened, send it again later"))
+            answer(one, None, Unavailable("the site has no leader: nothing happened, send it again later"))
         for batch in list(self._under_way):
             for one in batch.ones:
                 if not one.is_answered and one.until_s <= now_s:
@@ -317,11 +308,17 @@ class Proposals:
 
     async def _serve(self, member: str, request: Propose, payload: memoryview) -> Reply:
         """Another node's operations: taken or refused; their outcomes that node applies itself."""
-        decode(payload, list[commands.Operation])  # what does not decode would stop every member that applies it
+        if len(payload) > self._limits.entry_bytes_max:
+            raise TooLarge("the operations are larger than an entry of the log (consensus.entry_bytes_max)")
         operations = decode(payload, list[msgspec.Raw])
         count = len(operations)
         if not operations or count > self._limits.entry_operations_max:
             raise BadRequest("that is no batch of operations (consensus.entry_operations_max)")
+        for raw in operations:  # whoever is a member may send anything, and everybody would have to apply it
+            try:
+                commands.check_operation(raw)
+            except ValueError as error:
+                raise BadRequest(f"that is no operation: {error}") from error
         if self.refusal is not None:
             raise Closing("the node is closing: send it to another")
         if not self._consensus.is_leader:
@@ -357,32 +354,4 @@ class Proposals:
         for task in self._tasks:
             task.cancel()
         for one in waiting:
-            _answer(one, None, error)
-
-
-def _encode(header: Header, ones: list[Waiting]) -> bytes:
-    return commands.encode_entry(commands.Entry(*header, tuple([one.operation for one in ones])))
-
-
-def _answer_outcome(one: Waiting, outcome: object) -> None:
-    if isinstance(outcome, EdgeStoreError):
-        _answer(one, None, outcome)
-    else:
-        _answer(one, outcome, None)
-
-
-def _answer(one: Waiting, value: Any, error: BaseException | None) -> None:
-    """A caller that raises is its own affair: the others of its entry are answered."""
-    try:
-        one.done(value, error)
-    except Exception:
-        log.exception("callback-failed sequence=%d", one.operation.sequence)
-
-
-def _size_bytes(command: commands.Command) -> int:
-    """About what the command adds to its entry."""
-    if isinstance(command, commands.PutObject):
-        return OPERATION_OVERHEAD_BYTES + len(command.content.inline) + 64 * len(command.content.extents)
-    if isinstance(command, commands.CompleteUpload):
-        return OPERATION_OVERHEAD_BYTES + 48 * len(command.parts)
-    return OPERATION_OVERHEAD_BYTES
+            answer(one, None, error)

@@ -7,19 +7,23 @@ import hashlib
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from edgestore.catalog import Table
-from edgestore.errors import EdgeStoreError, Unavailable
+from edgestore.catalog import Table, commands
+from edgestore.errors import BadRequest, EdgeStoreError, TooLarge, Unavailable
 from edgestore.meta import snapshots
+from edgestore.meta.wire import Propose, encode
+from edgestore.net import Method
 from edgestore.records import BucketRecord, Member
 from tests.sim.disk import SimFiles, SimIndex
 from tests.sim.model import Violation
 from tests.sim.site.lives import NodeDied
 from tests.sim.site.machines import Machine
-from tests.sim.site.metas import MetaSite, bucket, put
+from tests.sim.site.metas import CONFIG, MetaSite, bucket, put
 from tests.sim.site.wires import Weather
 
 AWAY_S = 11.0
@@ -358,3 +362,59 @@ async def collect(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     """What all of them return, in order."""
     async with asyncio.timeout(40):
         return [await task for task in tasks]
+
+
+def test_no_member_can_put_into_the_log_what_stops_all_who_apply_it() -> None:
+    """Whoever is a member may forward operations: what breaks its bounds, or is too large, stays out of the log."""
+    tick = commands.Operation(7, 1, 0, 0, 0, commands.Tick())
+    poisoned: list[list[object]] = [
+        [msgspec.structs.replace(tick, **{name: value})]
+        for name in ("session", "sequence", "settled", "tenant")
+        for value in (-1, (1 << 64) - 1)
+    ]
+    poisoned += [[msgspec.structs.replace(tick, command=commands.RaiseFeatureLevel(commands.FEATURE_LEVEL + 1))]]
+    poisoned += [[msgspec.structs.replace(tick, command=commands.DeleteBucket(-1))], [b"?"], []]
+    poisoned += [[msgspec.structs.replace(tick, command=commands.PutTenant(0, "c", "n" * 2000))]]
+    poisoned += [[tick] * (CONFIG.consensus.entry_operations_max + 1)]
+    large = commands.PutObject(1, "k", 1, 1, commands.Content(1, "", (), bytes(CONFIG.consensus.entry_bytes_max)))
+    poisoned += [[msgspec.structs.replace(tick, command=large)]]
+
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        away = (await followers(site))[0]
+        leader = site.leader()
+        assert leader is not None
+        assert away.life is not None
+        before = site.meta(leader).applied_index
+        for operations in poisoned:
+            asking = away.service.peers.call(
+                leader.member, Method.PROPOSE, encode(Propose(0)), (encode(operations),), timeout_s=5
+            )
+            with pytest.raises(BadRequest):
+                await away.life.ask(asking)
+        assert site.meta(leader).applied_index == before
+        assert isinstance(await site.propose(away, bucket("after")), BucketRecord)
+        await alike(site)
+
+    run(MetaSite(1, 3), work)
+
+
+def test_what_breaks_its_bounds_is_refused_alone() -> None:
+    """What travels to the leader in the same batch is none the worse for it."""
+    limit_bytes = 16 * 1024
+    config = replace(CONFIG, consensus=replace(CONFIG.consensus, entry_bytes_max=limit_bytes))
+
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        away = (await followers(site))[0]
+        record = await site.propose(away, bucket("b"))
+        asked = [put(record, "a"), commands.DeleteBucket(-1), put(record, "huge", bytes(limit_bytes))]
+        noted = {"note": "x" * (limit_bytes // 3)}
+        asked += [msgspec.structs.replace(put(record, f"b{number}"), metadata=noted) for number in range(4)]
+        tasks = [asyncio.create_task(site.propose(away, command)) for command in asked]
+        await asyncio.wait(tasks)
+        refused = [task.exception() for task in tasks]
+        assert [type(error) for error in refused] == [type(None), BadRequest, TooLarge, *[type(None)] * 4]
+        await alike(site)
+
+    run(MetaSite(1, 3, config=config), work)

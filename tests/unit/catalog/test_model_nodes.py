@@ -208,7 +208,7 @@ class NodesMachine(RuleBasedStateMachine):
                 OWNER,
                 extent.extent_id,
                 extent.generation + (stale == 1),
-                extent.revision - (stale == 2),
+                extent.revision + (stale == 2),
                 epoch,
                 exceptions,
                 missing,
