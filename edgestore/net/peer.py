@@ -69,14 +69,21 @@ class Peer:
                 link = await self._dial(Lane.CONTROL)
             except EdgeStoreError as error:
                 log.debug("dial-failed member=%s address=%s reason=%s", self.member, self.address, error)
-                spread = 0.5 + self._entropy(1)[0] / 256
-                await asyncio.sleep(pause_s * spread)
-                pause_s = min(2 * pause_s, self._config.dial_backoff_max_ms / 1000)
+                pause_s = await self._pause(pause_s)
                 continue
-            pause_s = self._config.dial_backoff_min_ms / 1000
-            await self._use(link)
+            if await self._use(link):
+                pause_s = self._config.dial_backoff_min_ms / 1000
+            else:  # it shakes hands with whom it has shut out, too
+                pause_s = await self._pause(pause_s)
 
-    async def _use(self, link: Link) -> None:
+    async def _pause(self, pause_s: float) -> float:
+        """How long the next one takes."""
+        spread = 0.5 + self._entropy(1)[0] / 256
+        await asyncio.sleep(pause_s * spread)
+        return min(2 * pause_s, self._config.dial_backoff_max_ms / 1000)
+
+    async def _use(self, link: Link) -> bool:
+        """Until it is lost; whether the other side answered as to a member."""
         self._lost = asyncio.Event()
         link.on_closed = self._lost.set
         self._link = link
@@ -84,7 +91,7 @@ class Peer:
         log.info("peer-connected member=%s address=%s", self.member, self.address)
         self.on_connected(self.member)
         try:
-            await self._ping_while_open(link)
+            return await self._ping_while_open(link)
         finally:
             self._up.clear()
             self._link = None
@@ -94,8 +101,9 @@ class Peer:
             log.info("peer-disconnected member=%s address=%s", self.member, self.address)
             self.on_disconnected(self.member)
 
-    async def _ping_while_open(self, link: Link) -> None:
-        """Until it is lost, or nothing was heard for too long."""
+    async def _ping_while_open(self, link: Link) -> bool:
+        """Until it is lost, or nothing was heard for too long; whether anything was answered."""
+        is_answered = False
         loop = asyncio.get_running_loop()
         interval_s = self._config.ping_interval_ms / 1000
         while not self._lost.is_set() and not self._closed:
@@ -105,16 +113,18 @@ class Peer:
                     await link.call(Method.PING, b"", ())
             except TimeoutError:
                 if loop.time() - link.heard_s >= self._config.silence_max_s:
-                    return
+                    break
             except EdgeStoreError:
                 pass  # an error is an answer too, and a lost connection is told by `_lost`
             else:
+                is_answered = True
                 self._measured((loop.time() - begun) * 1000)
             try:
                 async with asyncio.timeout(interval_s):
                     await self._lost.wait()
             except TimeoutError:
                 continue
+        return is_answered
 
     def _measured(self, round_trip_ms: float) -> None:
         before = self.round_trip_ms
