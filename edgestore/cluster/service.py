@@ -10,7 +10,7 @@ from edgestore.catalog import commands
 from edgestore.clock import Entropy
 from edgestore.cluster.tokens import new_token, secret_digest
 from edgestore.config import ClusterConfig
-from edgestore.errors import BadRequest, NotFound, Unavailable
+from edgestore.errors import BadRequest, Conflict, NotFound, Unavailable
 from edgestore.meta import Meta
 from edgestore.placement import default_scheme, scheme_for
 from edgestore.records import SITE_TENANT, BucketRecord, NodeRecord, NodeState
@@ -57,7 +57,8 @@ class Site:
     async def create_token(self, ttl_ms: int) -> dict[str, Any]:
         """A token that lets one machine join. The site keeps a digest of it."""
         if not 0 < ttl_ms <= self.config.token_ttl_max_ms:
-            raise BadRequest(f"a token lives from 1 to {self.config.token_ttl_max_ms} ms")
+            days = self.config.token_ttl_max_ms / 86_400_000
+            raise BadRequest(f"a token lives for a positive time of at most {days:g} days (cluster.token_ttl_max_ms)")
         token = new_token(self.authority_digest, self.entropy)
         row = await self.meta.propose(
             SITE_TENANT, commands.CreateToken(token.token_id, secret_digest(token.secret), ttl_ms)
@@ -92,9 +93,11 @@ class Site:
         }
 
     async def set_state(self, number: int, state: str) -> dict[str, Any]:
-        """Drains or removes a node."""
+        """Drains a node, takes that back (`up`), or removes it."""
         node = await self._node(number)
-        wanted = {"draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
+        wanted = {"up": NodeState.UP, "draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
+        if wanted is NodeState.UP and node.state is not NodeState.DRAINING:
+            raise Conflict(f"node {number} is {node.state.name}, and not DRAINING: there is nothing to take back")
         await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state))
         return await self._shown(number)
 

@@ -303,3 +303,13 @@ def test_watchers_hear_of_nodes_and_layouts() -> None:
     site.do(commands.SetSiteSettings(SiteSettings()))
     site.do(commands.SetAuthority(b"c", b"k"))
     assert heard == [{"NODES"}, {"NODES", "LAYOUTS"}, {"SETTINGS"}, {"AUTHORITY"}]
+
+
+@pytest.mark.parametrize("state", [NodeState.REMOVED, NodeState.QUARANTINED])
+def test_a_node_that_is_gone_has_no_share_to_set(state: NodeState) -> None:
+    site = NodeSite(3)
+    site.do(commands.SetNodeState(2, state, NodeState.UP))
+    epoch = site.state.layout().epoch
+    with pytest.raises(Conflict, match=state.name):
+        site.do(commands.SetNodeWeight(2, 7))
+    assert site.state.layout().epoch == epoch
