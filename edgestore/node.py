@@ -22,7 +22,7 @@ from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
 from edgestore.core import Core, read_site, root_keys_of_environment
 from edgestore.disk import Files, SystemFiles
-from edgestore.errors import ConfigError
+from edgestore.errors import Closing, ConfigError
 from edgestore.observe import Metrics
 from edgestore.protocols.admin import Admin
 from edgestore.protocols.http import Front
@@ -103,21 +103,39 @@ class Node:
 
     async def _open(self, files: Files, root_keys: RootKeys | None) -> Core:
         """A lone node, one of several as the folder says, or one that joins now."""
+        if self._joining is not None:
+            await self._join(files, self._joining)
         remembered = read_site(files)
-        if self._joining is not None or (self._mesh is not None and self._mesh.listen) or remembered is not None:
+        if (self._mesh is not None and self._mesh.listen) or remembered is not None:
             from edgestore.core import MeshOptions, open_in_site
 
             return await open_in_site(
                 files,
                 self._config,
                 self._mesh or MeshOptions(),
-                self._joining,
                 s3=self._listen.address,
                 root_keys=root_keys,
                 metrics=self._metrics,
             )
         clock = SystemClock()
         return await Core.open(files, self._config, clock=clock, root_keys=root_keys, metrics=self._metrics)
+
+    async def _join(self, files: Files, joining: Joining) -> None:
+        """Becomes a member, or hears that it shall stop. Raises Closing."""
+        from edgestore.core import MeshOptions, join_site
+
+        work = join_site(files, self._config, self._mesh or MeshOptions(), joining, s3=self._listen.address)
+        joined, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((joined, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            joined.cancel()
+        if not joined.done():
+            await asyncio.wait((joined,))
+        if joined.cancelled():
+            raise Closing("stopped before the node has joined: the same token can be shown again")
+        joined.result()
 
     async def _serve(self, core: Core, tls: ssl.SSLContext | None, credentials: str) -> None:
         """Listens until told to stop, then drains."""
@@ -270,7 +288,8 @@ def join(folder: str, config: Config, listen: Listen, mesh: MeshOptions, joining
 
 
 def _run(node: Node) -> int:
-    """uvloop where it is installed."""
+    """uvloop where it is installed. What RocksDB and others write is nobody else's: it holds the keys of the site."""
+    os.umask(0o077)
     try:
         import uvloop
     except ImportError:

@@ -235,10 +235,9 @@ def decode_entry(data: bytes | memoryview) -> Entry:
     try:
         return _decoder.decode(packed)
     except msgspec.ValidationError:
-        *header, operations = _loose_decoder.decode(packed)
-    if header[0] > FEATURE_LEVEL:
-        return Entry(*header, ())
-    return Entry(*header, tuple([_usable(raw) for raw in operations]))
+        level, group, incarnation, log_time_ms, operations = _loose_decoder.decode(packed)
+    usable = () if level > FEATURE_LEVEL else tuple([_usable(raw) for raw in operations])
+    return Entry(level, group, incarnation, log_time_ms, usable)
 
 
 def _usable(raw: msgspec.Raw) -> Operation:
@@ -248,10 +247,10 @@ def _usable(raw: msgspec.Raw) -> Operation:
     except msgspec.ValidationError:
         pass
     try:
-        *named, _ = _id_decoder.decode(raw)
+        session, sequence, settled, born_ms, tenant, _ = _id_decoder.decode(raw)
     except msgspec.ValidationError:
         return UNUSABLE
-    return Operation(*named, UNUSABLE.command)
+    return Operation(session, sequence, settled, born_ms, tenant, UNUSABLE.command)
 
 
 def check_operation(raw: msgspec.Raw | bytes) -> Operation:

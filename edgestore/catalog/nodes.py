@@ -186,6 +186,8 @@ def set_node_weight(context: Context, command: commands.SetNodeWeight) -> NodeRe
     if not 0 < command.weight <= WEIGHT_MAX:
         raise BadRequest("a weight is a positive number of 32 bits", weight=command.weight)
     record = context.state.node(command.number)
+    if record.state in _GONE:
+        raise Conflict(f"node {record.number} is {record.state.name}, and has no share any more", node=record.number)
     return _change(context, record, replace(record, weight=command.weight), balances=not record.witness)
 
 

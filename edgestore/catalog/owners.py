@@ -12,7 +12,7 @@ from edgestore.catalog.keys import Table, number, row, successor
 from edgestore.catalog.tokens import check_policy
 from edgestore.catalog.uploads import end_upload
 from edgestore.errors import AccessKeyExists, BadRequest, BucketExists, BucketNotEmpty, NoSuchAccessKey, TooLarge
-from edgestore.records import SITE_TENANT, BucketRecord, KeyRecord, TenantRecord, Versioning
+from edgestore.records import ROOT_TENANT, SITE_TENANT, BucketRecord, KeyRecord, TenantRecord, Versioning
 
 UPLOADS_DROPPED_WITH_BUCKET_MAX = 100
 TENANT_MAX = (1 << 32) - 2
@@ -110,9 +110,14 @@ def put_key(context: Context, command: commands.PutKey) -> KeyRecord:
 
 
 def delete_key(context: Context, command: commands.DeleteKey) -> None:
-    """The owner and its buckets stay."""
-    if context.get(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode()) is None:
+    """The owner and its buckets stay; root keeps one pair, or nobody could make another."""
+    data = context.get(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode())
+    if data is None:
         raise NoSuchAccessKey(f"there is no access key {command.access_key!r}", access_key=command.access_key)
+    if rows.access_key(data).tenant_id == ROOT_TENANT:
+        roots = sum(key.tenant_id == ROOT_TENANT for key in context.state.access_keys())
+        if roots <= 1:
+            raise BadRequest("the last root key pair cannot be deleted: make another first (key create --name root)")
     context.delete(Table.ACCESS_KEYS, SITE_TENANT, command.access_key.encode())
     context.changed_tables.add(Table.ACCESS_KEYS)
 

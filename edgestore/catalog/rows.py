@@ -60,6 +60,10 @@ class TokenRecord(msgspec.Struct, frozen=True, array_like=True):
     expires_ms: int
     used_by: str = ""
 
+    def opens(self, secret_digest: bytes, member: str, now_ms: int) -> bool:
+        """Whether the member may join with it: it knows the secret, is in time, and nobody else was here before."""
+        return self.secret_digest == secret_digest and now_ms < self.expires_ms and self.used_by in ("", member)
+
 
 class AuthorityRecord(msgspec.Struct, frozen=True, array_like=True):
     """The site's certificate authority, both DER. Every member that holds the catalog may issue."""

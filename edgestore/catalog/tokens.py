@@ -50,12 +50,7 @@ def drop_token(context: Context, command: commands.DropToken) -> None:
 def use_token(context: Context, token_id: bytes, secret_digest: bytes, member: str) -> None:
     """Once, by one member, in time; it may ask again. Raises InvalidToken, with one message for all reasons."""
     token = context.state.token(token_id)
-    if (
-        token is None
-        or token.secret_digest != secret_digest
-        or token.expires_ms <= context.log_time_ms
-        or token.used_by not in ("", member)
-    ):
+    if token is None or not token.opens(secret_digest, member, context.log_time_ms):
         raise InvalidToken
     if not token.used_by:
         _put_token(context, replace(token, used_by=member))

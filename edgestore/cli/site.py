@@ -125,10 +125,11 @@ def _change(question: dict[str, str], folder: str | None, url: str | None, *, as
 
 @node.command("drain")
 @click.argument("number", type=click.IntRange(1))
+@click.option("--undo", is_flag=True, help="Takes it back: the node takes new data again, and its share moves to it.")
 @targeted
-def node_drain(number: int, folder: str | None, url: str | None, as_json: bool) -> None:
+def node_drain(number: int, undo: bool, folder: str | None, url: str | None, as_json: bool) -> None:
     """Takes no more new data to a node; what it holds moves to the others."""
-    _change({"number": str(number), "state": "draining"}, folder, url, as_json=as_json)
+    _change({"number": str(number), "state": "up" if undo else "draining"}, folder, url, as_json=as_json)
 
 
 @node.command("remove")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Annotated
 
 import msgspec
 
 from edgestore.catalog import commands
 from edgestore.cluster.certificates import Certifier
 from edgestore.cluster.tokens import Token, secret_digest
-from edgestore.config import ClusterConfig
-from edgestore.errors import BadRequest, Denied, Unavailable
+from edgestore.config import ClusterConfig, host_and_port
+from edgestore.errors import BadRequest, Denied, InvalidToken, TooBusy, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Method, Peers, Reply, Rights
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
@@ -30,9 +31,9 @@ class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
     """What a joiner shows and says of itself. `request`: the proof of possession of its key, which names its member id
     and counts for more than what `node` says."""
 
-    token_id: bytes
-    secret: str
-    request: bytes
+    token_id: Annotated[bytes, msgspec.Meta(max_length=64)]
+    secret: Annotated[str, msgspec.Meta(max_length=256)]
+    request: Annotated[bytes, msgspec.Meta(max_length=4096)]
     node: commands.NewNode
 
 
@@ -49,10 +50,11 @@ class JoinAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JoinServer:
-    """The member's side."""
+    """The member's side. Strangers ask here: nothing of what they say comes into the log before the token opens."""
 
-    def __init__(self, meta: Meta, certifier: Certifier) -> None:
-        self._meta, self._certifier = meta, certifier
+    def __init__(self, meta: Meta, certifier: Certifier, config: ClusterConfig) -> None:
+        self._meta, self._certifier, self._config = meta, certifier, config
+        self._running = 0
 
     def serve(self, peers: Peers) -> None:
         """Answers callers that have no certificate yet."""
@@ -63,11 +65,24 @@ class JoinServer:
             asked = msgspec.msgpack.decode(head, type=JoinRequest)
         except msgspec.MsgspecError as error:
             raise BadRequest(f"the request to join does not decode: {error}") from error
+        if self._running >= self._config.joins_max:
+            raise TooBusy("too many nodes join at once (cluster.joins_max): try again")
+        self._running += 1
+        try:
+            return await self._admit(asked)
+        finally:
+            self._running -= 1
+
+    async def _admit(self, asked: JoinRequest) -> Reply:
+        host_and_port(asked.node.address)
         facts = read_request(asked.request)
+        digest = secret_digest(asked.secret)
         await self._meta.read_barrier()
+        token = self._meta.state.token(asked.token_id)
+        if token is None or not token.opens(digest, facts.member, self._meta.log_time_ms()):
+            raise InvalidToken
         node = msgspec.structs.replace(asked.node, member=facts.member, key_digest=facts.key_digest)
-        command = commands.AddNode(node, asked.token_id, secret_digest(asked.secret))
-        row: NodeRecord = await self._meta.propose(SITE_TENANT, command)
+        row: NodeRecord = await self._meta.propose(SITE_TENANT, commands.AddNode(node, asked.token_id, digest))
         log.info("node-joined number=%d member=%s address=%s", row.number, row.member, row.address)
         return Reply(msgspec.msgpack.encode(self._answer(facts, row)))
 

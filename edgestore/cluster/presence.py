@@ -16,7 +16,7 @@ import msgspec
 from edgestore.catalog import Table, commands
 from edgestore.cluster.certificates import SHUT_OUT, is_shut_out
 from edgestore.config import ClusterConfig
-from edgestore.errors import Denied, EdgeStoreError
+from edgestore.errors import ConfigError, Denied, EdgeStoreError
 from edgestore.meta import Meta
 from edgestore.net import Caller, Method, Peers, Reply, Rights
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
@@ -69,7 +69,10 @@ class Presence:
             if is_shut_out(node, self.meta):
                 self.peers.forget(node.member)
             elif known.get(node.member) != node.address:
-                self.peers.know(node.member, node.address)
+                try:
+                    self.peers.know(node.member, node.address)
+                except ConfigError as error:  # what one member says of itself must not stop the others
+                    log.warning("address-refused member=%s error=%s", node.member, error)
         self.peers.review()
 
     async def acquaint(self) -> None:
@@ -112,9 +115,10 @@ class Presence:
                 try:
                     answer = await self.peers.call(member, Method.STATUS, b"", timeout_s=self.config.ask_timeout_s)
                     standing = msgspec.msgpack.decode(answer.head, type=StandingAnswer)
-                except (EdgeStoreError, msgspec.MsgspecError):
+                    state = NodeState(standing.state) if standing.state else None
+                except (EdgeStoreError, ValueError):
                     continue
-                self._judge(standing.number, NodeState(standing.state) if standing.state else None)
+                self._judge(standing.number, state)
 
     async def _tell_standing(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         row = self.meta.state.node_of(caller.member) if caller.member else None

@@ -67,7 +67,8 @@ class Site:
     async def create_token(self, ttl_ms: int) -> dict[str, Any]:
         """A token that lets one machine join. The site keeps a digest of it."""
         if not 0 < ttl_ms <= self.config.token_ttl_max_ms:
-            raise BadRequest(f"a token lives from 1 to {self.config.token_ttl_max_ms} ms")
+            days = self.config.token_ttl_max_ms / 86_400_000
+            raise BadRequest(f"a token lives for a positive time of at most {days:g} days (cluster.token_ttl_max_ms)")
         token = new_token(self.authority_digest, self.entropy)
         row = await self.meta.propose(
             SITE_TENANT, commands.CreateToken(token.token_id, secret_digest(token.secret), ttl_ms)
@@ -102,11 +103,14 @@ class Site:
         }
 
     async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
-        """Drains or removes a node. `force`: also one without which content could not be read any more."""
+        """Drains a node, takes that back (`up`), or removes it. `force`: also one without which content could not be
+        read any more."""
         node = await self._node(number)
-        wanted = {"draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
+        wanted = {"up": NodeState.UP, "draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
+        if wanted is NodeState.UP and node.state is not NodeState.DRAINING:
+            raise Conflict(f"node {number} is {node.state.name}, and not DRAINING: there is nothing to take back")
         epoch = 0
-        if wanted not in (node.state, NodeState.DRAINING) and not force and not node.witness:
+        if wanted is NodeState.REMOVED and node.state is not wanted and not force and not node.witness:
             epoch = await self._check_loss(number)
         await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
         return await self._shown(number)

@@ -136,6 +136,8 @@ class MetaConfig:
     snapshot_open_timeout_s: float = 60.0
     """A checkpoint begins with a flush."""
     snapshot_piece_timeout_s: float = 10.0
+    snapshot_min_bytes_per_s: int = 128 * 1024
+    """A receiver that is slower on the whole loses the snapshot: the log grows for as long as it is held for one."""
     snapshot_idle_s: float = 30.0
     """A snapshot that nobody asked a piece of for so long is deleted, and the log behind it is not kept for it."""
 
@@ -314,6 +316,8 @@ class ClusterConfig:
     remove_pause_s: int = 3600
     """Least time between two removals of nodes that stayed away (the site's `remove_after_ms`)."""
     token_ttl_max_ms: int = 7 * 24 * 3_600_000
+    joins_max: int = 4
+    """Requests to join that a member serves at once: whoever sends one may be a stranger."""
     join_timeout_s: float = 30.0
     """How long a joiner asks the members that it was told of."""
     ask_timeout_s: float = 10.0

@@ -11,12 +11,15 @@ from edgestore.core.opening import INDEX_FOLDER, Core, OpenStore, root_keys_of_e
 from edgestore.later import later
 
 if TYPE_CHECKING:
-    from edgestore.core.joining import Joining, MeshOptions, open_in_site
+    from edgestore.core.joining import Joining, MeshOptions, join_site, open_in_site
     from edgestore.core.recovery import plan_recovery, recover_site
 else:
     __getattr__ = later(
         __name__,
-        {"joining": ("Joining", "MeshOptions", "open_in_site"), "recovery": ("plan_recovery", "recover_site")},
+        {
+            "joining": ("Joining", "MeshOptions", "join_site", "open_in_site"),
+            "recovery": ("plan_recovery", "recover_site"),
+        },
     )
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "Joining",
     "MeshOptions",
     "OpenStore",
+    "join_site",
     "open_in_site",
     "plan_recovery",
     "read_site",

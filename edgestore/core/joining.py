@@ -54,7 +54,6 @@ async def open_in_site(
     files: Files,
     config: Config,
     options: MeshOptions,
-    joining: Joining | None,
     *,
     s3: str,
     root_keys: RootKeys | None,
@@ -66,8 +65,6 @@ async def open_in_site(
 
     network = SystemNetwork()
     settings = read_site(files)
-    if settings is None and joining is not None:
-        settings = await _join(files, config, options, joining, network, s3=s3)
     if settings is None:
         address = config.net.advertise or _joinable(options.listen, "")
         settings = SiteFile("", "", options.listen, address, zone=options.zone, capacity_bytes=options.capacity_bytes)
@@ -106,10 +103,13 @@ def _changed(settings: SiteFile, options: MeshOptions, advertise: str, s3: str) 
     )
 
 
-async def _join(
-    files: Files, config: Config, options: MeshOptions, joining: Joining, network: Network, *, s3: str
-) -> SiteFile:
-    """Gets the papers and writes them, `site.json` last: before that the same token may be shown again."""
+async def join_site(files: Files, config: Config, options: MeshOptions, joining: Joining, *, s3: str) -> None:
+    """Gets the papers and writes them, `site.json` last: before that the same token may be shown again. It may be
+    cancelled. A folder that has joined joins no more."""
+    from edgestore.net import SystemNetwork
+
+    if read_site(files) is not None:
+        return
     lock = files.lock("lock")
     try:
         if files.list("journal"):
@@ -128,9 +128,8 @@ async def _join(
             options.capacity_bytes,
             options.witness,
         )
-        site = await request_papers(files, config, joining, network, asked)
+        site = await request_papers(files, config, joining, SystemNetwork(), asked)
         membership.write_site(files, site)
-        return site
     finally:
         lock.release()
 

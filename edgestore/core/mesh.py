@@ -123,7 +123,7 @@ class Mesh:
             await self._found()
         self._certifier = Certifier(core.meta, config)
         self._certifier.serve(self.peers)
-        JoinServer(core.meta, self._certifier).serve(self.peers)
+        JoinServer(core.meta, self._certifier, config).serve(self.peers)
         self._presence = Presence(
             core.meta, self.peers, config, self._member, self._nonce, self._announcement, core.stop
         )

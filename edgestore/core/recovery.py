@@ -7,6 +7,7 @@ removal of every lost node, so that none of them is ever let in again.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ COPY = "catalog-planned"
 """A copy of the catalog, to which the log is applied; gone when the plan is made."""
 FENCE = 1 << 16
 """Incarnations that are left out: the lost ones can never have begun so many."""
+BEGUN = "recovery.json"
+"""The numbers of the lost, written before the first step and removed behind the last: a run that was killed is gone on
+with, whatever it had done."""
 GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
 
 
@@ -68,8 +72,9 @@ def plan_recovery(folder: str, config: Config, lost: tuple[int, ...]) -> Recover
     """
 
     async def work() -> RecoveryPlan:
+        begun = _begun(SystemFiles(folder))
         async with catalog_of(folder, config) as (site, log, state):
-            return _plan(site, log, state, lost)
+            return _plan(site, log, state, begun or lost, is_begun=bool(begun))
 
     return asyncio.run(work())
 
@@ -97,9 +102,12 @@ def recover_site(folder: str, config: Config, plan: RecoveryPlan) -> dict[str, A
     the second reading finds this member alone."""
 
     async def work() -> dict[str, Any]:
-        async with _opened(folder, config) as (_, site, journal, store):
-            alone = (Member(site.member),)
-            index, _ = await force_members(journal, State(store).site().index, alone, skipped=FENCE)
+        async with _opened(folder, config) as (files, site, journal, store):
+            files.replace(BEGUN, json.dumps(plan.lost).encode(), mode=0o600)
+            index, voters = log_end(journal, State(store).site().index)
+            if voters != (site.member,):  # else an earlier run was killed behind this step
+                alone = (Member(site.member),)
+                index, _ = await force_members(journal, State(store).site().index, alone, skipped=FENCE)
         async with _opened(folder, config) as (files, site, journal, store):
             meta = await Meta.open(
                 files,
@@ -112,14 +120,25 @@ def recover_site(folder: str, config: Config, plan: RecoveryPlan) -> dict[str, A
                 member=site.member,
             )
             try:
-                for node in [row for row in meta.state.nodes() if row.number in plan.lost]:
+                for node in [row for row in meta.state.nodes() if row.number in plan.lost and row.state not in GONE]:
                     command = commands.SetNodeState(node.number, NodeState.REMOVED, node.state)
                     await meta.propose(SITE_TENANT, command)
             finally:
                 await meta.close()
+            files.remove(BEGUN)
             return {"stop_sign": index, "removed": list(plan.lost), "node": plan.own}
 
     return asyncio.run(work())
+
+
+def _begun(files: Files) -> tuple[int, ...]:
+    """Whom an earlier run has given up, where it did not come to its end."""
+    if not files.exists(BEGUN):
+        return ()
+    try:
+        return tuple(int(number) for number in json.loads(files.read(BEGUN)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{BEGUN} is damaged ({error}): remove it, and name the lost nodes with --lost") from error
 
 
 @asynccontextmanager
@@ -154,7 +173,9 @@ def _catalog(files: Files, config: Config, folder: str) -> OrderedStore:
     )
 
 
-def _plan(site: SiteFile, log: tuple[int, tuple[str, ...]], state: State, lost: tuple[int, ...]) -> RecoveryPlan:
+def _plan(
+    site: SiteFile, log: tuple[int, tuple[str, ...]], state: State, lost: tuple[int, ...], *, is_begun: bool
+) -> RecoveryPlan:
     """`state` is that of the whole log: what the survivor was told counts, also what it does not know as committed."""
     last_index, voters = log
     nodes = {node.number: node for node in state.nodes() if node.state not in GONE}
@@ -162,12 +183,12 @@ def _plan(site: SiteFile, log: tuple[int, tuple[str, ...]], state: State, lost: 
     if own is None:
         raise ConfigError("the catalog of this folder does not name its own node, or names it as removed")
     gone = set(lost) or {node.number for node in nodes.values() if node.member in voters and node.number != own}
-    if unknown := gone - set(nodes):
+    if (unknown := gone - set(nodes)) and not is_begun:
         raise BadRequest(f"the site has no such node: {', '.join(map(str, sorted(unknown)))}")
     if own in gone:
         raise BadRequest("the node of this folder is the survivor: it cannot be lost too")
     left = [node for node in nodes.values() if node.member in voters and node.number not in gone]
-    if 2 * len(left) > len(voters):
+    if 2 * len(left) > len(voters) and not is_begun:
         raise BadRequest("a majority of the voters survives: start them, and remove the lost nodes with `node remove`")
     survivors = tuple(sorted(set(nodes) - gone))
     count = _Count(state, nodes, frozenset(survivors))

@@ -295,6 +295,15 @@ class SystemFiles:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         os.makedirs(self.root, mode=0o700, exist_ok=True)
+        self._keep_others_out()
+
+    def _keep_others_out(self) -> None:
+        """Keys and secrets lie here. A folder that is neither a store nor empty may be anything: it stays as it is."""
+        found = os.stat(self.root)
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            names = os.listdir(self.root)
+            if not names or "identity" in names:
+                os.chmod(self.root, found.st_mode & 0o700)
 
     def _absolute(self, path: str) -> str:
         return os.path.join(self.root, path)

@@ -6,6 +6,7 @@ written (rule 2), and the journal replays the rest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -181,6 +182,7 @@ class RocksIndex:
         here."""
         try:
             Checkpoint(self._database).create_checkpoint(self._files.real_path(folder))
+            os.chmod(self._files.real_path(folder), 0o700)  # RocksDB makes it for everybody
         except Exception as error:
             raise self._refused(error) from error
 

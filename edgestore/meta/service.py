@@ -16,9 +16,10 @@ from edgestore.config import ConsensusConfig, MetaConfig
 from edgestore.consensus import ConsensusStatus, RaftConsensus, Readable, machine_folder
 from edgestore.disk import Files, Journal, OrderedStore
 from edgestore.errors import Closing, Unavailable
+from edgestore.meta.batches import Done, Header
 from edgestore.meta.log_time import LogTime
 from edgestore.meta.machine import CatalogMachine
-from edgestore.meta.proposals import NOT_KNOWN, Done, Header, Proposals
+from edgestore.meta.proposals import NOT_KNOWN, Proposals
 from edgestore.meta.setup import LONE, GroupSetup
 from edgestore.meta.snapshots import SnapshotReceiver, SnapshotSender, remove_others
 from edgestore.meta.watches import Watches

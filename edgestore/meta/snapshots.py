@@ -54,6 +54,8 @@ class _Sent:
     folder: str
     manifest: Manifest
     release: Callable[[], None]
+    until_s: float
+    """The end, however often a piece is asked for: the log is held for as long."""
     expiry: asyncio.TimerHandle | None = None
 
 
@@ -118,7 +120,9 @@ class SnapshotSender:
             release()
             raise
         manifest = Manifest(snapshot_id, checkpoint_id, base.incarnation, base.members, files)
-        return _Sent(member, folder, manifest, release)
+        size_bytes = sum(file.size_bytes for file in files)
+        longest_s = self._config.snapshot_idle_s + size_bytes / self._config.snapshot_min_bytes_per_s
+        return _Sent(member, folder, manifest, release, self._loop.time() + longest_s)
 
     async def _checkpoint(self, folder: str) -> SnapshotBase:
         """It contains at least what was applied before, and is of one incarnation."""
@@ -141,7 +145,8 @@ class SnapshotSender:
     def _keep(self, sent: _Sent) -> None:
         if sent.expiry is not None:
             sent.expiry.cancel()
-        sent.expiry = self._loop.call_later(self._config.snapshot_idle_s, self._end, sent)
+        idle_until_s = self._loop.time() + self._config.snapshot_idle_s
+        sent.expiry = self._loop.call_at(min(idle_until_s, sent.until_s), self._end, sent)
 
     def _end(self, sent: _Sent) -> None:
         """It was received, or nobody has asked for it for a while."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from edgestore.net.tls import Credentials
 log = logging.getLogger("edgestore.net")
 
 ACCEPT_PAUSE_S = 0.1
+NO_TLS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"))
+"""What OpenSSL calls an answer that is no TLS at all."""
 
 
 class Connection(Protocol):
@@ -196,6 +199,9 @@ class SystemNetwork:
                     local_addr=local_address,
                 )
                 await secure.shaken
+        except ssl.SSLError as error:
+            speaks_tls = error.reason not in NO_TLS
+            raise Unavailable(f"{host}:{port} cannot be reached: {error}", speaks_tls=speaks_tls) from error
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {config.dial_timeout_s} s"
             raise Unavailable(f"{host}:{port} cannot be reached: {reason}") from error

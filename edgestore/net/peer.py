@@ -74,20 +74,27 @@ class Peer:
                 link = await self._dial(Lane.CONTROL)
             except EdgeStoreError as error:
                 log.debug("dial-failed member=%s address=%s reason=%s", self.member, self.address, error)
-                spread = 0.5 + self._entropy(1)[0] / 256
-                await asyncio.sleep(pause_s * spread)
-                pause_s = min(2 * pause_s, self._config.dial_backoff_max_ms / 1000)
+                pause_s = await self._pause(pause_s)
                 continue
-            pause_s = self._config.dial_backoff_min_ms / 1000
-            await self._use(link)
+            if await self._use(link):
+                pause_s = self._config.dial_backoff_min_ms / 1000
+            else:  # it shakes hands with whom it has shut out, too
+                pause_s = await self._pause(pause_s)
 
-    async def _use(self, link: Link) -> None:
+    async def _pause(self, pause_s: float) -> float:
+        """How long the next one takes."""
+        spread = 0.5 + self._entropy(1)[0] / 256
+        await asyncio.sleep(pause_s * spread)
+        return min(2 * pause_s, self._config.dial_backoff_max_ms / 1000)
+
+    async def _use(self, link: Link) -> bool:
+        """Until it is lost; whether the other side answered as to a member."""
         self._link = link
         self._up.set()
         log.info("peer-connected member=%s address=%s", self.member, self.address)
         self.on_connected(self.member)
         try:
-            await self._ping_while_open(link, self._measured)
+            return await self._ping_while_open(link, self._measured)
         finally:
             self._up.clear()
             self._link = None
@@ -105,8 +112,9 @@ class Peer:
         finally:
             link.close()
 
-    async def _ping_while_open(self, link: Link, measured: Callable[[float], None]) -> None:
-        """Until it is lost, or nothing was heard for too long."""
+    async def _ping_while_open(self, link: Link, measured: Callable[[float], None]) -> bool:
+        """Until it is lost, or nothing was heard for too long; whether anything was answered."""
+        is_answered = False
         loop, lost = asyncio.get_running_loop(), asyncio.Event()
         link.on_closed = lost.set
         interval_s = self._config.ping_interval_ms / 1000
@@ -117,16 +125,18 @@ class Peer:
                     await link.call(Method.PING, b"", ())
             except TimeoutError:
                 if loop.time() - link.heard_s >= self._config.silence_max_s:
-                    return
+                    break
             except EdgeStoreError:
                 pass  # an error is an answer too, and a lost connection is told by `lost`
             else:
+                is_answered = True
                 measured((loop.time() - begun) * 1000)
             try:
                 async with asyncio.timeout(interval_s):
                     await lost.wait()
             except TimeoutError:
                 continue
+        return is_answered
 
     def _measured(self, round_trip_ms: float) -> None:
         before = self.round_trip_ms

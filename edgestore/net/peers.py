@@ -14,7 +14,7 @@ from typing import Any
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import NetConfig, host_and_port
-from edgestore.errors import EdgeStoreError, Unavailable
+from edgestore.errors import BadRequest, EdgeStoreError, Unavailable
 from edgestore.net.calls import Answer, Caller, Reply
 from edgestore.net.connection import Listening, Network
 from edgestore.net.frames import Buffer
@@ -199,6 +199,11 @@ class Peers:
                     return await link.call(method, head, ())
                 finally:
                     link.close()
+        except Unavailable as error:
+            if error.fields.get("speaks_tls", True):
+                raise
+            message = f"{address} is not a mesh address: what answers there speaks no TLS (is it the S3 address?)"
+            raise BadRequest(message) from error
         except TimeoutError as error:
             raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
 

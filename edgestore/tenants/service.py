@@ -1,20 +1,24 @@
 """Owners and access keys, all in RAM for the fast lane, all in the catalog for good.
 
-Rule: the root key pair is made once; another one at a later start is refused, not adopted.
+Rule: the root key pair is made once; another one at a later start is refused, not adopted. It is replaced as any other
+pair is: one more is made for root, then the old one is deleted, never the last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import tomllib
 from dataclasses import dataclass
 
 from edgestore.catalog import Table, commands
 from edgestore.clock import Clock, Entropy
 from edgestore.disk import Files
-from edgestore.errors import AccessKeyExists, BadRequest, ConfigError, NoSuchAccessKey
+from edgestore.errors import AccessKeyExists, BadRequest, ConfigError, EdgeStoreError, NoSuchAccessKey
 from edgestore.meta import Meta
 from edgestore.records import ROOT_TENANT, SITE_TENANT, KeyRecord, Principal, TenantRecord
+
+log = logging.getLogger("edgestore.tenants")
 
 CREDENTIALS = "credentials.toml"
 ACCESS_KEY_MAX = 128
@@ -39,9 +43,10 @@ class TenantService:
         self._owners: dict[int, TenantRecord] = {}
         self._keys: dict[str, tuple[Principal, str]] = {}
         self._root_key = ""
+        self._files: Files | None = None
         self._changes = asyncio.Lock()  # two first keys of one new owner must not make two owners
         self._load()
-        meta.watch((Table.TENANTS, Table.ACCESS_KEYS), lambda _: self._load())
+        meta.watch((Table.TENANTS, Table.ACCESS_KEYS), lambda _: self._reload())
 
     async def start(self, files: Files, given: RootKeys | None) -> RootKeys:
         """Makes or checks the root key pair. Raises ConfigError for another pair than the folder's.
@@ -49,16 +54,34 @@ class TenantService:
         The file is written before the catalog knows the pair: a crash between the two never makes a second one.
         """
         kept, known = _read_credentials(files), self._root_pairs()
+        if kept is not None and known and kept not in known:
+            log.warning("root-key-replaced access_key=%s: it was deleted while the node was away", kept.access_key)
+            kept = None
         root = self._choose_root(kept, known, given)
         if kept is None:
-            text = f"access_key = {_toml_text(root.access_key)}\nsecret_key = {_toml_text(root.secret_key)}\n"
-            files.replace(CREDENTIALS, text.encode(), mode=0o600)
+            _write_credentials(files, root)
         if not known:
             if ROOT_TENANT not in self._owners:
                 await self._meta.propose(SITE_TENANT, commands.PutTenant(ROOT_TENANT, self._entropy(32).hex(), "root"))
             await self._put_key(root.access_key, root.secret_key, ROOT_TENANT)
-        self._root_key = root.access_key
+        self._root_key, self._files = root.access_key, files
         return root
+
+    def _reload(self) -> None:
+        """The pair of the data folder may have been deleted, here or through another node: the folder gets another."""
+        self._load()
+        if self._files is not None and self._root_key not in self._keys:
+            asyncio.get_running_loop().call_soon(self._replace_root)
+
+    def _replace_root(self) -> None:
+        known = self._root_pairs()
+        if self._files is None or not known or self._root_key in self._keys:
+            return
+        self._root_key = known[0].access_key
+        try:
+            _write_credentials(self._files, known[0])
+        except EdgeStoreError as error:  # the next start does it
+            log.warning("root-key-not-written error=%s", error)
 
     def _root_pairs(self) -> list[RootKeys]:
         """The root keys that the catalog holds, the first one first."""
@@ -66,8 +89,6 @@ class TenantService:
         return [RootKeys(key.access_key, key.secret_key) for key in held if key.tenant_id == ROOT_TENANT]
 
     def _choose_root(self, kept: RootKeys | None, known: list[RootKeys], given: RootKeys | None) -> RootKeys:
-        if kept is not None and known and kept not in known:
-            raise ConfigError(f"{CREDENTIALS} holds other keys than the catalog: remove it to have it written again")
         root = kept or (known[0] if known else None)
         if root is not None and given is not None and given != root:
             raise ConfigError(
@@ -132,13 +153,11 @@ class TenantService:
         return record
 
     async def delete_key(self, access_key: str) -> None:
-        """Raises NoSuchAccessKey; BadRequest for the root key."""
+        """Raises NoSuchAccessKey; BadRequest for the last root key."""
         await self._meta.read_barrier()
         found = self._keys.get(access_key)
         if found is None:
             raise NoSuchAccessKey(f"there is no access key {access_key!r}", access_key=access_key)
-        if access_key == self._root_key:
-            raise BadRequest("the root key pair of the data folder cannot be deleted")
         await self._meta.propose(found[0].tenant_id, commands.DeleteKey(access_key))
 
     def list_keys(self) -> list[tuple[KeyRecord, TenantRecord]]:
@@ -159,6 +178,11 @@ def _problem(access_key: str, secret_key: str) -> str:
 def _toml_text(value: str) -> str:
     """A basic string of TOML."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _write_credentials(files: Files, root: RootKeys) -> None:
+    text = f"access_key = {_toml_text(root.access_key)}\nsecret_key = {_toml_text(root.secret_key)}\n"
+    files.replace(CREDENTIALS, text.encode(), mode=0o600)
 
 
 def _read_credentials(files: Files) -> RootKeys | None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from edgestore.catalog import commands
+from edgestore.clock import SystemClock, system_entropy
+from edgestore.cluster import JoinRequest, parse_token
+from edgestore.config import NetConfig
+from edgestore.errors import BadRequest, InvalidToken, TooBusy
+from edgestore.net import Credentials, Method, Peers, Rights, SystemNetwork
+from edgestore.security import load_key, make_request, new_key
 from tests.faults.process import NodeRefusedError
-from tests.site.nodes import SiteNode, edgestore, make_site, stop_all
+from tests.site.nodes import SiteNode, edgestore, free_port, make_site, stop_all, until
 
 BODY = os.urandom(4000)
 
@@ -154,3 +166,74 @@ def test_nobody_opens_the_folder_of_a_member_alone(first: SiteNode) -> None:
     assert first.stop() == 0
     failed = edgestore("ls", "--data", str(first.data), expect=1)
     assert "edgestore serve" in failed.stderr
+
+
+def test_strangers_put_nothing_into_the_log(first: SiteNode) -> None:
+    before = first.ask("status")["applied_index"]
+    token = parse_token(first.token())
+    grown = first.ask("status")["applied_index"] - before
+
+    async def flood() -> list[object]:
+        stranger = Credentials(lambda facts: Rights.NONE)
+        peers = Peers(
+            SystemNetwork(), NetConfig(), stranger, member="ab" * 16, clock=SystemClock(), entropy=system_entropy
+        )
+        node = commands.NewNode("ab" * 16, first.mesh, "", "", 1 << 40, b"", b"", 1)
+        proof = make_request(load_key(new_key(system_entropy)), "ab" * 16)
+        asked = JoinRequest(token.token_id, "no", proof, node)
+        wrong = [asked, replace(asked, token_id=bytes(8)), replace(asked, node=replace(node, zone="z" * 50_000))]
+        heads = [msgspec.msgpack.encode(request) for request in wrong * 4]
+        asking = [
+            asyncio.create_task(peers.call_address(first.mesh, token.ca_digest, Method.JOIN, head, timeout_s=10))
+            for head in heads
+        ]
+        await asyncio.wait(asking)
+        return [task.exception() for task in asking]
+
+    refused = asyncio.run(flood())
+    assert all(isinstance(error, InvalidToken | BadRequest | TooBusy) for error in refused), refused
+    assert sum(isinstance(error, InvalidToken) for error in refused) >= 2
+    assert first.ask("status")["applied_index"] - before - grown <= 2
+
+
+@pytest.mark.parametrize("step", ["write_authority", "write_certificate", "write_site"])
+def test_a_joiner_that_was_killed_with_its_token_used_joins_again(tmp_path: Path, first: SiteNode, step: str) -> None:
+    """Between steps 5 and 7 of docs/internals/joining.md: the site knows the member, its folder does not know the
+    site."""
+    token, second = first.token(), SiteNode(tmp_path / "second")
+    killed = f"import os; from edgestore.core import membership; membership.{step} = lambda *a: os.kill(os.getpid(), 9)"
+    whole, second.program = second.program, [sys.executable, "-c", f"{killed}; from edgestore.cli import main; main()"]
+    with pytest.raises(NodeRefusedError) as found:
+        second.join(token, first)
+    assert found.value.code == -signal.SIGKILL
+    assert not (second.data / "site.json").exists()
+    assert [number for number, _ in members(first)] == [1, 2]
+    second.program = whole
+    second.join(token, first)
+    try:
+        assert [number for number, _ in members(first)] == [1, 2]
+        second.client().create_bucket(Bucket="photos")
+    finally:
+        assert second.stop() == 0
+
+
+def test_a_join_that_nobody_answers_ends_when_it_is_told_to(tmp_path: Path, first: SiteNode) -> None:
+    token, second = first.token(), SiteNode(tmp_path / "second")
+    second.launch("join", "--token", token, "--peer", f"127.0.0.1:{free_port()}", *second.place)
+    until(lambda: "join-postponed" in second.log.read_text())
+    begun = time.monotonic()
+    assert second.process is not None
+    second.process.send_signal(signal.SIGINT)
+    assert second.wait(5) == 1
+    assert time.monotonic() - begun < 3
+    assert "the same token can be shown again" in second.log.read_text()
+    second.join(token, first)
+    assert second.stop() == 0
+
+
+def test_a_join_through_an_s3_address_is_refused_at_once(tmp_path: Path, first: SiteNode) -> None:
+    second, begun = SiteNode(tmp_path / "second"), time.monotonic()
+    with pytest.raises(NodeRefusedError) as found:
+        second.start("join", "--token", first.token(), "--peer", f"127.0.0.1:{first.port}", *second.place)
+    assert "not a mesh address" in found.value.log
+    assert time.monotonic() - begun < 10

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.site.nodes import SiteNode, make_site, rows, stop_all, until, voters
+from tests.faults.process import ACCESS_KEY
+from tests.site.nodes import SiteNode, edgestore, make_site, rows, stop_all, until, voters
 
 BODY = os.urandom(3000)
 LARGE = os.urandom(600_000)
@@ -35,6 +36,12 @@ def test_weight_drain_and_removal_show_everywhere(three: list[SiteNode]) -> None
     assert three[1].ask("node", "set-weight", "3", "77")["weight"] == 77
     assert three[2].ask("node", "drain", "2")["state"] == "draining"
     assert three[0].ask("status")["site"]["epoch"] >= epoch + 2
+    assert three[1].ask("node", "drain", "2", "--undo")["state"] == "up"
+    assert (
+        "nothing to take back"
+        in edgestore("node", "drain", "2", "--undo", "--data", str(three[1].data), expect=1).stderr
+    )
+    assert three[2].ask("node", "drain", "2")["state"] == "draining"
     listed = rows(three[2])
     assert (listed[3]["weight"], listed[2]["state"]) == (77, "draining")
     three[0].client().put_object(Bucket="photos", Key="while-draining", Body=LARGE)
@@ -42,6 +49,8 @@ def test_weight_drain_and_removal_show_everywhere(three: list[SiteNode]) -> None
         assert read(node, "photos", "before") == read(node, "photos", "while-draining") == LARGE
     three[0].ask("node", "remove", "2", "--yes")
     assert three[1].wait(20) == 1
+    set_weight = ["node", "set-weight", "2", "7", "--data", str(three[0].data)]
+    assert "REMOVED" in edgestore(*set_weight, expect=1).stderr
     until(lambda: voters(three[0]) == [1, 3])
     three[2].client().put_object(Bucket="photos", Key="after", Body=BODY)
     assert read(three[0], "photos", "after") == BODY
@@ -143,3 +152,24 @@ def test_an_older_node_keeps_the_feature_level_down_until_it_is_upgraded(tmp_pat
         assert read(older, "photos", "a") == BODY
     finally:
         stop_all(nodes)
+
+
+def test_a_stolen_root_pair_is_replaced_everywhere(three: list[SiteNode]) -> None:
+    """As docs/howto/after-a-theft.md has it."""
+    three[0].client().create_bucket(Bucket="photos")
+    made = three[0].ask("key", "create", "--name", "root")
+    edgestore("key", "delete", ACCESS_KEY, "--data", str(three[1].data))
+    for node in three:
+        until(lambda: made["access_key"] in (node.data / "credentials.toml").read_text())  # noqa: B023
+        assert len(node.ask("node", "list")) == 3
+        with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+            node.client().list_buckets()
+    three[2].kill()
+    three[2].environment = {"EDGESTORE_ACCESS_KEY": made["access_key"], "EDGESTORE_SECRET_KEY": made["secret_key"]}
+    three[2].start()
+    assert len(three[2].ask("node", "list")) == 3
+
+
+def test_a_token_for_too_long_is_refused_in_days(three: list[SiteNode]) -> None:
+    refused = edgestore("token", "create", "--ttl", "99999d", "--data", str(three[0].data), expect=1)
+    assert "at most 7 days" in refused.stderr

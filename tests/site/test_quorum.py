@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +58,11 @@ def test_the_survivor_of_a_lost_quorum_goes_on_by_hand(tmp_path: Path) -> None:
         recover = ["site", "recover", "--from-survivors", "--data", str(survivor.data)]
         refused = edgestore(*recover, expect=130)
         assert "nodes that are given up for ever: 2, 3" in refused.stderr
+        kill = "import os; from edgestore.core import recovery; from edgestore.cli import main; "
+        kill += "recovery.Meta.open = lambda *a, **k: os.kill(os.getpid(), 9); main()"
+        command = [sys.executable, "-c", kill, *recover, "--yes"]
+        killed = subprocess.run(command, check=False, timeout=60)
+        assert killed.returncode == -signal.SIGKILL  # the stop-sign is in the log, and nobody is removed yet
         done = edgestore(*recover, "--yes", "--json")
         assert '"removed": [2, 3]' in done.stdout
         again = edgestore(*recover, "--yes", expect=1)

@@ -27,7 +27,7 @@ class AdminSite(Protocol):
         ...
 
     async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
-        """`draining` or `removed`; returns the node's row. `force`: whatever is lost with it."""
+        """`up`, `draining` or `removed`; returns the node's row. `force`: whatever is lost with it."""
         ...
 
     async def set_weight(self, number: int, weight: int) -> dict[str, Any]:
@@ -71,8 +71,8 @@ class SiteRoutes:
         site, number = self.site, number_of(question, "number")
         if "weight" in question:
             return await site.set_weight(number, number_of(question, "weight"))
-        if question.get("state") not in ("draining", "removed"):
-            raise BadRequest("name a weight, or one of the states draining and removed")
+        if question.get("state") not in ("up", "draining", "removed"):
+            raise BadRequest("name a weight, or one of the states up, draining and removed")
         return await site.set_state(number, question["state"], force=question.get("force") == "true")
 
     async def status(self) -> dict[str, Any]:

@@ -312,3 +312,13 @@ def test_a_change_that_was_looked_at_under_another_layout_is_refused() -> None:
     with pytest.raises(Conflict):
         site.do(commands.SetNodeState(3, NodeState.REMOVED, NodeState.UP, epoch))
     assert site.do(commands.SetNodeState(3, NodeState.REMOVED, NodeState.UP, epoch + 1)).state is NodeState.REMOVED
+
+
+@pytest.mark.parametrize("state", [NodeState.REMOVED, NodeState.QUARANTINED])
+def test_a_node_that_is_gone_has_no_share_to_set(state: NodeState) -> None:
+    site = NodeSite(3)
+    site.do(commands.SetNodeState(2, state, NodeState.UP))
+    epoch = site.state.layout().epoch
+    with pytest.raises(Conflict, match=state.name):
+        site.do(commands.SetNodeWeight(2, 7))
+    assert site.state.layout().epoch == epoch

@@ -70,3 +70,21 @@ def test_a_store_that_does_not_open_is_damaged_and_a_closed_one_is_closed(tmp_pa
     max((tmp_path / "store").glob("*.sst")).unlink()
     with pytest.raises(StoreDamaged):
         open_store(tmp_path)
+
+
+def test_a_checkpoint_is_nobody_elses(tmp_path: Path) -> None:
+    """The catalog holds the key of the site's authority, and all secrets."""
+    store = open_store(tmp_path)
+    store.write([(b"key", b"secret")])
+    store.checkpoint("sent")
+    assert (tmp_path / "sent").stat().st_mode & 0o777 == 0o700
+    store.close()
+
+
+@pytest.mark.parametrize(("name", "mode"), [(None, 0o700), ("identity", 0o700), ("photo.jpg", 0o755)])
+def test_a_folder_that_is_ours_is_closed_to_others(tmp_path: Path, name: str | None, mode: int) -> None:
+    tmp_path.chmod(0o755)
+    if name is not None:
+        (tmp_path / name).write_bytes(b"x")
+    SystemFiles(str(tmp_path))
+    assert tmp_path.stat().st_mode & 0o777 == mode

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,9 @@ from edgestore.clock import SystemClock
 from edgestore.config import Config, ConsensusConfig, DiskConfig, MetaConfig
 from edgestore.consensus import machine_folder
 from edgestore.disk import Journal, RocksIndex, SystemFiles
-from edgestore.errors import Unavailable
+from edgestore.errors import NotFound, Unavailable
 from edgestore.meta import GroupSetup, Meta
+from edgestore.meta.wire import OpenSnapshot, ReadPiece, encode
 from edgestore.net import Method
 from edgestore.records import Member
 from tests.unit.meta.life import bucket, put
@@ -80,15 +82,15 @@ class Node:
     def __init__(self, folder: Path, peers: Peers, founder: str) -> None:
         self.files, self.peers, self.founder = SystemFiles(str(folder)), peers, founder
 
-    async def open(self) -> Node:
-        self.journal = Journal.open(self.files, "journal", CONFIG.disk, os.urandom)
+    async def open(self, config: Config = CONFIG) -> Node:
+        self.journal = Journal.open(self.files, "journal", config.disk, os.urandom)
         open_folder = partial(RocksIndex.open, self.files, write_buffer_bytes=1 << 20, cache_bytes=1 << 20)
         self.meta = await Meta.open(
             self.files,
             self.journal,
             open_folder(machine_folder(self.journal)),
-            CONFIG.meta,
-            CONFIG.consensus,
+            config.meta,
+            config.consensus,
             clock=SystemClock(),
             entropy=os.urandom,
             member=self.peers.member,
@@ -159,4 +161,26 @@ async def test_a_new_member_takes_a_snapshot_and_goes_on_where_it_was_cut_off(tm
     assert two.meta._machine.folder == folder
     assert two.meta.state.head(record, "through-two") == version
     await two.close()
+    await one.close()
+
+
+async def test_a_receiver_that_drips_does_not_hold_the_log_for_ever(tmp_path: Path) -> None:
+    peers: dict[str, Peers] = {}
+    limits = replace(CONFIG.meta, snapshot_idle_s=0.5, snapshot_min_bytes_per_s=1 << 30)
+    one = await Node(tmp_path / "one", Peers(peers, "one"), "one").open(replace(CONFIG, meta=limits))
+    await one.meta.ready()
+    await one.meta.flush()
+    dripping = Peers(peers, "two")
+
+    async def ask(method: Method, request: object) -> object:
+        return await dripping.call("one", method, encode(request), timeout_s=5)
+
+    await ask(Method.SNAPSHOT_OPEN, OpenSnapshot(0, b"drip"))
+    begun, reads = asyncio.get_running_loop().time(), 0
+    with pytest.raises(NotFound):
+        while asyncio.get_running_loop().time() < begun + 5:
+            await ask(Method.SNAPSHOT_READ, ReadPiece(0, b"drip", 0, 0, 1))
+            reads += 1
+            await asyncio.sleep(0.1)
+    assert reads >= 3
     await one.close()

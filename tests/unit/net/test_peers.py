@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgestore.config import NetConfig
-from edgestore.errors import Denied, NoSuchKey, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Denied, NoSuchKey, TooBusy, Unavailable
 from edgestore.net import Answer, Caller, Credentials, Lane, Method, Peers, Reply, Rights, SystemNetwork, Topic
 from edgestore.observe import Metrics
 from edgestore.security import authority_digest
@@ -293,5 +293,52 @@ def test_of_two_starts_of_one_member_neither_is_heard_on_what_binds_it() -> None
         finally:
             for peers in (one, two, copy):
                 await peers.close()
+
+    run(work)
+
+
+def test_a_node_that_is_shut_out_dials_ever_more_slowly() -> None:
+    async def work() -> None:
+        site = Site()
+        async with pair(site) as (one, two):
+            while not one.is_connected(TWO):
+                await asyncio.sleep(0.01)
+            site.rights[ONE] = Rights.NONE
+            dialled = 0
+
+            def connected(member: str) -> None:
+                nonlocal dialled
+                dialled += 1
+                one.send(TWO, Topic.RAFT, b"vote for me")  # for which it is cut off again
+
+            one.on_connected(connected)
+            two.review()
+            await asyncio.sleep(2)
+            assert 0 < dialled <= 6
+            site.rights[ONE] = Rights.MEMBER
+            two.serve(Method.STATUS, _echo)
+            assert (await ask(one, head=b"back")).head == b"back"
+
+    run(work)
+
+
+async def _echo(caller: Caller, head: bytes, payload: memoryview) -> Reply:
+    return Reply(head)
+
+
+def test_an_address_where_nobody_speaks_tls_is_refused_at_once() -> None:
+    async def work() -> None:
+        async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(web, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        peers = Site().peers(1, SystemNetwork())
+        with pytest.raises(BadRequest, match="not a mesh address"):
+            await peers.call_address(f"{host}:{port}", bytes(32), Method.JOIN, b"secret", timeout_s=LIMIT_S)
+        server.close()
+        await peers.close()
 
     run(work)
