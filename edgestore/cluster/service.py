@@ -16,6 +16,8 @@ from edgestore.placement import default_scheme, scheme_for
 from edgestore.records import SITE_TENANT, BucketRecord, NodeRecord, NodeState
 
 DEGRADED_SHOWN_MAX = 10_000
+LOOKS_MAX = 4
+"""At what a removal would cost, where the layout changes meanwhile."""
 NONE_LEFT = -1
 """The margin of content that cannot be read."""
 
@@ -105,14 +107,19 @@ class Site:
     async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
         """Drains a node, takes that back (`up`), or removes it. `force`: also one without which content could not be
         read any more."""
-        node = await self._node(number)
         wanted = {"up": NodeState.UP, "draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
-        if wanted is NodeState.UP and node.state is not NodeState.DRAINING:
-            raise Conflict(f"node {number} is {node.state.name}, and not DRAINING: there is nothing to take back")
-        epoch = 0
-        if wanted is NodeState.REMOVED and node.state is not wanted and not force and not node.witness:
-            epoch = await self._check_loss(number)
-        await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
+        for looks_left in reversed(range(LOOKS_MAX)):
+            node, epoch = await self._node(number), 0
+            if wanted is NodeState.UP and node.state is not NodeState.DRAINING:
+                raise Conflict(f"node {number} is {node.state.name}, and not DRAINING: there is nothing to take back")
+            if wanted is NodeState.REMOVED and node.state is not wanted and not force and not node.witness:
+                epoch = await self._check_loss(number)
+            try:
+                await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
+                break
+            except Conflict:
+                if not looks_left or epoch in (0, self.meta.state.layout().epoch):
+                    raise
         return await self._shown(number)
 
     async def _check_loss(self, number: int) -> int:
