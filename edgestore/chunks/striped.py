@@ -138,24 +138,18 @@ class StripedUpload:
         assert filling is not None
         made: list[Encoded] = []
         encoding = self._storing.submit(lambda: made.append(filling.builder.finish()), _nothing)
-        self._sending.append(asyncio.get_running_loop().create_task(self._send_chunk(filling, encoding, made)))
+        task = asyncio.get_running_loop().create_task(self._send_chunk(filling, encoding, made))
+        # Not by the task itself: one that is cancelled before its first step does nothing at all.
+        task.add_done_callback(lambda _: _release(filling.slab, encoding))
+        self._sending.append(task)
         while len(self._sending) > self._config.chunks_in_flight:
             await self._sent_one()
 
     async def _send_chunk(self, filling: _Filling, encoding: asyncio.Future[None], made: list[Encoded]) -> PlacedChunk:
+        await asyncio.wait([encoding])
+        encoding.result()
         slab = filling.slab
-        try:
-            # Until the thread is done with the slab it must not go to anybody else.
-            await asyncio.wait([encoding])
-            encoding.result()
-            return await self._sender.send(
-                made[0], filling.size_bytes, filling.scheme, hold=slab.hold, release=slab.release
-            )
-        finally:
-            if encoding.done():
-                slab.release()
-            else:
-                encoding.add_done_callback(lambda _: slab.release())
+        return await self._sender.send(made[0], filling.size_bytes, filling.scheme, hold=slab.hold, release=slab.release)
 
     async def _sent_one(self) -> None:
         self._sent.append(await self._sending[0])
@@ -198,6 +192,14 @@ class StripedUpload:
 
 def _nothing() -> None:
     """The slab is counted by whoever sends it."""
+
+
+def _release(slab: Slab, encoding: asyncio.Future[None]) -> None:
+    """Until the thread is done with the slab it must not go to anybody else."""
+    if encoding.done():
+        slab.release()
+    else:
+        encoding.add_done_callback(lambda _: slab.release())
 
 
 def _give_back(task: asyncio.Task[Unit | None]) -> None:
