@@ -1,7 +1,7 @@
 """The fragments of one node as every node sees them: put, read, has, drop. This one is the own disk's.
 
 Rule: `put` returns when the fragment is synced, and what it was given is compared with its page CRCs before it counts;
-every call may come twice.
+it takes the place of a damaged one only, and when it is written. Every call may come twice.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.encoder import pages_of
 from edgestore.chunks.facts import Buffer, Facts, facts_of
 from edgestore.disk import Segments, Worker
-from edgestore.errors import BadDigest, Corrupt, NotFound
+from edgestore.errors import BadDigest, Conflict, Corrupt, NotFound
 from edgestore.kernels import page_crcs
 
 SMALL_BYTES = 128 * 1024
@@ -27,7 +28,7 @@ class Shelf(Protocol):
     """The fragments of one node."""
 
     async def put(self, facts: Facts, data: Buffer) -> None:
-        """Keeps a whole fragment; returns when it is synced. Raises BadDigest, StorageFull, Unavailable."""
+        """Keeps a whole fragment; returns when it is synced. Raises BadDigest, Conflict, StorageFull, Unavailable."""
         ...
 
     async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
@@ -52,6 +53,14 @@ class Departure:
     since_s: float
 
 
+class _Known(Enum):
+    """What lies here under the name of a fragment that comes in."""
+
+    NOTHING = auto()
+    DAMAGED = auto()
+    WHOLE = auto()
+
+
 class LocalShelf:
     """The own disk."""
 
@@ -71,24 +80,33 @@ class LocalShelf:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._coming[name] = turn
         try:
-            if not self._has_already(facts):
-                await self._write(facts, data)
+            known = await self._known(facts)
+            if known is not _Known.WHOLE:
+                await self._write(facts, data, known)
             await self._synced()
         finally:
             del self._coming[name]
             turn.set_result(None)
 
-    def _has_already(self, facts: Facts) -> bool:
-        """Another fragment of that name, or a damaged one, makes room for the new."""
+    async def _known(self, facts: Facts) -> _Known:
+        """What is here by that name. A chunk id has one scheme and one content for ever, so another whole fragment
+        stays, and Conflict is raised."""
         segments = self._segments
         try:
             info = segments.lookup(facts.chunk_id, facts.shard)
         except Corrupt:
-            info = None
-        if info is not None and facts_of(info) == facts and not segments.is_damaged(facts.chunk_id, facts.shard):
-            return True
-        segments.delete(facts.chunk_id, facts.shard)
-        return False
+            return _Known.DAMAGED
+        if info is None:
+            return _Known.NOTHING
+        if segments.is_damaged(facts.chunk_id, facts.shard):
+            return _Known.DAMAGED
+        if facts_of(info) == facts:
+            return _Known.WHOLE
+        try:
+            await self.read(facts.chunk_id, facts.shard, 0, info.fragment.stored_bytes)
+        except (Corrupt, NotFound):
+            return _Known.DAMAGED
+        raise Conflict("another fragment of that name is here, and whole", shard=facts.shard)
 
     async def keeps(self, chunk_id: bytes, k: int, m: int, shard: int) -> bool:
         """Whether the fragment is here already, undamaged; then it is synced, and stays."""
@@ -103,11 +121,11 @@ class LocalShelf:
         await self._synced()
         return True
 
-    async def _write(self, facts: Facts, data: Buffer) -> None:
+    async def _write(self, facts: Facts, data: Buffer, known: _Known) -> None:
         segments = self._segments
         if len(data) != facts.stored_bytes or page_crcs(data) != facts.page_crcs:
             raise BadDigest("the bytes of the fragment do not have the CRCs that came with them", shard=facts.shard)
-        if len(data) <= SMALL_BYTES:
+        if len(data) <= SMALL_BYTES and known is _Known.NOTHING:
             segments.put(facts.chunk_id, data, facts.units, k=facts.k, m=facts.m, shard=facts.shard)
             return
         writer = segments.begin(facts.chunk_id, stored_max_bytes=len(data))
@@ -117,6 +135,8 @@ class LocalShelf:
             segments.abort(writer)
             raise
         segments.wrote(writer)
+        if known is _Known.DAMAGED:
+            segments.delete(facts.chunk_id, facts.shard)  # not before: some of its pages may be the last that check out
         segments.seal(writer, facts.units, facts.page_crcs, k=facts.k, m=facts.m, shard=facts.shard)
 
     async def _synced(self) -> None:
