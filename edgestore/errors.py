@@ -217,3 +217,14 @@ class DiskFailed(EdgeStoreError):
 
 class ConfigError(BadRequest):
     """A setting is unknown or out of range."""
+
+
+# --- what is known of a command that failed -------------------------------------------------------
+
+
+def is_refusal(error: EdgeStoreError) -> bool:
+    """Whether a command was judged and refused, so that what it would have named is garbage. Else it may have happened,
+    or may yet: what is named decides."""
+    if isinstance(error, StaleFragments):
+        return True
+    return not isinstance(error, Unavailable | AlreadyApplied | DiskFailed)

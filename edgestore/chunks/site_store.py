@@ -134,8 +134,15 @@ class SiteStore:
 
     async def mend(self, stored: StoredBody, bucket: BucketRecord | None) -> StoredBody:
         """After StaleFragments: what lies on nodes that do not count any more is rebuilt on others, or its chunk is
-        written again. Raises Unavailable, Corrupt where that cannot be done."""
-        mended = [await self._mend_chunk(placed, bucket) for placed in stored.placed]
+        written again. Raises Unavailable, Corrupt where that cannot be done; then what it wrote goes, and the caller
+        drops what was there before."""
+        mended: list[PlacedChunk] = []
+        try:
+            for placed in stored.placed:
+                mended.append(await self._mend_chunk(placed, bucket))  # noqa: PERF401
+        except BaseException:
+            self.drop_placed(tuple(mended))
+            raise
         return stored_body(tuple(mended), self.sites)
 
     async def _mend_chunk(self, placed: PlacedChunk, bucket: BucketRecord | None) -> PlacedChunk:

@@ -148,8 +148,8 @@ class StripedUpload:
     async def _send_chunk(self, filling: _Filling, encoding: asyncio.Future[None], made: list[Encoded]) -> PlacedChunk:
         await asyncio.wait([encoding])
         encoding.result()
-        slab = filling.slab
-        return await self._sender.send(made[0], filling.size_bytes, filling.scheme, hold=slab.hold, release=slab.release)
+        slab, scheme = filling.slab, filling.scheme
+        return await self._sender.send(made[0], filling.size_bytes, scheme, hold=slab.hold, release=slab.release)
 
     async def _sent_one(self) -> None:
         self._sent.append(await self._sending[0])

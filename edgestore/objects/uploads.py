@@ -19,11 +19,11 @@ from edgestore.errors import (
     InvalidPart,
     InvalidPartOrder,
     NoSuchKey,
-    StaleChunk,
     StaleFragments,
     TooLarge,
     TooSmall,
     Unavailable,
+    is_refusal,
 )
 from edgestore.meta import Meta
 from edgestore.objects.buckets import Buckets
@@ -79,7 +79,7 @@ class Uploads(Buckets):
             if isinstance(error, StaleFragments) and stored.placed and mended < self._config.mends_max:
                 self._mend(bucket, command, stored, done, mended + 1)
                 return
-            if isinstance(error, EdgeStoreError) and _certain(error):
+            if isinstance(error, EdgeStoreError) and is_refusal(error):
                 self._chunks.drop(stored)
             else:
                 self._chunks.settle(stored)
@@ -96,13 +96,14 @@ class Uploads(Buckets):
         mends: int,
     ) -> None:
         async def again() -> None:
+            latest = stored
             try:
-                mended = await self._chunks.mend(stored, bucket)
-                content = msgspec.structs.replace(command.content, extents=mended.extents())
+                latest = await self._chunks.mend(stored, bucket)
+                content = msgspec.structs.replace(command.content, extents=latest.extents())
                 changed = msgspec.structs.replace(command, content=content)
-                self._submit_named(bucket, changed, mended, done, mends)
+                self._submit_named(bucket, changed, latest, done, mends)
             except EdgeStoreError as error:
-                self._chunks.drop(stored)
+                self._chunks.drop(latest)
                 done(None, error)
 
         task = asyncio.get_running_loop().create_task(again())
@@ -245,11 +246,6 @@ class Uploads(Buckets):
         await self.barrier()
         record = self.bucket(principal, bucket)
         await self._meta.propose(record.owner, commands.AbortUpload(record.bucket_id, key, upload_id))
-
-
-def _certain(error: EdgeStoreError) -> bool:
-    """Whether the command was judged and refused; else it may still have happened."""
-    return isinstance(error, StaleChunk | StaleFragments) or not hasattr(error, "retry_after_s")
 
 
 def _with_algorithm(expected: Expected, algorithm: str) -> Expected:

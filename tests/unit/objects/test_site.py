@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from edgestore.catalog import commands
 from edgestore.chunks import bytes_body
 from edgestore.core import Core
 from edgestore.core.site_view import MetaSites
-from edgestore.errors import Unavailable
+from edgestore.errors import TooBusy, Unavailable
 from edgestore.objects import PartRequest, PutRequest, UploadRequest
 from edgestore.records import SITE_TENANT, NodeState, Principal, VersionRecord
 from tests.unit.chunks.site import Nodes
@@ -89,23 +90,48 @@ async def test_what_is_put_comes_back_and_goes_everywhere_when_deleted(tmp_path:
         assert not core.meta.state.degraded(10)
 
 
+def node_3_dies_behind_a_write(core: Core, nodes: Nodes) -> None:
+    """The next one: it has confirmed, and is down by the commit."""
+    site = core.chunks.site
+    assert site is not None
+    for name in ("write", "write_small"):
+        whole = getattr(site, name)
+
+        async def and_then_a_death(*given: object, inner: object = whole) -> object:
+            stored = await inner(*given)  # type: ignore[operator]
+            if not nodes.site.faults[3].is_dead:
+                nodes.site.faults[3].is_dead = True
+                await turn(core, 3, NodeState.DOWN)
+            return stored
+
+        setattr(site, name, and_then_a_death)
+
+
+async def test_a_mended_body_that_finds_no_place_in_line_leaves_no_number_open(tmp_path: Path) -> None:
+    """Its chunks were written again under new numbers, and those must not hold back the mark for ever (rule 6)."""
+    async with site_of_three(tmp_path) as (core, root, nodes, _):
+        node_3_dies_behind_a_write(core, nodes)
+        submit, named = core.meta.submit, list[commands.Command]()
+
+        def full_the_second_time(owner: int, command: commands.Command, done: Any) -> None:
+            named.extend([command] if isinstance(command, commands.PutObject) else [])
+            if len(named) > 1:
+                raise TooBusy("a test says so")
+            submit(owner, command, done)
+
+        core.meta.submit = full_the_second_time  # type: ignore[method-assign]
+        with pytest.raises(TooBusy):
+            await put(core, root, "key", os.urandom(2_000_000))
+        first, second = (one.content.extents[0].chunks[-1] for one in named if isinstance(one, commands.PutObject))
+        assert second.number > first.number, "it was written again"
+        assert core.chunks.low_water() > second.number
+
+
 @pytest.mark.parametrize("size", [30_000, 2_000_000])
 async def test_a_commit_behind_a_death_is_mended_and_proposed_again(tmp_path: Path, size: int) -> None:
     """Node 3 goes down between its confirmation and the commit: two fragments of 2+1 are too few (rule 1)."""
     async with site_of_three(tmp_path) as (core, root, nodes, _):
-        site = core.chunks.site
-        assert site is not None
-        for name in ("write", "write_small"):
-            whole = getattr(site, name)
-
-            async def and_then_a_death(*given: object, inner: object = whole) -> object:
-                stored = await inner(*given)  # type: ignore[operator]
-                if not nodes.site.faults[3].is_dead:
-                    nodes.site.faults[3].is_dead = True
-                    await turn(core, 3, NodeState.DOWN)
-                return stored
-
-            setattr(site, name, and_then_a_death)
+        node_3_dies_behind_a_write(core, nodes)
         data = os.urandom(size)
         if size <= 262_144:
             await put_small(core, root, "key", data)
