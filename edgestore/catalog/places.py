@@ -1,7 +1,8 @@
 """Where the fragments of an extent are: judged at its naming, moved by repair, swapped by encoding anew (rules 1, 8).
 
 Rule: an extent is listed in DEGRADED exactly while it has exceptions or missing fragments. A fragment on a node that is
-down when its extent is named or placed is recorded as missing: repair looks for it first, and need not look for others.
+down when its extent is named is recorded as missing: repair makes it anew at once. What repair could not place stays
+named on a node that is down: where too many are away, what comes back is found by nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edgestore.catalog import commands, rows
 from edgestore.catalog.context import Context
 from edgestore.catalog.keys import Table, number_of_tenant
 from edgestore.errors import BadRequest, NoSuchExtent, NoSuchLayout, StaleExtent, StaleFragments
-from edgestore.placement import FRAGMENTS_MAX, NOBODY, TOLERATE_MAX, Placement, Places
+from edgestore.placement import FRAGMENTS_MAX, NOBODY, TOLERATE_MAX, Placement, Places, may_hold
 from edgestore.records import SITE_TENANT, ChunkRef, ExtentRecord
 
 AT_HOME = Places()
@@ -63,13 +64,21 @@ def judge_named(context: Context, new: Fragmented) -> Places:
         raise BadRequest("an extent has k >= 1 data fragments, and tolerates at most m losses")
     if is_lone or not context.judges_fragments:
         return Places(new.exceptions, new.missing)
-    return _judge(context, new.chunks, new.k + new.m, new, needed=new.k + new.tolerate)
+    counted, needed = context.state.counted_nodes(), new.k + new.tolerate
+    return _judge(context, new.chunks, new.k + new.m, new, counted=counted, needed=needed)
 
 
-def _judge(context: Context, chunks: tuple[ChunkRef, ...], count: int, placed: Placed, *, needed: int) -> Places:
-    """The places with what lies on nodes that do not count now as missing."""
+def _judge(
+    context: Context,
+    chunks: tuple[ChunkRef, ...],
+    count: int,
+    placed: Placed,
+    *,
+    counted: frozenset[int],
+    needed: int,
+) -> Places:
+    """The places with what lies on other nodes than those of `counted` as missing."""
     placement = _open_epoch(context, placed.layout_epoch)
-    counted = context.state.counted_nodes()
     changed = _by_position(placed, len(chunks), count)
     exceptions, missing = [], []
     for position, chunk in enumerate(chunks):
@@ -153,8 +162,9 @@ def write_places(context: Context, tenant: int, before: ExtentRecord, after: Ext
 
 
 def place_extent(context: Context, command: commands.PlaceExtent) -> ExtentRecord:
-    """Where the fragments are now, as repair has verified."""
+    """Where the fragments are now, as repair has verified; those of nodes that are down, as the record said."""
     extent = find_unchanged(context, command)
-    places = _judge(context, extent.chunks, extent.k + extent.m, command, needed=0)
+    holding = frozenset(node.number for node in context.state.layout().nodes if may_hold(node))
+    places = _judge(context, extent.chunks, extent.k + extent.m, command, counted=holding, needed=0)
     after = replace(extent, layout_epoch=command.layout_epoch, exceptions=places.exceptions, missing=places.missing)
     return write_places(context, command.tenant, extent, after)

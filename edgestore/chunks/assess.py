@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from edgestore.config import RepairConfig
 from edgestore.errors import BadRequest, NoSuchBucket, Unavailable
-from edgestore.placement import NOBODY, Placement, Scheme, copies_for, is_counted, is_storage, scheme_for
+from edgestore.placement import NOBODY, Placement, Scheme, copies_for, is_counted, is_storage, may_hold, scheme_for
 from edgestore.records import BucketRecord, ExtentRecord, LayoutRecord, NodeRecord, NodeState, SiteSettings
 
 _FULL_QUALITY = 100
@@ -81,6 +81,7 @@ class Assessor:
         self.newest = placements(layout.epoch)[-1]
         self.live = frozenset(node.number for node in layout.nodes if is_storage(node))
         self.counted = frozenset(node.number for node in layout.nodes if is_counted(node))
+        self.holding = frozenset(node.number for node in layout.nodes if may_hold(node))
         self.lazy, self.critical = _waited_for(facts, config)
         self.down = frozenset(node.number for node in facts.nodes if node.state is NodeState.DOWN and not node.drains)
         self._steady = _steady(layout, _long_gone(facts, config.reencode_wait_s))
@@ -114,6 +115,11 @@ class Assessor:
         for position, shard in extent.missing:
             found[position][shard] = NOBODY
         return found
+
+    def is_up_for_claim(self, holder: int) -> bool:
+        """Whether a fragment that the record names there counts for nothing, and a node that has the same may say so.
+        Who is away for a short while only is waited for."""
+        return holder not in self.counted and (holder not in self.down or holder in self.lazy)
 
     # --- judging ---------------------------------------------------------------------------------------------
 

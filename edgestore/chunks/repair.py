@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import xxhash
@@ -25,7 +26,7 @@ from edgestore.chunks.reencode import Reencoder
 from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.survey import Progress, Survey
 from edgestore.config import RepairConfig
-from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, NotFound, StaleExtent, StaleFragments, Unavailable
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, StaleExtent, Unavailable, is_refusal
 from edgestore.observe import Metrics
 from edgestore.placement import NOBODY
 from edgestore.records import ExtentRecord
@@ -34,6 +35,7 @@ log = logging.getLogger("edgestore.chunks")
 
 RETRY_MIN_S = 1.0
 ASSESSOR_AGE_S = 0.2
+LATER_A_TURN = 256
 
 
 class SiteCatalog(Protocol):
@@ -178,21 +180,28 @@ class Repair:
         self._after = rows[-1][1].extent_id if len(rows) == self._config.page_extents else b""
 
     def _look_at_later(self) -> None:
+        """Some of those whose time has come. What others have mended, or what is others' by now, is forgotten."""
         now_s = self._loop.time()
-        for name, later in list(self._later.items()):
-            if later.at_s <= now_s and name not in self._in_line:
-                extent = self._catalog.state.extent(*name)
-                if extent is None:
-                    del self._later[name]
-                else:
-                    self._found(name[0], extent, self.assessor().judge(extent))
+        due = (name for name, later in self._later.items() if later.at_s <= now_s and name not in self._in_line)
+        for name in list(islice(due, LATER_A_TURN)):
+            extent = self._catalog.state.extent(*name)
+            if extent is None or not self._found(name[0], extent, self.assessor().judge(extent)):
+                del self._later[name]
 
-    def _found(self, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
-        """Into the line, where it is this node's to do and can be done; the most urgent first."""
+    def _found(self, tenant: int, extent: ExtentRecord, finding: Finding) -> bool:
+        """Into the line, where it is this node's to do and can be done, as is returned; the most urgent first."""
         if finding.need not in (Need.PLACE, Need.ENCODE):
-            return
-        if self.coordinator(extent.extent_id) == self._site.sites.own_number:
-            self._line_up((tenant, extent.extent_id), finding)
+            return False
+        if self.coordinator(extent.extent_id) != self._site.sites.own_number:
+            return False
+        self._line_up((tenant, extent.extent_id), finding)
+        return True
+
+    def claim(self, tenant: int, extent: ExtentRecord) -> None:
+        """This node has what the record names nowhere, or on a node that does not count: it says so, whoever the
+        coordinator is."""
+        if self._line_up((tenant, extent.extent_id), self.assessor().judge(extent)):
+            self._wanted_back.add((tenant, extent.extent_id))
 
     def take_back(self, tenant: int, extent: ExtentRecord) -> None:
         """This node has what others made anew while it was away, and it would be its own under the newest layout: where
@@ -272,6 +281,8 @@ class Repair:
                 await self._place(tenant, extent, assessor)
                 return
             else:
+                if name in self._wanted_back:
+                    await self._claim(tenant, extent, assessor)
                 return
         except (StaleExtent, NotFound):
             return  # it went or was changed meanwhile, by an equal of this node: the next look sees how it is
@@ -284,8 +295,7 @@ class Repair:
         try:
             await self._catalog.propose(tenant, self._reencoder.command(tenant, extent, placed))
         except EdgeStoreError as error:
-            # Where nobody knows whether it was applied, the sweep decides by what is named.
-            if isinstance(error, StaleFragments) or not isinstance(error, Unavailable | DiskFailed):
+            if is_refusal(error):
                 self._reencoder.drop(placed)
             else:
                 self._reencoder.settle(placed)
@@ -293,45 +303,65 @@ class Repair:
         self._reencoder.settle(placed)
 
     async def _place(self, tenant: int, extent: ExtentRecord, assessor: Assessor) -> None:
-        """Every fragment to its owner under the newest layout, and then says so."""
-        newest, holders = assessor.newest, assessor.holders(extent)
-        chunk_ids = [chunk.chunk_id for chunk in extent.chunks]
-        failures = await self._move(sources_of(extent), holders, assessor)
+        """Every fragment to its owner under the newest layout, and then says so. What could not be moved stays named
+        where it was, also on a node that is down: it may come back with it."""
+        if await self._claim(tenant, extent, assessor):
+            return  # the next look moves on, with what is named by then
+        holders = assessor.holders(extent)
+        moved, failures = await self._move(sources_of(extent), holders, assessor)
         now = self._catalog.state.extent(tenant, extent.extent_id)
         if now is None or (now.generation, now.revision) != (extent.generation, extent.revision):
             return
+        if moved or not failures:
+            await self._publish(tenant, extent, holders, assessor)
+        if failures:
+            raise failures[0]
+
+    async def _claim(self, tenant: int, extent: ExtentRecord, assessor: Assessor) -> bool:
+        """Says what lies here and counts for nothing yet, if anything does: it may be what a move lacks."""
+        own, found = self._site.sites.own_number, False
+        if own not in assessor.counted:
+            return False
+        holders = assessor.holders(extent)
+        for chunk, row in zip(extent.chunks, holders, strict=True):
+            free = [shard for shard, holder in enumerate(row) if assessor.is_up_for_claim(holder)]
+            (here,) = await self._site.local.has([chunk.chunk_id]) if free else [()]
+            for shard in free:
+                if shard in here and await self._site.local.keeps(chunk.chunk_id, extent.k, extent.m, shard):
+                    row[shard], found = own, True
+        if found:
+            await self._publish(tenant, extent, holders, assessor)
+        return found
+
+    async def _publish(self, tenant: int, extent: ExtentRecord, holders: list[list[int]], assessor: Assessor) -> None:
+        """Where the fragments are, by the newest layout."""
         found = {
             (position, shard): node
             for position, row in enumerate(holders)
             for shard, node in enumerate(row)
-            if node in assessor.counted
+            if node in assessor.holding
         }
-        places = newest.places(chunk_ids, extent.k + extent.m, found)
-        before = extent.layout_epoch, extent.exceptions, extent.missing
-        if before != (newest.epoch, places.exceptions, places.missing):
-            await self._catalog.propose(
-                tenant,
-                commands.PlaceExtent(
-                    tenant,
-                    extent.extent_id,
-                    extent.generation,
-                    extent.revision,
-                    newest.epoch,
-                    places.exceptions,
-                    places.missing,
-                ),
+        newest = assessor.newest
+        places = newest.places([chunk.chunk_id for chunk in extent.chunks], extent.k + extent.m, found)
+        exceptions, missing, epoch = places.exceptions, places.missing, newest.epoch
+        if (extent.layout_epoch, extent.exceptions, extent.missing) != (epoch, exceptions, missing):
+            command = commands.PlaceExtent(
+                tenant, extent.extent_id, extent.generation, extent.revision, epoch, exceptions, missing
             )
-        if failures:
-            raise failures[0]
+            await self._catalog.propose(tenant, command)
 
-    async def _move(self, sources: list[Source], holders: list[list[int]], assessor: Assessor) -> list[EdgeStoreError]:
-        """Has owners fetch what they lack, and notes in `holders` what they have confirmed. Returns what failed."""
+    async def _move(
+        self, sources: list[Source], holders: list[list[int]], assessor: Assessor
+    ) -> tuple[int, list[EdgeStoreError]]:
+        """Has owners fetch what they lack, and notes in `holders` what they have confirmed. Returns how many, and what
+        failed."""
         moves = deque(
             (position, shard, owner)
             for position, row in enumerate(holders)
             for shard, owner in enumerate(assessor.newest.owners(sources[position].chunk.chunk_id, len(row)))
             if owner not in (NOBODY, row[shard]) or (owner != NOBODY and owner not in assessor.counted)
         )
+        moved: list[int] = []
         failures: list[EdgeStoreError] = []
         given_up: set[int] = set()
 
@@ -349,11 +379,12 @@ class Repair:
                         given_up.add(owner)
                 else:
                     holders[position][shard] = owner
+                    moved.append(owner)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(moves), self._config.fragments_in_flight)):
                 group.create_task(worker())
-        return failures
+        return len(moved), failures
 
 
 def _lot(name: bytes, node: int) -> int:

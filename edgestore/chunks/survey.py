@@ -52,7 +52,7 @@ class Survey:
     """Of one node. `found`: told of each extent that is not well."""
 
     def __init__(
-        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], None]
+        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], object]
     ) -> None:
         self._catalog, self._config, self._found = catalog, config, found
         self._loop = asyncio.get_running_loop()

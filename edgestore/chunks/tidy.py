@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from edgestore.chunks.facts import Source, sources_of
 from edgestore.chunks.mover import Mover
@@ -30,6 +31,7 @@ EXTENTS_KEPT = 8
 CHUNKS_A_STEP = 64
 DAMAGED_AGAIN_S = 30.0
 DAMAGED_A_TURN = 64
+CLAIMS_A_TURN = 256
 
 _Name = tuple[bytes, int]
 """(chunk id, shard)"""
@@ -92,6 +94,7 @@ class Tidier:
         self._loop = asyncio.get_running_loop()
         self._extents = _Extents(catalog)
         self._tried: dict[_Name, float] = {}
+        self._unclaimed: dict[_Name, None] = {}
         self._next_s = self._loop.time()
         self._seen: object = None
 
@@ -123,10 +126,12 @@ class Tidier:
             return
         await self.mend_damaged()
         if self._loop.time() >= self._next_s:
-            self._next_s = self._loop.time() + self._config.tidy_interval_s
             await self._catalog.read_barrier()
+            self._next_s = self._loop.time() + self._config.tidy_interval_s
             await self.look_for_strays()
             await self.look_for_gaps()
+        if self._unclaimed:
+            self.claim()
         if self._departing:
             await self.depart()
 
@@ -215,6 +220,8 @@ class Tidier:
                 await asyncio.sleep(0)
 
     def _look_at(self, chunk_id: bytes, shard: int) -> None:
+        if self._claimable(chunk_id, shard) is not None and len(self._unclaimed) < self._config.departing_max:
+            self._unclaimed[chunk_id, shard] = None
         stray = self._stray(chunk_id, shard)
         if stray is None:
             return
@@ -243,6 +250,29 @@ class Tidier:
         if holder in (own, NOBODY) or holder not in assessor.counted:
             return None
         return _Stray(tenant, extent, assessor.newest.owners(chunk_id, extent.k + extent.m)[shard] == own)
+
+    def _claimable(self, chunk_id: bytes, shard: int) -> tuple[int, ExtentRecord] | None:
+        """The extent of a fragment that its record names on no node that counts, and that is here and whole."""
+        found = self._extents.of(chunk_id)
+        if found is None or self._segments.is_damaged(chunk_id, shard):
+            return None
+        tenant, extent, position = found
+        is_shard = 0 <= shard < extent.k + extent.m
+        holder = self._holder(extent, position, shard)
+        is_free = is_shard and holder != self._site.sites.own_number and self._assessor().is_up_for_claim(holder)
+        return (tenant, extent) if is_free else None
+
+    def claim(self) -> None:
+        """What was found and would be lost: said as soon as this node counts, again until it is said or needless."""
+        if self._site.sites.own_number not in self._assessor().counted:
+            return
+        self._extents.forget()
+        for name in list(islice(self._unclaimed, CLAIMS_A_TURN)):
+            del self._unclaimed[name]
+            found = self._claimable(*name)
+            if found is not None:
+                self._repair.claim(*found)
+                self._unclaimed[name] = None  # behind the others
 
     async def depart(self) -> None:
         """Deletes what has belonged elsewhere for long enough, and still does."""

@@ -7,6 +7,7 @@ from edgestore.placement.owners import (
     Places,
     is_counted,
     is_storage,
+    may_hold,
 )
 from edgestore.placement.partitions import PARTITIONS, partition_of
 from edgestore.placement.schemes import (
@@ -35,6 +36,7 @@ __all__ = [
     "default_tolerance",
     "is_counted",
     "is_storage",
+    "may_hold",
     "parse_scheme",
     "partition_of",
     "scheme_for",

@@ -31,6 +31,11 @@ def is_counted(node: LayoutNode) -> bool:
     return node.state in (NodeState.UP, NodeState.DRAINING) and not node.witness
 
 
+def may_hold(node: LayoutNode) -> bool:
+    """Whether what was put on the node may still be there: one that is down may come back with it."""
+    return node.state in (NodeState.UP, NodeState.DRAINING, NodeState.DOWN) and not node.witness
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where the fragments of an extent are, as an extent records it beside its layout epoch."""

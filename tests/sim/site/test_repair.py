@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edgestore.catalog import commands
-from edgestore.records import NodeState
+from edgestore.chunks import Need, Repair, sources_of
+from edgestore.errors import Unavailable
+from edgestore.records import ExtentRecord, NodeState
 from tests.sim.site.chunk_lives import ChunkSite
 from tests.sim.site.net_wires import NetWires
 from tests.sim.site.wires import Wires
@@ -184,6 +186,121 @@ def test_what_is_deleted_goes_from_every_disk_also_from_one_that_was_away() -> N
         await site.until_whole(60)
 
     run(ChunkSite(9, 4), work)
+
+
+async def lost_but_for(site: ChunkSite, gone: list[int]) -> None:
+    """The nodes go at once, for ever as far as anybody knows, and repair has had its time."""
+    site.is_spoilt = True
+    for number in gone:
+        machine = site.machines[number - 1]
+        machine.stays_down = True
+        machine.kill(power=True)
+    for number in gone:
+        site.catalog.turn(number, NodeState.DOWN)
+    await asyncio.sleep(60)
+
+
+async def comes_back(site: ChunkSite, number: int, key: str) -> None:
+    """With the last of what there was."""
+    machine = site.machines[number - 1]
+    machine.stays_down = False
+    machine.start()
+    await asyncio.sleep(3)
+    site.catalog.turn(number, NodeState.UP)
+    await asyncio.sleep(30)
+    via = next(one.number for one in site.serving() if one.number != number)
+    assert await site.get(via, key) == site.objects[key].data
+    assert not site.needs()[Need.LOST]
+
+
+def only_extent(site: ChunkSite) -> ExtentRecord:
+    """Of the one object there is."""
+    return site.catalog.state.all_extents(b"", 2).extents[0][1]
+
+
+async def with_an_exception(site: ChunkSite) -> tuple[int, list[int]]:
+    """Three copies, the first of them on a node that is not its owner: that one, and the owners."""
+    await site.put(1, "key", site.rng.randbytes(20_000))
+    extent, state = only_extent(site), site.catalog.state
+    placement, chunk_id = state.placement(extent.layout_epoch), extent.chunks[0].chunk_id
+    owners = list(placement.owners(chunk_id, 3))
+    spare = next(node for node in placement.ranking(chunk_id) if node not in owners)
+    life = site.machines[spare - 1].life
+    assert life is not None
+    await life.ask(site.life(spare).mover.pull(sources_of(extent)[0], 0))
+    site.is_spoilt = True
+    site.life(owners[0]).segments.delete(chunk_id, 0)
+    site.catalog.do(
+        commands.PlaceExtent(
+            7, extent.extent_id, extent.generation, extent.revision, extent.layout_epoch, ((0, 0, spare),), ()
+        )
+    )
+    return spare, owners
+
+
+def test_an_exception_on_a_node_that_was_away_is_found_again() -> None:
+    async def work(site: ChunkSite) -> None:
+        spare, owners = await with_an_exception(site)
+        await lost_but_for(site, [spare, *owners[1:]])
+        await comes_back(site, spare, "key")
+
+    run(ChunkSite(1, 6), work)
+
+
+def test_an_owner_that_was_away_while_another_joined_is_found_again() -> None:
+    """Whichever of the owners it is: the layout may give its shards to the one that joined."""
+
+    async def work(site: ChunkSite) -> None:
+        await site.put(1, "key", site.rng.randbytes(20_000))
+        extent = only_extent(site)
+        owners = site.catalog.state.placement(extent.layout_epoch).owners(extent.chunks[0].chunk_id, 3)
+        site.join(7)
+        site.catalog.do(commands.SetNodeWeight(7, 10_000))
+        await lost_but_for(site, list(owners))
+        await comes_back(site, owners[site.rng.randrange(3)], "key")
+
+    for seed in range(3):
+        run(ChunkSite(seed, 6, spare=1), work)
+
+
+def test_a_node_says_that_it_has_what_the_record_calls_missing() -> None:
+    async def work(site: ChunkSite) -> None:
+        spare, owners = await with_an_exception(site)
+        extent = only_extent(site)
+        await lost_but_for(site, [spare, *owners[1:]])
+        site.catalog.do(
+            commands.PlaceExtent(
+                7,
+                extent.extent_id,
+                extent.generation,
+                only_extent(site).revision,
+                site.catalog.state.layout().epoch,
+                (),
+                ((0, 0), (0, 1), (0, 2)),
+            )
+        )
+        assert len(only_extent(site).missing) == 3
+        await comes_back(site, spare, "key")
+
+    run(ChunkSite(1, 6), work)
+
+
+def test_what_others_have_mended_is_not_looked_at_for_ever() -> None:
+    async def work(site: ChunkSite) -> None:
+        await site.put(1, "key", site.rng.randbytes(20_000))
+        await site.until_whole()
+        extent = only_extent(site)
+
+        async def put_off(repair: Repair) -> None:
+            repair._put_off((7, extent.extent_id), Unavailable("a test says so"))
+
+        for machine in site.serving():
+            assert machine.life is not None
+            await machine.life.ask(put_off(site.life(machine.number).repair))
+        await asyncio.sleep(30)
+        assert not any(site.life(machine.number).repair._later for machine in site.serving())
+
+    run(ChunkSite(1, 6), work)
 
 
 async def deaths(site: ChunkSite, chance: random.Random) -> None:

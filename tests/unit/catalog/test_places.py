@@ -205,6 +205,25 @@ def test_places_move_home_to_a_newer_epoch_and_its_count_moves_with_them() -> No
     audit(site.store)
 
 
+def test_a_holder_that_is_down_stays_named_and_one_that_was_removed_does_not() -> None:
+    site = NodeSite(5)
+    bucket = site.bucket()
+    extent = site.spread(SPREAD)
+    owner, other = site.owners(extent)[:2]
+    spare = next(number for number in range(1, 6) if number not in site.owners(extent))
+    put(site, bucket, extent)
+    site.turn(spare, NodeState.DOWN)
+    site.turn(other, NodeState.DOWN)
+    found = Places(((0, 0, spare), (0, 1, other)))
+    placed = site.do(place(site.record(extent), site.state.layout().epoch, found))
+    assert (set(placed.exceptions), placed.missing) == (set(found.exceptions), ())
+    site.turn(spare, NodeState.REMOVED)
+    placed = site.do(place(placed, site.state.layout().epoch, found))
+    assert (placed.exceptions, placed.missing) == (((0, 1, other),), ((0, 0),))
+    assert owner != spare
+    audit(site.store)
+
+
 def test_repair_may_record_a_loss() -> None:
     site = NodeSite(4)
     bucket = site.bucket()
@@ -313,7 +332,7 @@ def test_rule_1_nothing_is_acknowledged_that_two_deaths_lost_already(broken: boo
         site.turn(number, NodeState.DOWN)
     rule: AbstractContextManager[object] = nullcontext()
     if broken:
-        rule = mock.patch.object(places, "_judge", lambda context, chunks, count, placed, needed: Places())
+        rule = mock.patch.object(places, "_judge", lambda context, chunks, count, placed, counted, needed: Places())
     with rule, suppress(StaleFragments):
         site.put(bucket, "key", site.content(extent))
     is_acknowledged = site.state.head(bucket, "key") is not None
