@@ -136,6 +136,8 @@ def set_node_state(context: Context, command: commands.SetNodeState) -> NodeReco
         raise Conflict(f"node {record.number} is {record.state.name} by now: look again", node=record.number)
     if command.state is record.state:
         return record
+    if command.layout_epoch not in (0, context.state.layout().epoch):
+        raise Conflict("the site has changed since it was looked at: look again", node=record.number)
     if command.state not in _NEXT[record.state]:
         raise Conflict(f"a node that is {record.state.name} cannot become {command.state.name}", node=record.number)
     if command.state is NodeState.REMOVED:

@@ -64,7 +64,8 @@ class UpdateNode(msgspec.Struct, frozen=True, array_like=True, tag=24):
 
 
 class SetNodeState(msgspec.Struct, frozen=True, array_like=True, tag=25):
-    """Result: NodeRecord. Fails: NoSuchNode, Conflict (it is not in state `expected`, or can never be `state` again).
+    """Result: NodeRecord. Fails: NoSuchNode, Conflict (it is not in state `expected`, or can never be `state` again, or
+    the newest layout is not that of `layout_epoch`; 0: whichever it is).
 
     DOWN, QUARANTINED and REMOVED close the node's writers (rule 6). A DRAINING node that was DOWN drains on when it is
     set UP; set UP while it is DRAINING, it drains no more. REMOVED is for ever.
@@ -73,6 +74,7 @@ class SetNodeState(msgspec.Struct, frozen=True, array_like=True, tag=25):
     number: int
     state: NodeState
     expected: NodeState
+    layout_epoch: int = 0
 
 
 class SetNodeWeight(msgspec.Struct, frozen=True, array_like=True, tag=26):

@@ -11,10 +11,11 @@ from edgestore.chunks.mover import Mover
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
+from edgestore.chunks.removal import Loss
 from edgestore.chunks.repair import Repair
 from edgestore.chunks.site import Sites
 from edgestore.chunks.store import ChunkStore
-from edgestore.chunks.survey import Progress
+from edgestore.chunks.survey import UNKNOWN, Progress
 from edgestore.chunks.tidy import Tidier
 from edgestore.later import later
 
@@ -27,6 +28,7 @@ else:
 
 __all__ = [
     "UNIT_WORTH_BYTES",
+    "UNKNOWN",
     "Assessor",
     "Body",
     "Calls",
@@ -38,6 +40,7 @@ __all__ = [
     "Facts",
     "FragmentServer",
     "IteratorBody",
+    "Loss",
     "Mover",
     "Need",
     "Pin",

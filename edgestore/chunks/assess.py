@@ -121,15 +121,18 @@ class Assessor:
         Who is away for a short while only is waited for."""
         return holder not in self.counted and (holder not in self.down or holder in self.lazy)
 
+    def is_whole(self, extent: ExtentRecord) -> bool:
+        """Whether all of it lies where it belongs, on nodes that are up: by the record alone, without its chunks."""
+        placement, is_intact = self._epoch(extent.layout_epoch)
+        is_home = not extent.exceptions and not extent.missing and placement.epoch >= self.layout.balance_epoch
+        return is_home and is_intact and len(self.live) >= extent.k + extent.m
+
     # --- judging ---------------------------------------------------------------------------------------------
 
     def judge(self, extent: ExtentRecord) -> Finding:
         """What the extent needs now."""
-        placement, is_intact = self._epoch(extent.layout_epoch)
-        count = extent.k + extent.m
         scheme = self._other_scheme(extent)
-        is_home = not extent.exceptions and not extent.missing and placement.epoch >= self.layout.balance_epoch
-        if is_home and is_intact and len(self.live) >= count:
+        if self.is_whole(extent):
             return Finding(Need.NOTHING if scheme is None else Need.ENCODE, extent.m, scheme)
         return self._judge_chunks(extent, scheme)
 

@@ -23,6 +23,7 @@ from edgestore.chunks.assess import Assessor, Finding, Need, SiteFacts
 from edgestore.chunks.facts import Source, sources_of
 from edgestore.chunks.mover import Mover
 from edgestore.chunks.reencode import Reencoder
+from edgestore.chunks.removal import Loss, loss_without
 from edgestore.chunks.site_store import SiteStore
 from edgestore.chunks.survey import Progress, Survey
 from edgestore.config import RepairConfig
@@ -111,6 +112,10 @@ class Repair:
     def progress(self) -> Progress:
         """How far the site is from whole, as this node knows."""
         return self._survey.report(self.assessor())
+
+    async def loss_without(self, number: int) -> Loss:
+        """What could not be read any more if the node were removed now."""
+        return await loss_without(number, self._catalog, self.assessor(), self._config.page_extents)
 
     def buckets_changed(self) -> None:
         """What they promise may be another now: then a survey is due."""

@@ -134,12 +134,15 @@ def node_drain(number: int, folder: str | None, url: str | None, as_json: bool) 
 @node.command("remove")
 @click.argument("number", type=click.IntRange(1))
 @click.option("--yes", is_flag=True, help="Does not ask.")
+@click.option("--force", is_flag=True, help="Also where content is lost with it: a stolen node.")
 @targeted
-def node_remove(number: int, yes: bool, folder: str | None, url: str | None, as_json: bool) -> None:
-    """Shuts a node out for ever, also a stolen one. What it held is made again from the others."""
+def node_remove(number: int, yes: bool, force: bool, folder: str | None, url: str | None, as_json: bool) -> None:
+    """Shuts a node out for ever. What it held is made again from the others; refused where they cannot."""
     if not yes:
+        site = run(folder, url, lambda target: target.ask("GET", "status", {})).get("site") or {}
+        click.echo(f"distance to data loss: {site.get('distance', 'unknown')}", err=True)
         click.confirm(f"Node {number} never comes back under this identity. Remove it?", abort=True, err=True)
-    _change({"number": str(number), "state": "removed"}, folder, url, as_json=as_json)
+    _change({"number": str(number), "state": "removed", "force": str(force).lower()}, folder, url, as_json=as_json)
 
 
 @node.command("set-weight")

@@ -35,7 +35,8 @@ class SeenStatus:
 @dataclass(frozen=True, slots=True)
 class SiteView:
     """All that the leader knows. `standings` and `statuses` by member; `layouts`: (epoch, extents under it);
-    `condemned`: (chunk id, index at which it was condemned); both may be left out while nothing is to be done."""
+    `condemned`: (chunk id, index at which it was condemned); both may be left out while nothing is to be done.
+    `margin`: how many more fragments the worst chunk may lose; below 0 while that is not known."""
 
     own: str
     nodes: Sequence[NodeRecord]
@@ -51,6 +52,7 @@ class SiteView:
     layouts: Sequence[tuple[int, int]] = ()
     condemned: Sequence[tuple[bytes, int]] = ()
     contested: frozenset[str] = frozenset()
+    margin: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,8 @@ class Control:
         return found
 
     def _is_over(self, view: SiteView, node: NodeRecord, now_ms: float) -> bool:
-        """Removed after a setting: never one that answers, one at a time, and only while most of the site is there."""
+        """Removed after a setting: never one that answers, one at a time, only while most of the site is there, and
+        never the one whose return may be what content waits for."""
         after_ms = view.settings.remove_after_ms
         present = [other for other in view.nodes if other.state is NodeState.UP]
         counted = [other for other in view.nodes if other.state in (NodeState.UP, NodeState.DOWN)]
@@ -166,6 +169,7 @@ class Control:
             and self._standing(view, node) is Standing.FAILED
             and now_ms - self._removed_ms >= self._config.remove_pause_s * 1000
             and 2 * len(present) > len(counted)
+            and (node.witness or view.margin > 0)
         )
 
     def _status(self, view: SiteView, member: str, now_ms: float) -> NodeStatus | None:

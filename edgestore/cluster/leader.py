@@ -97,9 +97,17 @@ class SiteGroup(Protocol):
 
 
 class Leader:
-    """`run` on every node; it does nothing where the node does not lead."""
+    """`run` on every node; it does nothing where the node does not lead. `margin`: see `SiteView`."""
 
-    def __init__(self, group: SiteGroup, detector: Detector, config: ClusterConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        group: SiteGroup,
+        detector: Detector,
+        config: ClusterConfig,
+        metrics: Metrics,
+        margin: Callable[[], int],
+    ) -> None:
+        self._margin = margin
         self._group, self._detector, self._config, self._metrics = group, detector, config, metrics
         self._control: Control | None = None
         self._term: tuple[int, int] = (0, 0)
@@ -195,6 +203,7 @@ class Leader:
             layouts=layouts,
             condemned=condemned,
             contested=self._detector.contested(),
+            margin=self._margin(),
         )
 
     def _carry_out(self, decision: Decision) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from edgestore.catalog import commands
 from edgestore.clock import Entropy
 from edgestore.cluster.tokens import new_token, secret_digest
 from edgestore.config import ClusterConfig
-from edgestore.errors import BadRequest, NotFound, Unavailable
+from edgestore.errors import BadRequest, Conflict, NotFound, Unavailable
 from edgestore.meta import Meta
 from edgestore.placement import default_scheme, scheme_for
 from edgestore.records import SITE_TENANT, BucketRecord, NodeRecord, NodeState
@@ -35,6 +35,15 @@ class Progress(Protocol):
     def is_current(self) -> bool: ...
 
 
+class Loss(Protocol):
+    """What the removal of a node would cost (`chunks.Loss`)."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def extents(self) -> int: ...
+
+
 class Suspicion(Protocol):
     """Who does not answer just now."""
 
@@ -53,6 +62,7 @@ class Site:
     authority_digest: bytes
     suspicion: Suspicion | None = None
     repair: Callable[[], Progress] | None = None
+    loss_without: Callable[[int], Awaitable[Loss]] | None = None
 
     async def create_token(self, ttl_ms: int) -> dict[str, Any]:
         """A token that lets one machine join. The site keeps a digest of it."""
@@ -91,12 +101,28 @@ class Site:
             "joined_ms": node.joined_ms,
         }
 
-    async def set_state(self, number: int, state: str) -> dict[str, Any]:
-        """Drains or removes a node."""
+    async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
+        """Drains or removes a node. `force`: also one without which content could not be read any more."""
         node = await self._node(number)
         wanted = {"draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
-        await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state))
+        epoch = 0
+        if wanted not in (node.state, NodeState.DRAINING) and not force and not node.witness:
+            epoch = await self._check_loss(number)
+        await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
         return await self._shown(number)
+
+    async def _check_loss(self, number: int) -> int:
+        """The layout epoch for which it is true that nothing needs the node. Raises Conflict."""
+        if self.loss_without is None:
+            return 0
+        loss = await self.loss_without(number)
+        if loss.extents:
+            raise Conflict(
+                f"{loss.extents} extents cannot be read without node {number}: drain it and wait for repair_left=0, or "
+                "bring back the nodes that are down; --force removes it nevertheless, and what only it has is lost",
+                extents=loss.extents,
+            )
+        return loss.epoch
 
     async def set_weight(self, number: int, weight: int) -> dict[str, Any]:
         """In GiB of capacity: its share of new data, and of what moves."""

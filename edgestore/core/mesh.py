@@ -142,7 +142,10 @@ class Mesh:
         store = core.chunks.join_site(sites, self.peers)
         self._upkeep = Upkeep(core, store, self.peers, self._detector)
         digest = authority_digest(self.credentials.authority)
-        self.site = Site(core.meta, config, self._entropy, digest, self._detector, lambda: self._upkeep.progress)
+        upkeep = self._upkeep
+        self.site = Site(
+            core.meta, config, self._entropy, digest, self._detector, lambda: upkeep.progress, upkeep.loss_without
+        )
 
     def lookouts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs from the first moment: a node that was shut out never arrives, nor does one whose certificate ran
@@ -166,7 +169,7 @@ class Mesh:
         """What runs for as long as the node does."""
         core = self._core
         assert self._detector is not None
-        leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics)
+        leader = Leader(core.meta, self._detector, core.config.cluster, core.metrics, lambda: self._upkeep.margin)
         keeping = [self._presence.run(), leader.run(), self._keep_writer()]
         return [*keeping, *self._upkeep.housekeeping()]
 

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from edgestore.catalog import Table
-from edgestore.chunks import Mover, Progress, Repair, SiteStore, Tidier
+from edgestore.chunks import UNKNOWN, Loss, Mover, Progress, Repair, SiteStore, Tidier
 from edgestore.cluster import Detector
 from edgestore.net import Peers
 from edgestore.records import NodeState
@@ -38,6 +38,16 @@ class Upkeep:
     def progress(self) -> Progress:
         """How far the site is from whole."""
         return self._repair.progress
+
+    async def loss_without(self, number: int) -> Loss:
+        """What the removal of a node would cost."""
+        return await self._repair.loss_without(number)
+
+    @property
+    def margin(self) -> int:
+        """How many more fragments the worst chunk of the site may lose; below 0 also while that is not known."""
+        progress = self._repair.progress
+        return progress.margin if progress.is_current else UNKNOWN
 
     def housekeeping(self) -> list[Coroutine[Any, Any, None]]:
         """What runs for as long as the node does."""

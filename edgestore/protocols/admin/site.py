@@ -26,8 +26,8 @@ class AdminSite(Protocol):
         """A row a node."""
         ...
 
-    async def set_state(self, number: int, state: str) -> dict[str, Any]:
-        """`draining` or `removed`; returns the node's row."""
+    async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
+        """`draining` or `removed`; returns the node's row. `force`: whatever is lost with it."""
         ...
 
     async def set_weight(self, number: int, weight: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class SiteRoutes:
             return await site.set_weight(number, number_of(question, "weight"))
         if question.get("state") not in ("draining", "removed"):
             raise BadRequest("name a weight, or one of the states draining and removed")
-        return await site.set_state(number, question["state"])
+        return await site.set_state(number, question["state"], force=question.get("force") == "true")
 
     async def status(self) -> dict[str, Any]:
         """What a node's status says of its site; nothing on a lone node."""

@@ -303,3 +303,12 @@ def test_watchers_hear_of_nodes_and_layouts() -> None:
     site.do(commands.SetSiteSettings(SiteSettings()))
     site.do(commands.SetAuthority(b"c", b"k"))
     assert heard == [{"NODES"}, {"NODES", "LAYOUTS"}, {"SETTINGS"}, {"AUTHORITY"}]
+
+
+def test_a_change_that_was_looked_at_under_another_layout_is_refused() -> None:
+    site = NodeSite(4)
+    epoch = site.state.layout().epoch
+    site.turn(4, NodeState.DOWN)
+    with pytest.raises(Conflict):
+        site.do(commands.SetNodeState(3, NodeState.REMOVED, NodeState.UP, epoch))
+    assert site.do(commands.SetNodeState(3, NodeState.REMOVED, NodeState.UP, epoch + 1)).state is NodeState.REMOVED

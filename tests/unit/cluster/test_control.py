@@ -106,7 +106,7 @@ def test_a_node_that_is_back_for_a_while_is_up_again() -> None:
 
 
 def test_it_is_removed_after_the_setting_one_at_a_time_and_only_while_most_are_there() -> None:
-    site = view(settings=SiteSettings(remove_after_ms=3_600_000))
+    site = view(settings=SiteSettings(remove_after_ms=3_600_000), margin=1)
     for number in (4, 5):
         site = with_node(site, number, state=NodeState.DOWN, down_since_ms=WALL_MS)
     site = replace(with_standing(site, Standing.FAILED, "m4", "m5"), log_time_ms=WALL_MS + 3_600_000)
@@ -117,6 +117,8 @@ def test_it_is_removed_after_the_setting_one_at_a_time_and_only_while_most_are_t
     later = START_MS + 2 + CONFIG.remove_pause_s * 1000
     few = with_node(site, 3, state=NodeState.DOWN)
     assert all(decision != removal for decision in control.decide(few, later))
+    for margin in (-2, -1, 0):  # not known, something is unreadable, the next loss is one of data
+        assert all(decision != removal for decision in control.decide(replace(site, margin=margin), later))
     assert removal in control.decide(site, later)
     by_hand = replace(site, settings=SiteSettings())
     assert all(decision != removal for decision in control.decide(by_hand, later * 2))

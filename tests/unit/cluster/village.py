@@ -141,7 +141,7 @@ class Village:
             for other in range(1, self.count + 1):
                 peers.know(self.names[other - 1], f"10.0.0.{other}:7000")
             detector.start(self.names)
-            leader = Leader(Group(self, name), detector, self.config, self.metrics[name])
+            leader = Leader(Group(self, name), detector, self.config, self.metrics[name], lambda: 1)
             self.tasks[name] = self.loop.create_task(leader.run())
 
     async def kill(self, name: str, *, told: bool = False) -> None:
