@@ -98,20 +98,25 @@ class Race:
     async def run(self) -> list[memoryview]:
         """The pieces' bytes in their order."""
         self._manners.began()
-        late_s = self._manners.late_s
+        look_s = late_s = self._manners.late_s
+        waited_s = 0.0
         self._begin_directly()
         while not self._is_direct():
             if len(self._whole()) >= self._source.k:
                 return await self._decoded()
             if not self._tasks:
                 raise worst(self._errors, self._source)
-            done, _ = await asyncio.wait(self._tasks, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(self._tasks, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=lambda one: self._tasks[one].shard):
                 self._judge(task)
-            if not done:
-                late_s *= 2
+            waited_s = 0.0 if done else waited_s + look_s
+            if done or self._leave_the_slow():
+                continue
+            look_s = min(2 * look_s, self._manners.late_max_s)
+            if waited_s >= late_s:
+                late_s, waited_s = 2 * late_s, 0.0
                 if self._manners.may_hedge():
-                    self._give_up_waiting()
+                    self._give_up_waiting(list(self._tasks.values()))
         return [self._have[piece.shard].cut(piece.start, piece.stop) for piece in self._pieces]
 
     def stop(self) -> None:
@@ -121,11 +126,19 @@ class Race:
             if fetch.is_late:
                 self._manners.overtaken(fetch.node)
 
-    def _give_up_waiting(self) -> None:
-        """What is on its way is late; where it comes after all it is taken."""
-        for fetch in self._tasks.values():
+    def _leave_the_slow(self) -> bool:
+        """Whether a node was found slow, or is suspected, since it was asked. Not to wait for it costs no hedge."""
+        fetches = [one for one in self._tasks.values() if not (one.is_late or one.is_patient)]
+        slow = [one for one in fetches if self._manners.is_slow(one.node)]
+        self._give_up_waiting(slow)
+        return bool(slow)
+
+    def _give_up_waiting(self, fetches: list[Fetch]) -> None:
+        """They are late; where they come after all they are taken."""
+        for fetch in fetches:
             fetch.is_late = True
-        self._recover()
+        if fetches:
+            self._recover()
 
     def _begin_directly(self) -> None:
         """Of copies the best one; else the data fragments that hold the range."""

@@ -105,6 +105,11 @@ class Manners:
         """Longer than 19 of 20 reads took lately."""
         return self._late_s
 
+    @property
+    def late_max_s(self) -> float:
+        """After that long every read counts as late."""
+        return self._config.hedge_max_ms / 1000
+
     def began(self) -> None:
         """A read begins: it earns its share of a hedge."""
         self._hedges = min(self._hedges + self._config.hedge_share, 16.0)
