@@ -35,12 +35,6 @@ class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
     start: int
 
 
-class HasHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Asks which shards of these chunks are there."""
-
-    chunk_ids: tuple[bytes, ...]
-
-
 class DropHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Forgets shards of a chunk; all where none is named."""
 
@@ -71,7 +65,6 @@ class Calls(Protocol):
 
 encode = msgspec.msgpack.Encoder().encode
 _read_answer = msgspec.msgpack.Decoder(ReadAnswer)
-_shards = msgspec.msgpack.Decoder(list[tuple[int, ...]])
 
 
 class RemoteShelf:
@@ -107,17 +100,6 @@ class RemoteShelf:
             raise Corrupt("fewer bytes came than were asked for", chunk_id=chunk_id.hex(), shard=shard)
         facts.check(found.start, data)
         return facts, found.start, data
-
-    async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
-        """See Shelf."""
-        answer = await self._ask(Method.FRAGMENT_HAS, HasHead(tuple(chunk_ids)))
-        try:
-            found = _shards.decode(answer.head)
-        except msgspec.MsgspecError as error:
-            raise Corrupt("the answer of another node cannot be read", member=self._member) from error
-        if len(found) != len(chunk_ids):
-            raise Corrupt("the answer of another node is not about these chunks", member=self._member)
-        return found
 
     async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
         """See Shelf."""

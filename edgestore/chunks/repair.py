@@ -329,10 +329,8 @@ class Repair:
             return False
         holders = assessor.holders(extent)
         for chunk, row in zip(extent.chunks, holders, strict=True):
-            free = [shard for shard, holder in enumerate(row) if assessor.is_up_for_claim(holder)]
-            (here,) = await self._site.local.has([chunk.chunk_id]) if free else [()]
-            for shard in free:
-                if shard in here and await self._site.local.keeps(chunk.chunk_id, extent.k, extent.m, shard):
+            for shard in [shard for shard, holder in enumerate(row) if assessor.is_up_for_claim(holder)]:
+                if await self._site.local.keeps(chunk.chunk_id, extent.k, extent.m, shard):
                     row[shard], found = own, True
         if found:
             await self._publish(tenant, extent, holders, assessor)

@@ -7,19 +7,16 @@ from typing import TypeVar
 import msgspec
 
 from edgestore.chunks.facts import Facts
-from edgestore.chunks.remote import Calls, DropHead, HasHead, ReadAnswer, ReadHead, encode
+from edgestore.chunks.remote import Calls, DropHead, ReadAnswer, ReadHead, encode
 from edgestore.chunks.shelf import Intake
 from edgestore.errors import BadRequest
 from edgestore.net import Caller, Method, Reply
 from edgestore.records import CHUNK_MAX_BYTES
 
-HAS_CHUNKS_MAX = 1024
-
 T = TypeVar("T")
 
 _put = msgspec.msgpack.Decoder(Facts)
 _read = msgspec.msgpack.Decoder(ReadHead)
-_has = msgspec.msgpack.Decoder(HasHead)
 _drop = msgspec.msgpack.Decoder(DropHead)
 
 
@@ -45,7 +42,6 @@ class FragmentServer:
         """From now on members are answered."""
         peers.serve(Method.FRAGMENT_PUT, self.put)
         peers.serve(Method.FRAGMENT_READ, self.read)
-        peers.serve(Method.FRAGMENT_HAS, self.has)
         peers.serve(Method.FRAGMENT_DROP, self.drop)
 
     async def put(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
@@ -60,13 +56,6 @@ class FragmentServer:
             raise BadRequest("a fragment has no such range")
         facts, start, data = await self._shelf.read(asked.chunk_id, asked.shard, asked.start, asked.stop)
         return Reply(encode(ReadAnswer(facts, start)), (data,))
-
-    async def has(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
-        """The shards of each chunk."""
-        asked = _decoded(_has, head)
-        if len(asked.chunk_ids) > HAS_CHUNKS_MAX:
-            raise BadRequest(f"at most {HAS_CHUNKS_MAX} chunks at once")
-        return Reply(encode(await self._shelf.has(asked.chunk_ids)))
 
     async def drop(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         """Also where there is nothing to drop."""

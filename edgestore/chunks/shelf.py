@@ -1,4 +1,4 @@
-"""The fragments of one node as every node sees them: put, read, has, drop. This one is the own disk's.
+"""The fragments of one node as every node sees them: put, read, drop. This one is the own disk's.
 
 Rule: `put` returns when the fragment is synced, and what it was given is compared with its page CRCs before it counts;
 it takes the place of a damaged one only, and when it is written. Every call may come twice.
@@ -34,10 +34,6 @@ class Shelf(Protocol):
     async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
         """(what its block says, where the bytes begin, whole pages that hold [start, stop)), checked. Raises NotFound,
         Corrupt, Unavailable."""
-        ...
-
-    async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
-        """The shards of each chunk that lie here and are not known to be damaged."""
         ...
 
     async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
@@ -174,14 +170,6 @@ class LocalShelf:
             self._segments.mark_damaged(chunk_id, shard, str(error))
             raise
         raise NotFound(f"shard {shard} of chunk {chunk_id.hex()} is not here", chunk_id=chunk_id.hex(), shard=shard)
-
-    async def has(self, chunk_ids: Sequence[bytes]) -> list[tuple[int, ...]]:
-        """See Shelf."""
-        segments = self._segments
-        return [
-            tuple(shard for shard in segments.shards(chunk_id) if not segments.is_damaged(chunk_id, shard))
-            for chunk_id in chunk_ids
-        ]
 
     async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
         """See Shelf."""

@@ -15,7 +15,6 @@ from edgestore.chunks.facts import Source
 from edgestore.chunks.gather import Gather, GatherTools
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
-from edgestore.chunks.race import Fetch
 from edgestore.chunks.remote import Calls, Shelves
 from edgestore.chunks.sender import Sender, holders_left
 from edgestore.chunks.server import FragmentServer
@@ -191,15 +190,6 @@ class SiteStore:
         """Makes a fragment of any k others, and puts it on a node; returns when it is synced there."""
         facts, data = await self.gather.shard(source, shard)
         await self.shelves.of(node).put(facts, data)
-
-    async def move(self, source: Source, shard: int, node: int) -> None:
-        """Puts a fragment on a node: the fragment itself where somebody has it, else made of others."""
-        try:
-            facts, _, data = await self.gather.fetch(source, Fetch(shard, 0, source.chunk.size_bytes))
-        except EdgeStoreError:
-            await self.restore(source, shard, node)
-        else:
-            await self.shelves.of(node).put(facts, data)
 
     # --- dropping ---------------------------------------------------------------------------------------
 

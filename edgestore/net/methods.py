@@ -35,7 +35,6 @@ class Method(IntEnum):
     SNAPSHOT_CLOSE = 15
     FRAGMENT_PUT = 22
     FRAGMENT_READ = 23
-    FRAGMENT_HAS = 24
     FRAGMENT_DROP = 25
     FRAGMENT_REPAIR = 26
 

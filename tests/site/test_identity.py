@@ -96,7 +96,7 @@ async def ask_as_a_thief(stolen: Path, member: str, address: str) -> None:
     try:
         await peers.start("127.0.0.1", 0)
         peers.know(member, address)
-        await peers.call(member, Method.FRAGMENT_HAS, b"\x91\x90", timeout_s=5)
+        await peers.call(member, Method.FRAGMENT_READ, b"\x90", timeout_s=5)
     finally:
         await peers.close()
 
