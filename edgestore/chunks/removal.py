@@ -21,21 +21,24 @@ class Loss:
     extents: int
 
 
-async def loss_without(number: int, catalog: Catalog, assessor: Assessor, page_extents: int) -> Loss:
-    """A look at every extent, a page a turn of the loop."""
+async def loss_without(
+    number: int, catalog: Catalog, assessor: Assessor, silent: frozenset[int], page_extents: int
+) -> Loss:
+    """A look at every extent, a page a turn of the loop. `silent`: nodes that do not answer just now."""
+    others, away = assessor.counted - silent - {number}, len(assessor.counted & (silent | {number}))
     after, lost = b"", 0
     while True:
         page = catalog.state.all_extents(after, page_extents)
-        lost += sum(_needs(number, extent, assessor) for _, extent in page.extents)
+        for _, extent in page.extents:
+            # What is whole by its record alone needs no look at its chunks where it can do without them all.
+            if extent.m < away or not assessor.is_whole(extent):
+                lost += _needs(number, extent, assessor, others)
         after = page.after
         if not after:
             return Loss(assessor.layout.epoch, lost)
         await asyncio.sleep(0)
 
 
-def _needs(number: int, extent: ExtentRecord, assessor: Assessor) -> bool:
+def _needs(number: int, extent: ExtentRecord, assessor: Assessor, others: frozenset[int]) -> bool:
     """Whether a chunk has a fragment there, and fewer than k elsewhere."""
-    if extent.m and assessor.is_whole(extent):
-        return False
-    others = assessor.counted - {number}
     return any(number in row and len(others.intersection(row)) < extent.k for row in assessor.holders(extent))

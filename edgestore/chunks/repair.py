@@ -115,7 +115,9 @@ class Repair:
 
     async def loss_without(self, number: int) -> Loss:
         """What could not be read any more if the node were removed now."""
-        return await loss_without(number, self._catalog, self.assessor(), self._config.page_extents)
+        assessor, sites = self.assessor(), self._site.sites
+        silent = frozenset(node for node in assessor.counted if sites.is_suspected(node))
+        return await loss_without(number, self._catalog, assessor, silent, self._config.page_extents)
 
     def buckets_changed(self) -> None:
         """What they promise may be another now: then a survey is due."""

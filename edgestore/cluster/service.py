@@ -16,6 +16,8 @@ from edgestore.placement import default_scheme, scheme_for
 from edgestore.records import SITE_TENANT, BucketRecord, NodeRecord, NodeState
 
 DEGRADED_SHOWN_MAX = 10_000
+LOOKS_MAX = 4
+"""At what a removal would cost, where the layout changes meanwhile."""
 NONE_LEFT = -1
 """The margin of content that cannot be read."""
 
@@ -103,12 +105,17 @@ class Site:
 
     async def set_state(self, number: int, state: str, *, force: bool = False) -> dict[str, Any]:
         """Drains or removes a node. `force`: also one without which content could not be read any more."""
-        node = await self._node(number)
         wanted = {"draining": NodeState.DRAINING, "removed": NodeState.REMOVED}[state]
-        epoch = 0
-        if wanted not in (node.state, NodeState.DRAINING) and not force and not node.witness:
-            epoch = await self._check_loss(number)
-        await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
+        for looks_left in reversed(range(LOOKS_MAX)):
+            node, epoch = await self._node(number), 0
+            if wanted not in (node.state, NodeState.DRAINING) and not force and not node.witness:
+                epoch = await self._check_loss(number)
+            try:
+                await self.meta.propose(SITE_TENANT, commands.SetNodeState(number, wanted, node.state, epoch))
+                break
+            except Conflict:
+                if not looks_left or epoch in (0, self.meta.state.layout().epoch):
+                    raise
         return await self._shown(number)
 
     async def _check_loss(self, number: int) -> int:

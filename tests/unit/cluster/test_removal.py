@@ -10,7 +10,8 @@ import pytest
 
 from edgestore.cluster import Site
 from edgestore.errors import Conflict
-from tests.unit.objects.test_site import site_of_three
+from edgestore.records import NodeState
+from tests.unit.objects.test_site import site_of_three, turn
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,20 @@ async def test_a_removal_that_loses_content_is_refused_and_one_command_does_it_n
         assert (await site.set_state(2, "removed"))["state"] == "removed"
         needed = 0
         assert (await site.set_state(3, "removed"))["state"] == "removed"
+
+
+async def test_a_layout_that_changes_meanwhile_is_looked_at_again(tmp_path: Path) -> None:
+    async with site_of_three(tmp_path) as (core, _, _, sites):
+        looks = 0
+
+        async def loss_without(_: int) -> Known:
+            nonlocal looks
+            looks += 1
+            epoch = sites.layout().epoch
+            if looks == 1:
+                await turn(core, 2, NodeState.DOWN)
+            return Known(epoch, 0)
+
+        site = Site(core.meta, core.config.cluster, os.urandom, b"", loss_without=loss_without)
+        assert (await site.set_state(3, "removed"))["state"] == "removed"
+        assert looks == 2
