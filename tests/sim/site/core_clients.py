@@ -43,8 +43,9 @@ from tests.sim.site.register_clients import History
 REGISTERS, VERSIONS = "registers", "versions"
 """A bucket whose keys are registers, and one that keeps versions."""
 KEYS = ("a", "b", "c", "d")
-SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000)
-WEIGHTS = (6, 4, 4, 3, 3, 2, 1)
+SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000, 5_000_000)
+WEIGHTS = (12, 8, 8, 6, 6, 4, 2, 1)
+"""The largest are of two chunks, and one of fifty: more would make a seed slow."""
 PATIENCE_S = 8.0
 UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
 """Whatever it was, nobody knows whether it was done. StaleChunk: the node was taken for dead, and its writer closed;
