@@ -102,5 +102,6 @@ class Syncer:
 
 
 def start_syncer(wake_fd: int) -> Syncer | None:
-    """`wake_fd`: an eventfd, which hears of each write that is done. None where the reference is in use."""
-    return Syncer(_module.sync_start(wake_fd)) if _module is not reference else None
+    """`wake_fd`: an eventfd, which hears of each write that is done. None where there is none, as in the reference."""
+    start = getattr(_module, "sync_start", None)
+    return Syncer(start(wake_fd)) if start is not None else None
