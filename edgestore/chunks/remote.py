@@ -5,17 +5,19 @@ A fragment is at most 4 MiB, so it travels whole in one frame: nothing is half t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from edgestore.chunks.facts import Buffer, Facts
 from edgestore.chunks.shelf import LocalShelf, Shelf
 from edgestore.chunks.site import Sites
-from edgestore.errors import Corrupt, Unavailable
-from edgestore.net import Answer, Caller, Lane, Method, Reply, Rights
+from edgestore.errors import Corrupt, DiskFailed, StorageFull, TooBusy, Unavailable
+from edgestore.net import Answer, Caller, Lane, Method, Outcome, Reply, Rights, Work
 
+T = TypeVar("T")
 Handler = Callable[[Caller, bytes, memoryview], Awaitable[Reply]]
 
 
@@ -70,8 +72,9 @@ _read_answer = msgspec.msgpack.Decoder(ReadAnswer)
 class RemoteShelf:
     """The disk of another node."""
 
-    def __init__(self, peers: Calls, member: str, timeout_s: float) -> None:
-        self._peers, self._member, self._timeout_s = peers, member, timeout_s
+    def __init__(self, peers: Calls, sites: Sites, number: int, timeout_s: float) -> None:
+        self._peers, self._sites, self._number, self._timeout_s = peers, sites, number, timeout_s
+        self._member = sites.member(number)
 
     async def _ask(self, method: Method, head: Any, payload: Sequence[Buffer] = ()) -> Answer:
         if not self._member:
@@ -80,12 +83,34 @@ class RemoteShelf:
             self._member, method, encode(head), payload, timeout_s=self._timeout_s, lane=Lane.BULK
         )
 
+    async def _seen(self, work: Work, size_bytes: int, call: Awaitable[T]) -> T:
+        """Tells how it went. A full disk, a fragment that is not there, and a call that is broken off are no faults."""
+        loop = asyncio.get_running_loop()
+        begun_s, outcome = loop.time(), None
+        try:
+            result = await call
+        except Corrupt:
+            outcome = Outcome.DAMAGED
+            raise
+        except (DiskFailed, Unavailable) as error:
+            outcome = None if isinstance(error, StorageFull | TooBusy) else Outcome.FAILED
+            raise
+        else:
+            outcome = Outcome.GOOD
+            return result
+        finally:
+            if outcome is not None:
+                self._sites.saw(self._number, work, outcome, loop.time() - begun_s, size_bytes)
+
     async def put(self, facts: Facts, data: Buffer) -> None:
         """See Shelf."""
-        await self._ask(Method.FRAGMENT_PUT, facts, (data,))
+        await self._seen(Work.WRITE, len(data), self._ask(Method.FRAGMENT_PUT, facts, (data,)))
 
     async def read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
         """See Shelf. Nothing that another node says is believed before it checks out."""
+        return await self._seen(Work.READ, stop - start, self._read(chunk_id, shard, start, stop))
+
+    async def _read(self, chunk_id: bytes, shard: int, start: int, stop: int) -> tuple[Facts, int, memoryview]:
         answer = await self._ask(Method.FRAGMENT_READ, ReadHead(chunk_id, shard, start, stop))
         try:
             found = _read_answer.decode(answer.head)
@@ -116,4 +141,4 @@ class Shelves:
         """The own one is the disk itself."""
         if number == self._sites.own_number:
             return self.local
-        return RemoteShelf(self._peers, self._sites.member(number), self._timeout_s)
+        return RemoteShelf(self._peers, self._sites, number, self._timeout_s)

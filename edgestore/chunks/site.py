@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edgestore.config import ChunksConfig
+from edgestore.net import Outcome, Work
 from edgestore.placement import Placement, Scheme
 from edgestore.records import BucketRecord, LayoutRecord
 
@@ -46,6 +47,10 @@ class Sites(Protocol):
         """Whether the failure detector doubts that the node answers."""
         ...
 
+    def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
+        """How a call to another node went: its quality is made of that."""
+        ...
+
 
 class Manners:
     """Which nodes are better not asked first, and after how long a read counts as late."""
@@ -78,6 +83,7 @@ class Manners:
 
     def overtaken(self, number: int) -> None:
         """A read of the node was late, and the bytes came another way sooner. The second time in a row it is slow."""
+        self._sites.saw(number, Work.READ, Outcome.FAILED, 0.0, 0)
         self._overtaken[number] = self._overtaken.get(number, 0) + 1
         if self._overtaken[number] >= OVERTAKEN_MAX:
             self._slow[number] = self._loop.time() + self._config.avoid_ms / 1000

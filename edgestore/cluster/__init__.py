@@ -9,7 +9,7 @@ from edgestore.cluster.leader import GroupStatus, Leader, SiteGroup
 from edgestore.cluster.members import Standing
 from edgestore.cluster.messages import Kind, NodeStatus, PeerView, SwimMessage
 from edgestore.cluster.presence import Presence
-from edgestore.cluster.quality import Observer, Outcome, Scores
+from edgestore.cluster.quality import Observer, Scores
 from edgestore.cluster.service import Site
 from edgestore.cluster.swim import Swim
 from edgestore.cluster.tokens import Token, parse_token
@@ -30,7 +30,6 @@ __all__ = [
     "Leader",
     "NodeStatus",
     "Observer",
-    "Outcome",
     "PeerView",
     "Presence",
     "Renewal",

@@ -185,8 +185,9 @@ class Control:
             for node in view.nodes
             if node.state in (NodeState.UP, NodeState.DOWN, NodeState.DRAINING) and not node.witness
         }
+        is_up = {member for member, node in judged.items() if node.state is not NodeState.DOWN}
         reports = {
-            member: status.views
+            member: [seen for seen in status.views if seen.member in is_up]
             for member in view.statuses
             if (status := self._status(view, member, now_ms)) is not None
         }

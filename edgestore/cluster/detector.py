@@ -16,10 +16,10 @@ from edgestore.clock import Clock, Entropy
 from edgestore.cluster.control import SeenStatus
 from edgestore.cluster.members import Standing
 from edgestore.cluster.messages import NodeStatus, decode_message, decode_status, encode
-from edgestore.cluster.quality import Observer, Outcome
+from edgestore.cluster.quality import Observer
 from edgestore.cluster.swim import Sends, Swim
 from edgestore.config import ClusterConfig
-from edgestore.net import Caller, Peers, Topic
+from edgestore.net import Caller, Outcome, Peers, Topic, Work
 from edgestore.observe import Metrics
 
 log = logging.getLogger("edgestore.cluster")
@@ -136,9 +136,10 @@ class Detector:
         """Called with each change of a standing, in order, on the loop."""
         self._watchers.append(callback)
 
-    def saw(self, member: str, outcome: Outcome, took_us: float, size_bytes: int = 0) -> None:
-        """How a call to another node went."""
-        self.observer.saw(member, outcome, took_us, self.now_ms(), size_bytes)
+    def saw(self, member: str, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
+        """How a call to another node went. That a suspect fails is told by its standing already."""
+        if outcome is not Outcome.FAILED or not self.is_suspected(member):
+            self.observer.saw(member, outcome, seconds * 1e6, self.now_ms(), size_bytes=size_bytes, work=work)
 
     # -- what happens -----------------------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class Detector:
     def _note(self, member: str, standing: Standing) -> None:
         if standing is Standing.FAILED:
             self._metrics.count("cluster_failures_total")
+            self.observer.forget(member)
         elif standing is Standing.SUSPECTED:
             self._metrics.count("cluster_suspicions_total")
         level = logging.INFO if standing is Standing.SUSPECTED else logging.WARNING

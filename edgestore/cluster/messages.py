@@ -63,14 +63,15 @@ class SwimMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How one node has found another lately, fading: answers, how many of them failed, were damaged, and how long the
-    good ones took."""
+    """How one node has found another lately at one kind of work, fading: answers, how many of them failed, were
+    damaged, and how long the good ones took."""
 
     member: str
     answers: float
     failed: float = 0.0
     damaged: float = 0.0
     answer_us: float = 0.0
+    work: int = 0
 
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):

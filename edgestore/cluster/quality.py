@@ -9,26 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from statistics import median, median_low
 
 from edgestore.cluster.messages import PeerView
 from edgestore.config import ClusterConfig
+from edgestore.net import Outcome, Work
 
 FULL = 100
 COST_UNIT_BYTES = 64 * 1024
 """An answer that carries this much may take twice as long as one that carries nothing."""
 RELAPSES_MAX = 4
 RELAPSE_MEMORY_MS = 3_600_000
-
-
-class Outcome(IntEnum):
-    """How a call to another node ended."""
-
-    GOOD = 0
-    FAILED = 1
-    DAMAGED = 2
-    """It answered, and what it sent did not check out."""
 
 
 @dataclass(slots=True)
@@ -58,15 +49,27 @@ class Observer:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
-        self._peers: dict[str, _Faded] = {}
+        self._peers: dict[str, dict[int, _Faded]] = {}
 
-    def saw(self, member: str, outcome: Outcome, took_us: float, now_ms: float, size_bytes: int = 0) -> None:
+    def saw(
+        self,
+        member: str,
+        outcome: Outcome,
+        took_us: float,
+        now_ms: float,
+        *,
+        size_bytes: int = 0,
+        work: Work = Work.PROBE,
+    ) -> None:
         """`took_us` counts for good answers only; `size_bytes`: what went over the wire for it."""
-        sums = self._peers.get(member)
-        if sums is None:
+        kinds = self._peers.get(member)
+        if kinds is None:
             if len(self._peers) >= self._config.members_max:
                 return
-            sums = self._peers[member] = _Faded(now_ms)
+            kinds = self._peers[member] = {}
+        sums = kinds.get(work)
+        if sums is None:
+            sums = kinds[work] = _Faded(now_ms)
         if now_ms > sums.at_ms:
             sums.fade(now_ms, self._config.observation_half_life_ms)
         sums.answers += 1
@@ -81,16 +84,21 @@ class Observer:
     def keep(self, members: Iterable[str]) -> None:
         """Forgets the others."""
         kept = set(members)
-        self._peers = {member: sums for member, sums in self._peers.items() if member in kept}
+        self._peers = {member: kinds for member, kinds in self._peers.items() if member in kept}
+
+    def forget(self, member: str) -> None:
+        """It is dead: how it failed while it died says nothing of how it will do."""
+        self._peers.pop(member, None)
 
     def views(self, now_ms: float) -> tuple[PeerView, ...]:
         """What the status of this node carries."""
         views = []
-        for member, sums in self._peers.items():
-            sums.fade(max(now_ms, sums.at_ms), self._config.observation_half_life_ms)
-            if sums.answers >= 1:
-                answer_us = sums.took_us / sums.cost if sums.cost else 0.0
-                views.append(PeerView(member, sums.answers, sums.failed, sums.damaged, answer_us))
+        for member, kinds in self._peers.items():
+            for work, sums in kinds.items():
+                sums.fade(max(now_ms, sums.at_ms), self._config.observation_half_life_ms)
+                if sums.answers >= 1:
+                    answer_us = sums.took_us / sums.cost if sums.cost else 0.0
+                    views.append(PeerView(member, sums.answers, sums.failed, sums.damaged, answer_us, work))
         return tuple(views)
 
 
@@ -171,12 +179,22 @@ class Scores:
         return self._config.quality_floor if recent >= self._config.quality_flaps_max else FULL
 
     def _by_views(self, member: str, reports: Mapping[str, Sequence[PeerView]]) -> float:
-        """The milder of two halves of the observers, for speed and failures; all together, for damage."""
+        """By the kind of work that it does worst."""
+        worst = max(self._badness(member, work, reports) for work in Work)
+        return FULL - (FULL - self._config.quality_floor) * min(1.0, max(0.0, worst - 1.0))
+
+    def _badness(self, member: str, work: Work, reports: Mapping[str, Sequence[PeerView]]) -> float:
+        """The milder of two halves of the observers, for speed and failures; all together, for damage, of which one
+        case proves nothing."""
         config = self._config
         slow, failed = [], []
         answers = damaged = 0.0
         for observer, views in reports.items():
-            known = [view for view in views if view.answers >= config.quality_answers_min and view.member != observer]
+            known = [
+                view
+                for view in views
+                if view.work == work and view.answers >= config.quality_answers_min and view.member != observer
+            ]
             own = next((view for view in known if view.member == member), None)
             if own is None or observer == member:
                 continue
@@ -185,13 +203,12 @@ class Scores:
             failed.append(_failed_share(own) - (median(map(_failed_share, others)) if others else 0.0))
             answers, damaged = answers + own.answers, damaged + own.damaged
         if not slow:
-            return FULL
-        badness = max(
+            return 0.0
+        return max(
             median_low(slow) / config.quality_slow_ratio,
             median_low(failed) / config.quality_failed_share,
-            damaged / answers / config.quality_damaged_share,
+            max(0.0, damaged - 1.0) / answers / config.quality_damaged_share,
         )
-        return FULL - (FULL - config.quality_floor) * min(1.0, max(0.0, badness - 1.0))
 
 
 def _slowness(own: PeerView, others: Sequence[PeerView], floor_us: float) -> float:

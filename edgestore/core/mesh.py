@@ -138,7 +138,7 @@ class Mesh:
             metrics=core.metrics,
         )
         self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
-        sites = MetaSites(core.meta, self._member, self._detector.is_suspected)
+        sites = MetaSites(core.meta, self._member, self._detector.is_suspected, self._detector.saw)
         store = core.chunks.join_site(sites, self.peers)
         self._upkeep = Upkeep(core, store, self.peers, self._detector)
         digest = authority_digest(self.credentials.authority)

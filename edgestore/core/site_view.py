@@ -6,15 +6,26 @@ from collections.abc import Callable, Sequence
 
 from edgestore.errors import NoSuchLayout
 from edgestore.meta import Meta
+from edgestore.net import Outcome, Work
 from edgestore.placement import Placement, Scheme, scheme_for
 from edgestore.records import BucketRecord, LayoutRecord
+
+
+def _unseen(member: str, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
+    """Where nobody judges the other nodes."""
 
 
 class MetaSites:
     """Reads the catalog as it is applied here; nothing is remembered but what the catalog keeps itself."""
 
-    def __init__(self, meta: Meta, member: str, is_suspected: Callable[[str], bool]) -> None:
-        self._meta, self._member, self._is_suspected = meta, member, is_suspected
+    def __init__(
+        self,
+        meta: Meta,
+        member: str,
+        is_suspected: Callable[[str], bool],
+        saw: Callable[[str, Work, Outcome, float, int], None] = _unseen,
+    ) -> None:
+        self._meta, self._member, self._is_suspected, self._saw = meta, member, is_suspected, saw
         self._members: dict[int, str] = {}
         self._members_epoch = -1
 
@@ -49,6 +60,12 @@ class MetaSites:
         """See Sites."""
         member = self.member(number)
         return bool(member) and member != self._member and self._is_suspected(member)
+
+    def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
+        """See Sites."""
+        member = self.member(number)
+        if member and member != self._member:
+            self._saw(member, work, outcome, seconds, size_bytes)
 
     def _known(self) -> dict[int, str]:
         """Numbers are never reused, and who joins makes a new epoch."""

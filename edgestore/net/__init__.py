@@ -8,7 +8,7 @@ above name methods and answers on a lone node too.
 from typing import TYPE_CHECKING
 
 from edgestore.later import later
-from edgestore.net.calls import Answer, Caller, Reply
+from edgestore.net.calls import Answer, Caller, Outcome, Reply, Work
 from edgestore.net.frames import Frame
 from edgestore.net.methods import Lane, Method, Rights, Topic
 
@@ -36,9 +36,11 @@ __all__ = [
     "Listening",
     "Method",
     "Network",
+    "Outcome",
     "Peers",
     "Reply",
     "Rights",
     "SystemNetwork",
     "Topic",
+    "Work",
 ]

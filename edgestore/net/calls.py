@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -18,6 +19,24 @@ from edgestore.net.frames import Buffer, Frame, Kind
 from edgestore.net.methods import Rights
 
 _FieldValue = str | int | float | bytes | None
+
+
+class Work(IntEnum):
+    """What a call asks of another node: times are compared within one kind only."""
+
+    PROBE = 0
+    READ = 1
+    WRITE = 2
+    """Ends with a sync."""
+
+
+class Outcome(IntEnum):
+    """How a call to another node ended."""
+
+    GOOD = 0
+    FAILED = 1
+    DAMAGED = 2
+    """It answered, and what it sent, or had on its disk, did not check out."""
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,5 @@
-/* Preloaded into a node by test_disk_faults.py: fsync, fdatasync and pwritev2 with RWF_DSYNC fail with EIO while the file named by EDGESTORE_FAIL_SYNC exists. */
+/* Preloaded into a node by tests: fsync, fdatasync and pwritev2 with RWF_DSYNC fail with EIO while the file named by
+   EDGESTORE_FAIL_SYNC exists, and take SLOW_US longer while the one named by SLOW_SYNC does. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -6,9 +7,17 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int failing(void) {
-    const char *path = getenv("EDGESTORE_FAIL_SYNC");
+#define SLOW_US 60000
+
+static int is_there(const char *name) {
+    const char *path = getenv(name);
     return path && access(path, F_OK) == 0;
+}
+
+static int failing(void) {
+    if (is_there("SLOW_SYNC"))
+        usleep(SLOW_US);
+    return is_there("EDGESTORE_FAIL_SYNC");
 }
 
 int fdatasync(int fd) {

@@ -16,7 +16,7 @@ from edgestore.chunks import ChunkStore, Digests, StoredBody, bytes_body
 from edgestore.config import ChunksConfig, DiskConfig
 from edgestore.disk import RocksIndex, Segments, SystemFiles
 from edgestore.errors import Denied, Unavailable
-from edgestore.net import Answer, Caller, Lane, Method, Rights
+from edgestore.net import Answer, Caller, Lane, Method, Outcome, Rights, Work
 from edgestore.placement import Placement, Scheme, scheme_for
 from edgestore.records import UNIT_BYTES, BucketRecord, LayoutNode, LayoutRecord, NodeState, SiteSettings
 
@@ -54,6 +54,7 @@ class Site:
         self.stores: dict[int, ChunkStore] = {}
         self.views: dict[int, View] = {}
         self.suspected: set[int] = set()
+        self.seen: list[tuple[int, int, Work, Outcome]] = []
 
     def change(self, number: int, state: NodeState, *, closes: bool = False) -> None:
         """A new epoch in which the node has another state."""
@@ -89,6 +90,9 @@ class View:
 
     def is_suspected(self, number: int) -> bool:
         return number in self.site.suspected
+
+    def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
+        self.site.seen.append((self.own_number, number, work, outcome))
 
     def serve(self, method: Method, handler: Any, *, rights: Rights = Rights.MEMBER) -> None:
         """Who answers."""

@@ -17,6 +17,7 @@ from edgestore.chunks import Digests, IteratorBody, StoredBody, stored_body
 from edgestore.chunks.facts import Source
 from edgestore.chunks.race import worst
 from edgestore.errors import Corrupt, Denied, EdgeStoreError, NotFound, StorageFull, Unavailable
+from edgestore.net import Outcome, Work
 from edgestore.placement import Scheme
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, ChunkRef, NodeState, SiteSettings
 from tests.unit.chunks.site import CONFIG, Nodes, opened, until
@@ -416,3 +417,20 @@ def test_what_nobody_has_is_lost_only_where_nobody_is_away() -> None:
     assert isinstance(worst([gone, gone], source, is_anybody_away=True), Unavailable)
     assert isinstance(worst([gone, gone], source, is_anybody_away=False), Corrupt)
     assert isinstance(worst([bad, bad], source, is_anybody_away=True), Corrupt)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [("none", Outcome.GOOD), ("damage", Outcome.DAMAGED), ("is_dead", Outcome.FAILED)]
+)
+async def test_how_calls_went_is_told_to_who_judges_the_nodes(tmp_path: Path, fault: str, outcome: Outcome) -> None:
+    async with opened(tmp_path, 3) as nodes:
+        data = mixed(CHUNK_MAX_BYTES)
+        stored = [await nodes.write(1, data) for _ in range(4)]
+        assert {(seen[2], seen[3]) for seen in nodes.site.seen} == {(Work.WRITE, Outcome.GOOD)}
+        nodes.site.seen.clear()
+        if fault != "none":
+            setattr(nodes.site.faults[3], fault, True)
+        for one in stored:
+            assert await nodes.read(2, one) == data
+        assert outcome in {seen[3] for seen in nodes.site.seen if seen[:3] == (2, 3, Work.READ)}
+        assert {seen[3] for seen in nodes.site.seen if seen[1] == 1} == {Outcome.GOOD}

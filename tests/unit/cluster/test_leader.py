@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgestore.catalog import commands
-from edgestore.cluster import Facts, Outcome, Standing
-from edgestore.net import Topic
+from edgestore.cluster import Facts, Standing
+from edgestore.net import Outcome, Topic, Work
 from edgestore.records import NodeState
 from tests.sim.loop import SimLoop
 from tests.unit.cluster.village import Village
@@ -123,7 +123,7 @@ def test_a_slow_node_loses_quality_by_what_the_others_say() -> None:
                     for other in village.names:
                         if other != name:
                             took_us = 1000 * (factor if slow in (name, other) else 1)
-                            detector.saw(other, Outcome.GOOD, took_us)
+                            detector.saw(other, Work.READ, Outcome.GOOD, took_us / 1e6, 0)
 
         await call(1, 30)
         await call(10, 60)

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from edgestore.cluster import Observer, Outcome, Scores
+from edgestore.cluster import Observer, Scores
 from edgestore.config import ClusterConfig
+from edgestore.net import Outcome
 
 CONFIG = ClusterConfig()
 NAMES = tuple("abcde")
@@ -55,7 +56,7 @@ class Site:
                 size_bytes = self.random.choice((0, 4096, 65_536, 262_144))
                 took_us = 900 * (1 + size_bytes / 65_536) * self.random.lognormvariate(0, 0.5)
                 busy = self.slow[subject] * self.slow[observer]
-                self.observers[observer].saw(subject, outcome, took_us * busy, self.now_ms, size_bytes)
+                self.observers[observer].saw(subject, outcome, took_us * busy, self.now_ms, size_bytes=size_bytes)
 
 
 @pytest.mark.parametrize("kind", ["slow", "failing", "damaging"])
