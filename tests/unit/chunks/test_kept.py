@@ -13,7 +13,7 @@ from edgestore.chunks.shelf import SMALL_BYTES, LocalShelf
 from edgestore.config import DiskConfig
 from edgestore.disk import FragmentUnit, Segments
 from edgestore.errors import Corrupt, DiskFailed, NotFound
-from edgestore.kernels import page_crcs
+from edgestore.kernels import Buffers, page_crcs
 from tests.sim.disk import Disk, SimFiles, SimIndex
 from tests.sim.loop import SimLoop
 
@@ -29,7 +29,7 @@ def live(disk: Disk, work: Callable[[LocalShelf], Awaitable[bool]]) -> bool:
         files = SimFiles(disk, loop)
         index = SimIndex.open(files, "index")
         segments = await Segments.open(files, "segments", index, CONFIG, entropy=disk.rng.randbytes)
-        return await work(LocalShelf(segments, files.worker("intake")))
+        return await work(LocalShelf(segments, files.worker("intake"), Buffers(1 << 20)))
 
     try:
         return loop.run(main())
