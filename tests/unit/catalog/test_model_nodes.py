@@ -85,6 +85,9 @@ class Model:
     def counts(self, holder: int) -> bool:
         return holder in self.nodes and self.nodes[holder].state in COUNTS
 
+    def may_hold(self, holder: int) -> bool:
+        return holder in self.nodes and self.nodes[holder].state in {*COUNTS, NodeState.DOWN}
+
 
 class NodesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
@@ -172,11 +175,12 @@ class NodesMachine(RuleBasedStateMachine):
                 exceptions.append((0, shard, holder))
         return layout.epoch, held, tuple(exceptions), tuple(missing)
 
-    def judged(self, epoch: int, held: dict[int, int], needed: int) -> dict[int, int] | None:
-        """What the catalog should record; None: it should refuse."""
+    def judged(self, epoch: int, held: dict[int, int], needed: int, *, holding: bool = False) -> dict[int, int] | None:
+        """What the catalog should record; None: it should refuse. `holding`: what is down counts too."""
         if epoch < self.model.balance_epoch:
             return None
-        counted = {shard: holder for shard, holder in held.items() if self.model.counts(holder)}
+        good = self.model.may_hold if holding else self.model.counts
+        counted = {shard: holder for shard, holder in held.items() if good(holder)}
         return counted if len(set(counted.values())) >= needed else None
 
     @rule(pick=PICK, scheme=SCHEMES)
@@ -214,7 +218,7 @@ class NodesMachine(RuleBasedStateMachine):
                 missing,
             )
         )
-        recorded = self.judged(epoch, held, 0)
+        recorded = self.judged(epoch, held, 0, holding=True)
         if stale in (1, 2):
             assert isinstance(outcome, StaleExtent)
         elif recorded is None:

@@ -218,12 +218,12 @@ async def test_a_watch_hears_of_its_tables_before_the_proposer(tmp_path: Path) -
     await life.meta.propose(1, put(record, "k"))
     assert heard == []
     future = asyncio.get_running_loop().create_future()
-    life.meta.submit(1, commands.PutKey("access", "secret", 1, 0), lambda value, error: future.set_result(list(heard)))
+    life.meta.submit(1, commands.PutKey("access", "secret", 2, 0), lambda value, error: future.set_result(list(heard)))
     assert await future == [(life.meta.applied_index, 1)]
     await life.meta.propose(1, commands.DeleteKey("access"))
     assert heard[1:] == [(life.meta.applied_index, 0)]
     end()
-    await life.meta.propose(1, commands.PutKey("access", "secret", 1, 0))
+    await life.meta.propose(1, commands.PutKey("access", "secret", 2, 0))
     assert len(heard) == 2
     with pytest.raises(BadRequest):
         life.meta.watch((Table.HEADS,), changed)

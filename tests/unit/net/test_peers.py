@@ -301,8 +301,8 @@ def test_a_node_that_is_shut_out_dials_ever_more_slowly() -> None:
     async def work() -> None:
         site = Site()
         async with pair(site) as (one, two):
-            while not one.is_connected(TWO):
-                await asyncio.sleep(0.01)
+            two.serve(Method.STATUS, _echo)
+            assert (await ask(one, head=b"in")).head == b"in"  # by now both sides know the connection
             site.rights[ONE] = Rights.NONE
             dialled = 0
 
@@ -316,7 +316,6 @@ def test_a_node_that_is_shut_out_dials_ever_more_slowly() -> None:
             await asyncio.sleep(2)
             assert 0 < dialled <= 6
             site.rights[ONE] = Rights.MEMBER
-            two.serve(Method.STATUS, _echo)
             assert (await ask(one, head=b"back")).head == b"back"
 
     run(work)
