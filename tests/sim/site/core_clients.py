@@ -31,7 +31,7 @@ from edgestore.errors import (
     Unavailable,
 )
 from edgestore.objects import CompleteRequest, CopyRequest, NamedPart, PartRequest, PutRequest, UploadRequest
-from edgestore.records import IfAbsent, IfMatch, VersionRecord
+from edgestore.records import CHUNK_MAX_BYTES, IfAbsent, IfMatch, VersionRecord
 from tests.sim.clients import read
 from tests.sim.model import Lost, Refused, digest
 from tests.sim.site.cores import CoreSite
@@ -46,6 +46,8 @@ KEYS = ("a", "b", "c", "d")
 SIZES = (20, 3000, 9000, 40_000, 140_000, 300_000, 900_000, 5_000_000)
 WEIGHTS = (12, 8, 8, 6, 6, 4, 2, 1)
 """The largest are of two chunks, and one of fifty: more would make a seed slow."""
+LARGEST_SLAB_BYTES = 2 * CHUNK_MAX_BYTES
+"""Where less is reserved nobody sends a body of a whole chunk, which takes up to so much with its parity."""
 LARGE_BYTES, LARGE_WITHIN_S = 900_000, 10.0
 PATIENCE_S = 8.0
 UNANSWERED = (Unavailable, NodeDied, TimeoutError, DiskFailed, InUse, StaleChunk, AlreadyApplied)
@@ -106,7 +108,8 @@ class CoreClient:
     def body(self) -> bytes:
         """One that nobody else sends; half of them shrink."""
         self._sent += 1
-        size = self.rng.choices(SIZES, weights=WEIGHTS)[0]
+        sizes = len(SIZES) if self.site.config.chunks.slab_bytes >= LARGEST_SLAB_BYTES else len(SIZES) - 1
+        size = self.rng.choices(SIZES[:sizes], weights=WEIGHTS[:sizes])[0]
         start = f"{self.name} {self._sent} ".encode()
         rest = self.rng.randbytes(size) if self.rng.random() < 0.5 else b"edge " * (size // 5)
         return start + rest

@@ -12,8 +12,8 @@ from tests.sim.site.lives import SiteLoop
 
 
 def glance(consensus: Consensus) -> tuple[Any, ...]:
-    """What `Watch.looks` judges by, and no more: a whole status would cost as much as an average step, and most steps
-    change none of it."""
+    """What `Watch.looks` judges by and scripts wait for, and no more: a whole status would cost as much as an average
+    step, and most steps change none of it."""
     group: Any = consensus
     voter, raft_journal = group._voter, group._raft_journal
     core = voter.core if voter is not None else None
@@ -25,6 +25,7 @@ def glance(consensus: Consensus) -> tuple[Any, ...]:
         raft_journal.synced_index,
         group._applying.commit_index,
         group._machine.applied_index,
+        group._snapshots._installing is not None,
     )
 
 
