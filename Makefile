@@ -6,7 +6,7 @@ SEEDS ?= 200
 DATA ?= ./data
 NODES ?= 3
 
-.PHONY: help demo test serve sim lint sanitize clean
+.PHONY: help demo test test-virtual test-rest serve sim sim-pieces sim-cores lint sanitize clean
 
 help:
 	@echo "make demo      a site of NODES=$(NODES) nodes, real files, a node killed and wiped, and the proof that nothing was lost"
@@ -28,12 +28,27 @@ demo: $(VENV)/.development
 serve: $(VENV)/.library
 	@$(VENV)/bin/edgestore serve --data $(DATA) --s3 127.0.0.1:9000
 
+# What runs by the clock has the machine to itself; the simulated runs, whose time is virtual, share it with the rest.
+TIMED := tests/faults tests/site tests/wire
+VIRTUAL := tests/sim tests/kernels
 test: $(VENV)/.development
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q $(TIMED)
+	@$(MAKE) --no-print-directory -j2 --output-sync test-virtual test-rest
+
+test-virtual: $(VENV)/.development
+	$(RUN) -m pytest -q $(VIRTUAL)
+
+test-rest: $(VENV)/.development
+	$(RUN) -m pytest -q tests $(addprefix --ignore=,$(TIMED) $(VIRTUAL))
 
 sim: $(VENV)/.development
+	@$(MAKE) --no-print-directory -j2 --output-sync sim-pieces sim-cores
+
+sim-pieces: $(VENV)/.development
 	$(RUN) -m tests.sim --seeds $(SEEDS)
 	$(RUN) -m tests.sim --site --seeds $(SEEDS)
+
+sim-cores: $(VENV)/.development
 	$(RUN) -m tests.sim --cores --seeds $$(( ($(SEEDS) + 3) / 4 ))
 
 sanitize: $(VENV)/.development
