@@ -76,6 +76,8 @@ def test_a_removed_node_is_made_good_for_at_once() -> None:
         victim.kill(power=True)
         site.catalog.turn(5, NodeState.REMOVED)
         await site.until_whole(15)
+        await site.check_reads()
+        assert site.catalog.proposed["PlaceExtent"] > 0
 
     run(ChunkSite(2, 6), work)
 

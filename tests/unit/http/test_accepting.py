@@ -66,6 +66,7 @@ def test_handshakes_that_fail_leave_nothing_behind(secure: Served, tmp_path: Pat
             client.send(said)
     until(lambda: is_served(secure, tmp_path))
     until(lambda: secure.front.arriving == 0)
+    assert is_served(secure, tmp_path)
 
 
 def is_served(served: Served, folder: Path) -> bool:
