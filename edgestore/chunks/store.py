@@ -200,18 +200,19 @@ class ChunkStore:
     # --- reading ---------------------------------------------------------------------------------------
 
     def read_small(self, extent: Extent) -> memoryview | bytes | None:
-        """An extent of one chunk of one unit where the page cache has it; None where it has not. Raises Corrupt."""
+        """An extent of one chunk of one unit where the page cache has it, whole; None where `fetch_small` must look."""
         shard = 0 if extent.k + extent.m == 1 else self._own_copy(extent)
         if shard is None:
             return None
-        info = self._segments.lookup(extent.chunks[0].chunk_id, shard)
-        if info is None or len(info.fragment.units) != 1:
-            return None
-        data = self._segments.read_cached(info, 0, info.fragment.stored_bytes)
-        if data is None:
-            return None
-        unit = info.fragment.units[0]
-        return data if unit.codec == PLAIN else self._compression.unpack(data, unit.plain_bytes)
+        try:
+            info = self._segments.lookup(extent.chunks[0].chunk_id, shard)
+            if info is None or len(info.fragment.units) != 1:
+                return None
+            data = self._segments.read_cached(info, 0, info.fragment.stored_bytes)
+            unit = info.fragment.units[0]
+            return data if data is None or unit.codec == PLAIN else self._compression.unpack(data, unit.plain_bytes)
+        except Corrupt:
+            return None  # other nodes may have better bytes
 
     def _own_copy(self, extent: Extent) -> int | None:
         if extent.k > 1 or self.site is None:

@@ -119,6 +119,8 @@ class Trial:
         live_s = time.monotonic()
         s3 = self.rng.choice(site.nodes).client(CHECK_TRIES)
         self.wrong += [f"{context}: {one}" for one in ledger.check(s3, self.clients)]
+        if self.wrong:
+            self.wrong += self._complaints()
         ledger.prune(s3, self.clients, VERSIONS_MAX)
         s3.close()
         failed = sum(client.failed for client in self.clients)
@@ -147,5 +149,7 @@ class Trial:
             context = f"seed {self.seed}, at the end through node {node.number} without {without}"
             self.wrong += [f"{context}: {one}" for one in ledger.check(s3, self.clients)]
             s3.close()
-        complaints = [line for node in self.site.nodes for line in node.complaints()]
-        self.wrong += [line for line in complaints if not any(event in line for event in self.expected)]
+        self.wrong += [line for line in self._complaints() if not any(event in line for event in self.expected)]
+
+    def _complaints(self) -> list[str]:
+        return [line for node in self.site.nodes for line in node.complaints()]

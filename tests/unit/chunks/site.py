@@ -165,6 +165,35 @@ class Nodes:
         views = self.store(number).read(stored.extents(), offset, length)
         return b"".join([bytes(view) async for view in views])
 
+    async def read_small(self, number: int, stored: StoredBody) -> bytes:
+        """As a small GET does: from the page cache of the node, else from wherever the bytes are."""
+        store, extent = self.store(number), stored.extents()[0]
+        cached = store.read_small(extent)
+        if cached is not None:
+            return bytes(cached)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def done(view: memoryview | None, error: BaseException | None) -> None:
+            if view is not None:
+                future.set_result(bytes(view))
+            else:
+                future.set_exception(error or AssertionError)
+
+        store.fetch_small(extent, done)
+        return await future
+
+    def flip(self, number: int, stored: StoredBody) -> None:
+        """One bit of a body's first chunk on the disk of a node that holds a fragment of it."""
+        segments, chunk_id = self.segments[number], stored.placed[0].chunk.chunk_id
+        info = segments.lookup(chunk_id, segments.shards(chunk_id)[0])
+        assert info is not None
+        (path,) = (self.folder / str(number) / "segments").glob(f"*{info.segment:x}.segment")
+        with path.open("r+b") as file:
+            file.seek(info.data_offset)
+            byte = file.read(1)[0]
+            file.seek(info.data_offset)
+            file.write(bytes([byte ^ 1]))
+
     def held(self, stored: StoredBody) -> list[int]:
         """For each chunk on how many nodes the fragments that its extent counts on lie."""
         counts = []

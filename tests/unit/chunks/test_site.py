@@ -106,6 +106,21 @@ async def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
             await nodes.read(1, stored)
 
 
+@pytest.mark.parametrize("data", [os.urandom(20_000), b"edge " * 4000], ids=["plain", "packed"])
+async def test_a_small_body_damaged_here_comes_from_another_node(tmp_path: Path, data: bytes) -> None:
+    """It is read by the way that a small GET takes, which looks at the own page cache first."""
+    async with opened(tmp_path, 3) as nodes:
+        stored = await nodes.put_small(1, data)
+        holders = [node for node in stored.placed[0].holders if node]
+        nodes.flip(holders[0], stored)
+        for number in range(1, 4):
+            assert await nodes.read_small(number, stored) == data
+        for number in holders[1:]:
+            nodes.flip(number, stored)
+        with pytest.raises(Corrupt):
+            await nodes.read_small(holders[0], stored)
+
+
 async def test_a_late_answer_is_overtaken(tmp_path: Path) -> None:
     data = os.urandom(CHUNK_MAX_BYTES)
     async with opened(tmp_path, 6) as nodes:
