@@ -53,8 +53,11 @@ class Snapshots:
     # --- flushing -------------------------------------------------------------------------------------
 
     def base(self) -> SnapshotBase:
-        """Where the state machine is in this turn of the loop."""
+        """Where the state machine is in this turn of the loop. Raises TooBusy where the log is that of a snapshot
+        already, and the machine is not."""
         raft_journal, index = self._context.raft_journal, self._context.applying.applied_index
+        if self._context.applying.is_paused:
+            raise TooBusy("a snapshot is being received: ask again later")
         term = raft_journal.term_at(index)
         assert term is not None, f"the log does not reach back to {index}, which is applied"
         return SnapshotBase(index, term, raft_journal.incarnation, raft_journal.members)

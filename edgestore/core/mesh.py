@@ -174,12 +174,15 @@ class Mesh:
         return [*keeping, *self._upkeep.housekeeping()]
 
     async def _keep_writer(self) -> None:
-        """A node that was down has no open writer any more (rule 6): it opens another once it is up again."""
+        """A node that was down has no open writer any more (rule 6): it opens another once it is there again. One that drains
+        takes uploads, too."""
         core = self._core
         while True:
             await asyncio.sleep(core.config.cluster.writer_check_ms / 1000)
             row = core.meta.state.node_of(self._member)
-            if row is None or row.state is not NodeState.UP or core.meta.state.writer(core.writer.writer) is not None:
+            if row is None or row.state not in (NodeState.UP, NodeState.DRAINING):
+                continue
+            if core.meta.state.writer(core.writer.writer) is not None:
                 continue
             try:
                 await core.renew_writer()

@@ -439,6 +439,40 @@ def test_a_snapshot_is_acknowledged_when_its_record_is_synced(monkeypatch: pytes
     site.run(main())
 
 
+def test_nothing_is_flushed_between_a_snapshot_in_the_log_and_one_in_the_machine() -> None:
+    """The log does not reach back any more to what the machine has applied."""
+    site = Several(config=replace(CONFIG, log_kept_bytes=2000, log_behind_max_bytes=4000))
+    refused: list[str] = []
+
+    async def flush() -> None:
+        raise AssertionError("it was flushed")
+
+    async def main() -> None:
+        await site.add(*THREE)
+        leader = await site.leader()
+        behind = next(one for one in site.members.values() if one is not leader)
+        site.cut_off(behind.name)
+        for number in range(60):
+            await site.propose(leader, b"%d" % number * 200)
+        site.cut.clear()
+        behind.files.slow_s = 0.4
+        group, machine = behind.groups[0], behind.machines[0]
+        await site.until(lambda: group.status().last_index > machine.applied_index + 30)
+        for ask in (lambda: group.snapshot(flush), group.read_barrier):
+            try:
+                async with asyncio.timeout(0.1):
+                    await ask()
+            except (TooBusy, TimeoutError) as error:
+                refused.append(type(error).__name__)
+        with pytest.raises(TooBusy):
+            group.snapshot_base()
+        await site.until(lambda: machine.applied_index == leader.machines[0].applied_index)
+        assert group.snapshot_base().index == machine.applied_index
+
+    site.run(main())
+    assert refused == ["TooBusy", "TimeoutError"]
+
+
 def test_only_a_voter_is_heard_as_a_leader() -> None:
     site = Several()
 
