@@ -174,8 +174,8 @@ class Mesh:
         return [*keeping, *self._upkeep.housekeeping()]
 
     async def _keep_writer(self) -> None:
-        """A node that was down has no open writer any more (rule 6): it opens another once it is there again. One that drains
-        takes uploads, too."""
+        """A node that was down has no open writer any more (rule 6): it opens another once it is there again. One
+        that drains takes uploads, too."""
         core = self._core
         while True:
             await asyncio.sleep(core.config.cluster.writer_check_ms / 1000)
