@@ -19,6 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTINUE = b"HTTP/1.1 100"
+HEAD_END = b"\r\n\r\n"
+NO_BODY = b"\r\nContent-Length: 0\r\n"
+_received = memoryview(bytearray(262_144))
+"""Of all connections: a new one for each answer would cost more than all other work on it."""
 
 
 @dataclass
@@ -28,6 +32,10 @@ class Request:
     head: bytes
     body: bytes = b""
     expects: bool = False
+
+    def __post_init__(self) -> None:
+        self.whole = self.head if self.expects else self.head + self.body
+        """What is sent at once."""
 
 
 @dataclass
@@ -64,13 +72,16 @@ class Connection:
         """Begins the next request."""
         self.received, self.need, self.started = b"", -1, time.perf_counter()
         self.body = request.body if request.expects else b""
-        self.socket.sendall(request.head if request.expects else request.head + request.body)
+        self.socket.sendall(request.whole)
 
     def receive(self) -> int:
         """Takes what has come. Returns the status when the answer is whole, 0 before."""
-        data = self.socket.recv(262_144)
-        if not data:
+        size_bytes = self.socket.recv_into(_received)
+        if not size_bytes:
             raise ConnectionError("the server closed the connection")
+        data = bytes(_received[:size_bytes])
+        if not (self.received or self.body) and data.endswith(HEAD_END) and NO_BODY in data:
+            return int(data[9:12])
         self.received = self.received + data if self.received else data
         if self.body and self.received.startswith(CONTINUE):
             self.received = self.received[self.received.index(b"\r\n\r\n") + 4 :]
