@@ -44,6 +44,8 @@ class RaftPort:
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._groups: dict[int, Listener] = {}
+        self._encoded: tuple[Message | None, bytes] = (None, b"")
+        """The newest message and its bytes: the same one goes to several members."""
         peers.on_message(Topic.RAFT, self._received)
         peers.serve(Method.RAFT_FETCH, self._fetch)
         peers.on_connected(self._connected)
@@ -71,7 +73,9 @@ class RaftPort:
 
     def send(self, member: str, message: Message) -> bool:
         """Whether it is on its way."""
-        return self._peers.send(member, Topic.RAFT, encode(message))
+        if self._encoded[0] is not message:
+            self._encoded = message, encode(message)
+        return self._peers.send(member, Topic.RAFT, self._encoded[1])
 
     async def fetch(self, member: str, fetch: Fetch, timeout_s: float) -> Fetched:
         """Raises Unavailable, and whatever else the member raised."""
