@@ -107,9 +107,10 @@ class Context:
             total.size_bytes += moves.size_bytes
             total.uploads += moves.uploads
         self.moved.clear()
-        for epoch, extents in self.epochs_moved.items():
-            self.epoch_totals[epoch] = self.epoch_totals.get(epoch, 0) + extents
-        self.epochs_moved.clear()
+        if self.epochs_moved:
+            for epoch, extents in self.epochs_moved.items():
+                self.epoch_totals[epoch] = self.epoch_totals.get(epoch, 0) + extents
+            self.epochs_moved.clear()
 
     def forget(self, site: rows.SiteRecord) -> None:
         """The operation failed: as if it had never been."""

@@ -90,8 +90,14 @@ def install(
     context: Context, bucket: BucketRecord, key: str, record: VersionRecord, current: VersionRecord | None
 ) -> None:
     """Makes `record` the head; what it replaces goes, what it hides moves back."""
+    at = head_row(context.group, bucket.owner, bucket.bucket_id, key)
+    context.transaction.put(at, rows.encode(record))
+    if record.is_null and bucket.versioning is Versioning.OFF and current is not None and current.is_null:
+        # What nearly every overwriting put is: one row for another, and the counts are moved once.
+        extents.release_version(context, bucket, current)
+        context.move(bucket, size_bytes=record.size_bytes - current.size_bytes)
+        return
     _make_room(context, bucket, key, record.is_null, current)
-    context.transaction.put(head_row(context.group, bucket.owner, bucket.bucket_id, key), rows.encode(record))
     context.move(bucket, current=0 if current else 1, versions=1, size_bytes=record.size_bytes)
 
 
