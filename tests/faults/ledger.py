@@ -1,176 +1,23 @@
-"""A mixed load that writes down what was acknowledged, and the check of a node against those notes.
+"""The check of a node against what clients have noted (`clients.py`), and the load that they make together.
 
-Rule: every key belongs to one client, so its operations are in order, and it reads what it wrote last, through whatever
-node; an operation whose answer did not come, or was an error, may have happened or not, or happen later, but never by
-half.
+Rule: what an interrupted operation did becomes part of the notes when it is seen, and is held to from then on.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from tests.faults.clients import PLAIN, VERSIONED, Client, Key, read
 
-PLAIN, VERSIONED = "plain", "versioned"
-PART_BYTES = 5 * 1024 * 1024
 DELETE_MAX = 1000
 """Versions in one request."""
-RETRYABLE = (503, 507)
-"""Not now, and no room; 500 would be a node at a loss."""
 POLL_S = 0.01
-RETRY_S, RETRY_MAX_S = 0.05, 0.5
-"""Nodes that start need the processor more than clients that ask in vain."""
 PROGRESS_LIMIT_S = 120.0
-SIZES = (0, 1, 700, 4096, 8192, 8193, 60_000, 262_144, 300_000, 1_500_000)
-
-
-@dataclass
-class Key:
-    """What is known of one key. `current` None: it is not there. `maybe`: outcomes of the operation under way and of
-    those whose outcome is not known, since the last check."""
-
-    current: str | None = None
-    maybe: list[str | None] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-    markers: set[str] = field(default_factory=set)
-
-
-def _said(error: BotoCoreError | ClientError) -> str:
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
-
-
-def digest(body: bytes) -> str:
-    """What identifies a body in the notes."""
-    return hashlib.sha256(body).hexdigest()
-
-
-class Client:
-    """One client with keys of its own in both buckets."""
-
-    def __init__(self, name: str, seed: int, make: Callable[[], Any]) -> None:
-        self.name, self.rng, self.make = name, random.Random(seed), make
-        self.keys: dict[tuple[str, str], Key] = {}
-        self.acknowledged = self.failed = 0
-        self.failures: Counter[str] = Counter()
-        """Of a site, by what they said."""
-        self.acknowledged_s: list[float] = []
-        """When, by the monotonic clock, since the load began."""
-        self.misread: list[str] = []
-        """What was read under load and can be explained by no order of the operations."""
-        self.refused: ClientError | None = None
-        """What a node that was alive answered in place of doing its work."""
-        self.roams = False
-        """Whether each operation goes to any node: what was written through one is read through another."""
-        self.clocks_are_wrong = False
-        """Then a node may also refuse what was signed at a time that it takes for wrong."""
-
-    def run(self, stop: threading.Event) -> None:
-        """Operates until told to stop or until the node is gone, which only a connection can tell."""
-        s3 = self.make()
-        try:
-            while not stop.is_set():
-                self.step(s3)
-        except BotoCoreError:
-            return
-        except ClientError as error:
-            self.refused = error
-        finally:
-            s3.close()
-
-    def run_on(self, stop: threading.Event, makers: list[Callable[[], Any]]) -> None:
-        """Operates until told to stop, on one of several nodes after another: a node that is gone or answers that it
-        cannot now makes the client go to the next one. Any other error is a refusal."""
-        clients = [make() for make in makers]
-        at, in_a_row = self.rng.randrange(len(clients)), 0
-        try:
-            while not stop.is_set():
-                if self.roams:
-                    at = self.rng.randrange(len(clients))
-                try:
-                    self.step(clients[at])
-                    in_a_row = 0
-                except (BotoCoreError, ClientError) as error:
-                    if isinstance(error, ClientError) and not self._is_retryable(error):
-                        self.refused = error
-                        return
-                    self.failed += 1
-                    self.failures[_said(error)] += 1
-                    at, in_a_row = (at + 1) % len(clients), in_a_row + 1
-                    stop.wait(min(RETRY_S * in_a_row, RETRY_MAX_S))
-        finally:
-            for client in clients:
-                client.close()
-
-    def _is_retryable(self, error: ClientError) -> bool:
-        if self.clocks_are_wrong and error.response["Error"]["Code"] in ("RequestTimeTooSkewed", "403"):
-            return True
-        return error.response["ResponseMetadata"]["HTTPStatusCode"] in RETRYABLE
-
-    def step(self, s3: Any) -> None:
-        """One operation on a random key."""
-        bucket = self.rng.choice((PLAIN, VERSIONED))
-        name = f"{self.name}/{self.rng.randrange(12):02d}"
-        key = self.keys.setdefault((bucket, name), Key())
-        actions = (self.put, self.multipart, self.delete, self.get)
-        action = self.rng.choices(actions, weights=(12, 1, 4, 12))[0]
-        action(s3, bucket, name, key)
-        self.acknowledged += 1
-        self.acknowledged_s.append(time.monotonic())
-
-    def get(self, s3: Any, bucket: str, name: str, key: Key) -> None:
-        """What was acknowledged last, or something whose outcome is not known: then that is current from now on."""
-        found = _read(s3, bucket, name)
-        if found not in (key.current, *key.maybe):
-            self.misread.append(
-                f"{bucket}/{name}: read {found} under load, acknowledged {key.current}, in flight {key.maybe}"
-            )
-        key.current = found
-
-    def put(self, s3: Any, bucket: str, name: str, key: Key) -> None:
-        """A body of some size, mostly small."""
-        size = self.rng.choice(SIZES)
-        body = (
-            self.rng.randbytes(size) if self.rng.random() < 0.5 else (b"edge of the network " * (size // 20 + 1))[:size]
-        )
-        key.maybe.append(digest(body))
-        answer = s3.put_object(Bucket=bucket, Key=name, Body=body)
-        self._is_current(key, digest(body), answer)
-
-    def multipart(self, s3: Any, bucket: str, name: str, key: Key) -> None:
-        """Two parts."""
-        parts = [self.rng.randbytes(PART_BYTES), self.rng.randbytes(1000)]
-        upload = s3.create_multipart_upload(Bucket=bucket, Key=name)["UploadId"]
-        done = []
-        for number, part in enumerate(parts, 1):
-            answer = s3.upload_part(Bucket=bucket, Key=name, UploadId=upload, PartNumber=number, Body=part)
-            done.append({"PartNumber": number, "ETag": answer["ETag"]})
-        key.maybe.append(digest(b"".join(parts)))
-        answer = s3.complete_multipart_upload(Bucket=bucket, Key=name, UploadId=upload, MultipartUpload={"Parts": done})
-        self._is_current(key, digest(b"".join(parts)), answer)
-
-    def delete(self, s3: Any, bucket: str, name: str, key: Key) -> None:
-        """Of the current version."""
-        key.maybe.append(None)
-        answer = s3.delete_object(Bucket=bucket, Key=name)
-        key.current = key.maybe.pop()
-        if "VersionId" in answer:
-            key.markers.add(answer["VersionId"])
-
-    @staticmethod
-    def _is_current(key: Key, body_digest: str, answer: dict[str, Any]) -> None:
-        key.current = body_digest
-        key.maybe.pop()
-        if "VersionId" in answer:
-            key.versions[answer["VersionId"]] = body_digest
 
 
 def create_buckets(s3: Any) -> None:
@@ -207,14 +54,14 @@ def _check_client(s3: Any, client: Client, versions: dict[str, dict[str, bool]])
     """Of its keys; takes them out of `versions`."""
     wrong: list[str] = []
     for (bucket, name), key in client.keys.items():
-        found = _read(s3, bucket, name)
+        found = read(s3, bucket, name)
         if bucket == VERSIONED:
             wrong += _compare_versions(s3, name, key, versions.pop(name, {}))
         if found not in (key.current, *key.maybe):
             wrong.append(f"{bucket}/{name}: found {found}, acknowledged {key.current}, in flight {key.maybe}")
         key.current, key.maybe = found, []
         for version, body_digest in key.versions.items():
-            if (seen := _read(s3, bucket, name, VersionId=version)) != body_digest:
+            if (seen := read(s3, bucket, name, VersionId=version)) != body_digest:
                 wrong.append(f"{bucket}/{name} version {version}: found {seen}, acknowledged {body_digest}")
     return wrong
 
@@ -277,7 +124,7 @@ def _compare_versions(s3: Any, name: str, key: Key, found: dict[str, bool]) -> l
     for version, is_object in found.items():
         if version in noted:
             continue
-        body_digest = _read(s3, VERSIONED, name, VersionId=version) if is_object else None
+        body_digest = read(s3, VERSIONED, name, VersionId=version) if is_object else None
         if body_digest not in left:
             wrong.append(f"{VERSIONED}/{name}: version {version} ({body_digest}) is nobody's, in flight {key.maybe}")
             continue
@@ -287,19 +134,6 @@ def _compare_versions(s3: Any, name: str, key: Key, found: dict[str, bool]) -> l
         else:
             key.markers.add(version)
     return wrong
-
-
-def _read(s3: Any, bucket: str, name: str, **version: str) -> str | None:
-    try:
-        answer = s3.get_object(Bucket=bucket, Key=name, **version)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion"):
-            return None
-        raise
-    body = answer["Body"].read()
-    if len(body) != answer["ContentLength"]:
-        return f"{len(body)} of {answer['ContentLength']} bytes"
-    return digest(body)
 
 
 class Load:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import ledger
+from tests.faults.clients import Client
 from tests.faults.process import NodeProcess
 
 ROUNDS = int(os.environ.get("EDGESTORE_KILL_ROUNDS", "30"))
@@ -24,7 +25,7 @@ def test_acknowledged_operations_survive_kill_9(tmp_path: Path) -> None:
     node.start()
     try:
         ledger.create_buckets(node.client())
-        clients = [ledger.Client(f"client-{number}", rng.randrange(1 << 30), node.client) for number in range(CLIENTS)]
+        clients = [Client(f"client-{number}", rng.randrange(1 << 30), node.client) for number in range(CLIENTS)]
         for number in range(ROUNDS):
             before = sum(client.acknowledged for client in clients)
             load = ledger.Load(clients)

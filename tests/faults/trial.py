@@ -17,6 +17,7 @@ from typing import NoReturn
 import pytest
 
 from tests.faults import ledger
+from tests.faults.clients import Client
 from tests.faults.site import Site
 
 ROUNDS = int(os.environ.get("EDGESTORE_SITE_ROUNDS", "40"))
@@ -69,8 +70,7 @@ class Trial:
         ledger.create_buckets(s3)
         s3.close()
         self.clients = [
-            ledger.Client(f"client-{number}", self.rng.randrange(1 << 30), site.nodes[0].client)
-            for number in range(CLIENTS)
+            Client(f"client-{number}", self.rng.randrange(1 << 30), site.nodes[0].client) for number in range(CLIENTS)
         ]
         for client in self.clients[:ROAMERS]:
             client.roams = True
