@@ -284,9 +284,13 @@ class Meta:
             self._consensus.when_readable(done)
 
     async def read_barrier(self) -> None:
-        """Returns when `state` contains everything acknowledged before."""
-        async with asyncio.timeout(self._config.propose_timeout_s):
-            await self._consensus.read_barrier()
+        """Returns when `state` contains everything acknowledged before. Raises Unavailable where nobody says so in
+        time."""
+        try:
+            async with asyncio.timeout(self._config.propose_timeout_s):
+                await self._consensus.read_barrier()
+        except TimeoutError as error:
+            raise Unavailable("no leader answered in time: try again", retry_after_s=0.5) from error
 
     # --- proposing -------------------------------------------------------------------------------------
 

@@ -283,6 +283,23 @@ def test_a_group_opens_without_a_quorum_and_says_so() -> None:
     run(MetaSite(8, 3), work)
 
 
+def test_a_read_that_nobody_answers_is_refused_as_one_to_try_again() -> None:
+    """Also where the whole wait is over before its reader is: a node that was stopped finds both timers late at once."""
+    config = replace(CONFIG, consensus=replace(CONFIG.consensus, read_timeout_ms=60_000))
+
+    async def work(site: MetaSite) -> None:
+        await ready(site)
+        alone, *others = site.machines
+        for machine in others:
+            machine.stays_down = True
+            machine.kill(power=False)
+        assert alone.life is not None
+        with pytest.raises(Unavailable):
+            await alone.life.ask(site.meta(alone).read_barrier())
+
+    run(MetaSite(9, 3, config=config), work)
+
+
 def unsynced_files(patch: pytest.MonkeyPatch) -> None:
     """What is received is named before it is on the disk."""
     whole = snapshots._write_piece
