@@ -284,7 +284,7 @@ def test_a_group_opens_without_a_quorum_and_says_so() -> None:
 
 
 def test_a_read_that_nobody_answers_is_refused_as_one_to_try_again() -> None:
-    """Also where the whole wait is over before its reader is: a node that was stopped finds both timers late at once."""
+    """Also where the whole wait is over before its reader is: a node that was stopped finds both timers late."""
     config = replace(CONFIG, consensus=replace(CONFIG.consensus, read_timeout_ms=60_000))
 
     async def work(site: MetaSite) -> None:
