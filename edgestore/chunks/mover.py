@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.encoder import scratch_bytes
 from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.race import Fetch
 from edgestore.chunks.remote import Calls, encode
@@ -149,15 +150,18 @@ class Mover:
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
         size_bytes = source.chunk.size_bytes
-        # k fragments, and the stripe that they are decoded in.
-        held_bytes = size_bytes + size_bytes * source.count // source.k
+        # k fragments, what is made of them, and the slices that it is made in.
+        fragment_bytes = -(-size_bytes // source.k)
+        held_bytes = size_bytes + fragment_bytes + scratch_bytes(source.count, fragment_bytes)
         await self.memory.take(held_bytes)
         try:
-            await self.wait_for_turn(size_bytes // source.k)
+            await self.wait_for_turn(fragment_bytes)
             facts, data = await get()
             await self._site.local.put(facts, data)
         finally:
             self.memory.give(held_bytes)
+            if not self.memory.taken_bytes:
+                self.gather.rest()
         self._metrics.count("repair_fragments_total")
         self._metrics.count("repair_bytes_total", len(data))
 
