@@ -25,6 +25,8 @@ from edgestore.placement import FRAGMENTS_MAX
 from edgestore.records import CHUNK_MAX_BYTES, ChunkRef
 
 YIELD_S = 0.01
+REST_S = 5.0
+"""After so long without anything to do memory goes back to the system."""
 LINE_FACTOR = 8
 """So many requests for each one that is served may stand in line."""
 
@@ -93,6 +95,7 @@ class Mover:
         self._throttle = Throttle(config.bytes_per_s)
         self._serving = asyncio.Semaphore(config.served_max)
         self._asked = 0
+        self._resting: asyncio.TimerHandle | None = None
         peers.serve(Method.FRAGMENT_REPAIR, self._serve)
 
     async def _serve(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
@@ -149,6 +152,9 @@ class Mover:
 
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         size_bytes = source.chunk.size_bytes
         # k fragments, what is made of them, and the slices that it is made in.
         fragment_bytes = -(-size_bytes // source.k)
@@ -161,7 +167,7 @@ class Mover:
         finally:
             self.memory.give(held_bytes)
             if not self.memory.taken_bytes:
-                self.gather.rest()
+                self._resting = asyncio.get_running_loop().call_later(REST_S, self.gather.rest)
         self._metrics.count("repair_fragments_total")
         self._metrics.count("repair_bytes_total", len(data))
 
