@@ -15,18 +15,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
 
 import xxhash
 
-from edgestore.catalog import State, commands
+from edgestore.catalog import commands
 from edgestore.chunks.assess import Assessor, Finding, Need, SiteFacts
 from edgestore.chunks.facts import Source, sources_of
 from edgestore.chunks.mover import Mover
 from edgestore.chunks.reencode import Reencoder
 from edgestore.chunks.removal import Loss, loss_without
 from edgestore.chunks.site_store import SiteStore
-from edgestore.chunks.survey import Progress, Survey
+from edgestore.chunks.survey import Progress, SiteCatalog, Survey
 from edgestore.config import RepairConfig
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, StaleExtent, Unavailable, is_refusal
 from edgestore.observe import Metrics
@@ -40,32 +39,6 @@ ASSESSOR_AGE_S = 0.2
 LATER_A_TURN = 256
 LAST_LOOKS = 4
 """So much oftener than else a node looks when hardly anything is left."""
-
-
-class SiteCatalog(Protocol):
-    """What repair needs of the catalog (`Meta`)."""
-
-    @property
-    def state(self) -> State:
-        """The applied state."""
-        ...
-
-    @property
-    def applied_index(self) -> int:
-        """What `state` contains."""
-        ...
-
-    def log_time_ms(self) -> int:
-        """Log time now."""
-        ...
-
-    async def read_barrier(self) -> None:
-        """`state` contains everything that was acknowledged before."""
-        ...
-
-    async def propose(self, tenant: int, command: commands.Command) -> Any:
-        """Applied, or an error."""
-        ...
 
 
 _Name = tuple[int, bytes]

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
-from edgestore.catalog import State
+from edgestore.catalog import State, commands
 from edgestore.chunks.assess import Assessor, Finding, Need
 from edgestore.config import RepairConfig
 from edgestore.records import ExtentRecord
@@ -41,12 +41,29 @@ class Progress:
     """Nothing has happened since that another survey would look at."""
 
 
-class Catalog(Protocol):
-    """The applied state."""
+class SiteCatalog(Protocol):
+    """What repair and its survey need of the catalog (`Meta`)."""
 
     @property
     def state(self) -> State:
-        """Now."""
+        """The applied state."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """What `state` contains."""
+        ...
+
+    def log_time_ms(self) -> int:
+        """Log time now."""
+        ...
+
+    async def read_barrier(self) -> None:
+        """`state` contains everything that was acknowledged before."""
+        ...
+
+    async def propose(self, tenant: int, command: commands.Command) -> Any:
+        """Applied, or an error."""
         ...
 
 
@@ -58,7 +75,7 @@ class Survey:
     """
 
     def __init__(
-        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], object]
+        self, catalog: SiteCatalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], object]
     ) -> None:
         self._catalog, self._config, self._found = catalog, config, found
         self._loop = asyncio.get_running_loop()
