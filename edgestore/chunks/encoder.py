@@ -17,6 +17,8 @@ from edgestore.records import PAGE_BYTES, UNIT_BYTES
 
 Buffer = bytes | bytearray | memoryview
 
+SLICE_BYTES = 4 * PAGE_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -114,19 +116,38 @@ class ChunkBuilder:
             self._slab[at : at + width] = memoryview(rest)[shard * width : (shard + 1) * width]
 
 
-def rebuild(k: int, m: int, present: Mapping[int, Buffer], wanted: Sequence[int]) -> tuple[list[memoryview], bytes]:
-    """The shards `wanted` out of the same range of any k others (blocking), and the CRC32Cs of their pages.
+def rebuild(
+    k: int,
+    m: int,
+    present: Mapping[int, Buffer],
+    wanted: Sequence[int],
+    rows: Sequence[memoryview],
+    scratch: memoryview,
+) -> bytes:
+    """The shards `wanted` out of the same range of any k others (blocking), into `rows`. Returns the CRC32Cs of their
+    pages; a range begins at a page of its fragment, so that they are those of the fragment.
 
-    A range begins at a page of its fragment, so that the CRCs are those of the fragment.
+    It goes by slices that stay in the processor's cache: `scratch` holds one of each shard (`scratch_bytes`).
     """
-    chosen = sorted(present)[:k]
+    chosen = tuple(sorted(present)[:k])
     length = len(present[chosen[0]])
-    stride = length + -length % 64
-    stripe = memoryview(bytearray((k + m) * stride))
-    for shard in chosen:
-        stripe[shard * stride : shard * stride + length] = present[shard]
-    crcs = decode(stripe, k, m, length, stride, tuple(chosen), tuple(wanted))
-    return [stripe[shard * stride : shard * stride + length] for shard in wanted], crcs
+    crcs: list[list[bytes]] = [[] for _ in wanted]
+    stride = len(scratch) // (k + m)
+    for at in range(0, length, stride):
+        size = min(stride, length - at)
+        for shard in chosen:
+            scratch[shard * stride : shard * stride + size] = memoryview(present[shard])[at : at + size]
+        found = decode(scratch, k, m, size, stride, chosen, tuple(wanted))
+        share = len(found) // len(wanted)
+        for one, shard in enumerate(wanted):
+            rows[one][at : at + size] = scratch[shard * stride : shard * stride + size]
+            crcs[one].append(found[one * share : (one + 1) * share])
+    return b"".join(b"".join(pages) for pages in crcs)
+
+
+def scratch_bytes(count: int, length: int) -> int:
+    """What `rebuild` needs beside its results, for ranges of `length` bytes of chunks of `count` fragments."""
+    return count * min(SLICE_BYTES, length + -length % 64)
 
 
 def pages_of(start: int, stop: int, fragment_bytes: int) -> tuple[int, int]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.compression import PLAIN, Compression
-from edgestore.chunks.encoder import rebuild
+from edgestore.chunks.encoder import rebuild, scratch_bytes
 from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units, worst
 from edgestore.chunks.reading import joined
 from edgestore.chunks.remote import Shelves
+from edgestore.chunks.shelf import SMALL_BYTES
 from edgestore.chunks.site import Manners, Sites
 from edgestore.chunks.stripes import Stripes
 from edgestore.disk import FragmentUnit, Worker
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
+from edgestore.kernels import Buffers
 from edgestore.placement import NOBODY
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState
 
@@ -37,6 +40,7 @@ class GatherTools:
     compression: Compression
     worker: Worker
     budget: ByteBudget
+    buffers_kept_bytes: int
 
 
 _Whole = tuple[Facts, int, memoryview] | EdgeStoreError
@@ -48,6 +52,7 @@ class Gather:
     def __init__(self, tools: GatherTools) -> None:
         self._tools = tools
         self._tables: OrderedDict[bytes, Units] = OrderedDict()
+        self._memory = Buffers(tools.buffers_kept_bytes)
 
     # --- where fragments are ---------------------------------------------------------------------------
 
@@ -203,12 +208,23 @@ class Gather:
         self, source: Source, present: dict[int, memoryview], wanted: list[int]
     ) -> tuple[list[memoryview], bytes]:
         """Missing shards of a range out of k others; copies need no arithmetic. Within the reserve of decoding."""
-        size = len(next(iter(present.values()))) * source.count
+        length = len(next(iter(present.values())))
+        scratch_size = scratch_bytes(source.count, length)
+        size = length * len(wanted) + scratch_size
         await self._tools.budget.take(size)
         try:
-            return await self._tools.worker.run(lambda: rebuild(source.k, source.m, present, wanted))
+            rows, scratch = [self._room(length) for _ in wanted], self._room(scratch_size)
+            rebuilding = partial(rebuild, source.k, source.m, present, wanted, rows, scratch)
+            return rows, await self._tools.worker.run(rebuilding)
         finally:
             self._tools.budget.give(size)
+
+    def _room(self, size_bytes: int) -> memoryview:
+        return memoryview(bytearray(size_bytes)) if size_bytes <= SMALL_BYTES else self._memory.take(size_bytes)
+
+    def rest(self) -> None:
+        """Gives memory back that is kept for the next decoding."""
+        self._memory = Buffers(self._tools.buffers_kept_bytes)
 
     async def fetch(
         self, source: Source, fetch: Fetch, nodes: list[int] | None = None

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.encoder import scratch_bytes
 from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.race import Fetch
 from edgestore.chunks.remote import Calls, encode
@@ -24,6 +25,8 @@ from edgestore.placement import FRAGMENTS_MAX
 from edgestore.records import CHUNK_MAX_BYTES, ChunkRef
 
 YIELD_S = 0.01
+REST_S = 5.0
+"""After so long without anything to do memory goes back to the system."""
 LINE_FACTOR = 8
 """So many requests for each one that is served may stand in line."""
 
@@ -92,6 +95,7 @@ class Mover:
         self._throttle = Throttle(config.bytes_per_s)
         self._serving = asyncio.Semaphore(config.served_max)
         self._asked = 0
+        self._resting: asyncio.TimerHandle | None = None
         peers.serve(Method.FRAGMENT_REPAIR, self._serve)
 
     async def _serve(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
@@ -148,16 +152,22 @@ class Mover:
 
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         size_bytes = source.chunk.size_bytes
-        # k fragments, and the stripe that they are decoded in.
-        held_bytes = size_bytes + size_bytes * source.count // source.k
+        # k fragments, what is made of them, and the slices that it is made in.
+        fragment_bytes = -(-size_bytes // source.k)
+        held_bytes = size_bytes + fragment_bytes + scratch_bytes(source.count, fragment_bytes)
         await self.memory.take(held_bytes)
         try:
-            await self.wait_for_turn(size_bytes // source.k)
+            await self.wait_for_turn(fragment_bytes)
             facts, data = await get()
-            await self._site.local.put(facts, data)
+            await self._site.local.put(facts, data, is_read_soon=False)
         finally:
             self.memory.give(held_bytes)
+            if not self.memory.taken_bytes:
+                self._resting = asyncio.get_running_loop().call_later(REST_S, self.gather.rest)
         self._metrics.count("repair_fragments_total")
         self._metrics.count("repair_bytes_total", len(data))
 

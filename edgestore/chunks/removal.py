@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 
 from edgestore.chunks.assess import Assessor
-from edgestore.chunks.survey import Catalog
+from edgestore.chunks.survey import SiteCatalog
 from edgestore.records import ExtentRecord
 
 
@@ -22,7 +22,7 @@ class Loss:
 
 
 async def loss_without(
-    number: int, catalog: Catalog, assessor: Assessor, silent: frozenset[int], page_extents: int
+    number: int, catalog: SiteCatalog, assessor: Assessor, silent: frozenset[int], page_extents: int
 ) -> Loss:
     """A look at every extent, a page a turn of the loop. `silent`: nodes that do not answer just now."""
     others, away = assessor.counted - silent - {number}, len(assessor.counted & (silent | {number}))

@@ -12,20 +12,20 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
 
 import xxhash
 
-from edgestore.catalog import State, commands
+from edgestore.catalog import commands
 from edgestore.chunks.assess import Assessor, Finding, Need, SiteFacts
 from edgestore.chunks.facts import Source, sources_of
 from edgestore.chunks.mover import Mover
 from edgestore.chunks.reencode import Reencoder
 from edgestore.chunks.removal import Loss, loss_without
 from edgestore.chunks.site_store import SiteStore
-from edgestore.chunks.survey import Progress, Survey
+from edgestore.chunks.survey import Progress, SiteCatalog, Survey
 from edgestore.config import RepairConfig
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, StaleExtent, Unavailable, is_refusal
 from edgestore.observe import Metrics
@@ -37,32 +37,8 @@ log = logging.getLogger("edgestore.chunks")
 RETRY_MIN_S = 1.0
 ASSESSOR_AGE_S = 0.2
 LATER_A_TURN = 256
-
-
-class SiteCatalog(Protocol):
-    """What repair needs of the catalog (`Meta`)."""
-
-    @property
-    def state(self) -> State:
-        """The applied state."""
-        ...
-
-    @property
-    def applied_index(self) -> int:
-        """What `state` contains."""
-        ...
-
-    def log_time_ms(self) -> int:
-        """Log time now."""
-        ...
-
-    async def read_barrier(self) -> None:
-        """`state` contains everything that was acknowledged before."""
-        ...
-
-    async def propose(self, tenant: int, command: commands.Command) -> Any:
-        """Applied, or an error."""
-        ...
+LAST_LOOKS = 4
+"""So much oftener than else a node looks when hardly anything is left."""
 
 
 _Name = tuple[int, bytes]
@@ -106,6 +82,7 @@ class Repair:
         self._policies: dict[int, tuple[int | None, str]] = {}
         self._compares_policies = True
         self._survey = Survey(catalog, config, self._found)
+        self._woken = asyncio.Event()
         self.whole: Callable[[], None] = lambda: None
 
     @property
@@ -124,6 +101,10 @@ class Repair:
         self._compares_policies = True
         self._assessor = None
 
+    def layout_changed(self) -> None:
+        """Something may have to be made anew: who waits for redundancy does not wait for the next interval too."""
+        self._woken.set()
+
     async def run(self) -> None:
         """Until cancelled: looks for work at intervals, while as many as may be mend what stands in line."""
         async with asyncio.TaskGroup() as group:
@@ -138,7 +119,18 @@ class Repair:
                 while self._line and self._workers < self._config.extents_in_flight:
                     self._workers += 1
                     group.create_task(self._work())
-                await asyncio.sleep(0.0 if self._survey.is_under_way else self._config.interval_ms / 1000)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until there may be something to see."""
+        if self._survey.is_under_way:
+            await asyncio.sleep(0)
+            return
+        wait_s = self._config.interval_ms / (1000 * (LAST_LOOKS if self._survey.is_near_end else 1))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
+        self._woken.clear()
 
     async def _look(self) -> None:
         """For what is to be done, the most urgent first."""
@@ -149,6 +141,7 @@ class Repair:
             self._compare_policies()
         self._look_at_degraded()
         self._look_at_later()
+        await self._survey.look_at_left(self.assessor)
         if self._survey.needs(self.assessor()) or (self._survey.was_cut and not self._line):
             ended = await self._survey.advance(self.assessor)
             if ended and self._survey.progress.extents_left == 0:
@@ -293,7 +286,7 @@ class Repair:
                 return
         except (StaleExtent, NotFound):
             return  # it went or was changed meanwhile, by an equal of this node: the next look sees how it is
-        self._survey.mended(extent)
+        self._survey.mended(tenant, extent)
         self._metrics.count("repair_extents_total")
 
     async def _encode(self, tenant: int, extent: ExtentRecord, finding: Finding) -> None:

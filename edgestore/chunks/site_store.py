@@ -63,7 +63,16 @@ class SiteStore:
 
     def gather_within(self, budget: ByteBudget) -> Gather:
         """Reads that decode within a reserve of their own."""
-        return Gather(GatherTools(self.shelves, self.sites, self.manners, self._compression, self._worker, budget))
+        tools = GatherTools(
+            self.shelves,
+            self.sites,
+            self.manners,
+            self._compression,
+            self._worker,
+            budget,
+            self._config.buffers_kept_bytes,
+        )
+        return Gather(tools)
 
     # --- writing ---------------------------------------------------------------------------------------
 

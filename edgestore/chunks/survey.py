@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 
-from edgestore.catalog import State
+from edgestore.catalog import State, commands
 from edgestore.chunks.assess import Assessor, Finding, Need
 from edgestore.config import RepairConfig
 from edgestore.records import ExtentRecord
 
 SHARE_OF_TIME = 50
-"""A survey that took a second is not repeated for so many, unless something happens."""
+"""A survey that worked for a second is not repeated for so many, unless something happens."""
 LOOK_AGAIN_S = 2.0
 PAGES_A_TURN = 32
 """Then more urgent things have their turn."""
+LEFT_PAGES_A_TURN = 8
 UNKNOWN = -2
 
 
@@ -39,28 +41,53 @@ class Progress:
     """Nothing has happened since that another survey would look at."""
 
 
-class Catalog(Protocol):
-    """The applied state."""
+class SiteCatalog(Protocol):
+    """What repair and its survey need of the catalog (`Meta`)."""
 
     @property
     def state(self) -> State:
-        """Now."""
+        """The applied state."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """What `state` contains."""
+        ...
+
+    def log_time_ms(self) -> int:
+        """Log time now."""
+        ...
+
+    async def read_barrier(self) -> None:
+        """`state` contains everything that was acknowledged before."""
+        ...
+
+    async def propose(self, tenant: int, command: commands.Command) -> Any:
+        """Applied, or an error."""
         ...
 
 
 class Survey:
-    """Of one node. `found`: told of each extent that is not well."""
+    """Of one node. `found`: told of each extent that is not well.
+
+    Most of what is not well is others' to mend, and nobody tells of it: what the last survey found is looked at again
+    and again, a few pages a turn, and when all of it is well another survey says whether everything is.
+    """
 
     def __init__(
-        self, catalog: Catalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], object]
+        self, catalog: SiteCatalog, config: RepairConfig, found: Callable[[int, ExtentRecord, Finding], object]
     ) -> None:
         self._catalog, self._config, self._found = catalog, config, found
         self._loop = asyncio.get_running_loop()
-        self._next_s = self._begun_s = 0.0
+        self._next_s = self._left_next_s = self._took_s = 0.0
         self._seen: object = None
         self._grounds: object = None
         self._counted: Progress | None = None
         self._after = b""
+        self._left: dict[tuple[int, bytes], int] = {}
+        """Bytes by (tenant, extent id): what the last survey found, as far as it can be remembered."""
+        self._finding: dict[tuple[int, bytes], int] = {}
+        """The same of the survey that is under way."""
         self.progress = Progress()
         self.is_due = True
         self.was_cut = False
@@ -78,14 +105,15 @@ class Survey:
     async def advance(self, assessor: Callable[[], Assessor]) -> bool:
         """A few pages more; True when that was the last. Where the grounds change meanwhile it begins anew."""
         for _ in range(PAGES_A_TURN):
-            judge = assessor()
+            begun_s, judge = self._loop.time(), assessor()
             if self._counted is None or self._grounds != judge.grounds:
                 self._counted, self._grounds, self._after = Progress(), judge.grounds, b""
-                self._begun_s, self.is_due, self.was_cut = self._loop.time(), False, False
+                self._took_s, self._finding, self.is_due, self.was_cut = 0.0, {}, False, False
             page = self._catalog.state.all_extents(self._after, self._config.page_extents)
             for tenant, extent in page.extents:
                 self._count(self._counted, tenant, extent, judge.judge(extent))
             self._after = page.after
+            self._took_s += self._loop.time() - begun_s
             if not page.after:
                 self._end(self._counted)
                 return True
@@ -94,10 +122,33 @@ class Survey:
 
     def _end(self, counted: Progress) -> None:
         self.progress, self._counted, self._seen = counted, None, self._grounds
-        took_s = self._loop.time() - self._begun_s
+        self._left, self._finding = self._finding, {}
         # While something is left, most of it is others' to do: only another look tells how far they are.
         pause_s = self._config.survey_interval_s if not counted.extents_left else LOOK_AGAIN_S
-        self._next_s = self._loop.time() + max(pause_s, SHARE_OF_TIME * took_s)
+        self._next_s = self._loop.time() + max(pause_s, SHARE_OF_TIME * self._took_s)
+
+    async def look_at_left(self, assessor: Callable[[], Assessor]) -> None:
+        """Some of what was not well."""
+        if self.is_under_way or not self._left or self._loop.time() < self._left_next_s:
+            return
+        took_s = 0.0
+        names = list(islice(self._left, LEFT_PAGES_A_TURN * self._config.page_extents))
+        for at in range(0, len(names), self._config.page_extents):
+            begun_s, judge = self._loop.time(), assessor()
+            for name in names[at : at + self._config.page_extents]:
+                extent = self._catalog.state.extent(*name)
+                if extent is None or judge.judge(extent).need is Need.NOTHING:
+                    self._one_less(name)
+                elif name in self._left:
+                    self._left[name] = self._left.pop(name)  # behind the others
+            took_s += self._loop.time() - begun_s
+            await asyncio.sleep(0)
+        self._left_next_s = self._loop.time() + SHARE_OF_TIME * took_s
+
+    @property
+    def is_near_end(self) -> bool:
+        """Whether the next look may find that nothing is left."""
+        return 0 < self.progress.extents_left <= self._config.page_extents
 
     def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
         counted.extents += 1
@@ -108,6 +159,8 @@ class Survey:
         counted.extents_left += 1
         counted.bytes_left += extent.size_bytes
         counted.lost += finding.margin < 0
+        if len(self._finding) < self._config.queue_max:
+            self._finding[tenant, extent.extent_id] = extent.size_bytes
         self._found(tenant, extent, finding)
 
     def report(self, assessor: Assessor) -> Progress:
@@ -115,7 +168,14 @@ class Survey:
         self.progress.is_current = self._seen == assessor.grounds and not self.is_due
         return self.progress
 
-    def mended(self, extent: ExtentRecord) -> None:
-        """One less."""
-        self.progress.extents_left = max(0, self.progress.extents_left - 1)
-        self.progress.bytes_left = max(0, self.progress.bytes_left - extent.size_bytes)
+    def mended(self, tenant: int, extent: ExtentRecord) -> None:
+        """By this node."""
+        self._one_less((tenant, extent.extent_id))
+
+    def _one_less(self, name: tuple[int, bytes]) -> None:
+        size_bytes = self._left.pop(name, None)
+        if size_bytes is None:
+            return
+        self.progress.extents_left -= 1
+        self.progress.bytes_left -= size_bytes
+        self.is_due |= not self._left

@@ -15,9 +15,10 @@ from itertools import islice
 
 from edgestore.chunks.facts import Source, sources_of
 from edgestore.chunks.mover import Mover
-from edgestore.chunks.repair import Repair, SiteCatalog
+from edgestore.chunks.repair import Repair
 from edgestore.chunks.shelf import Departure
 from edgestore.chunks.site_store import SiteStore
+from edgestore.chunks.survey import SiteCatalog
 from edgestore.config import RepairConfig
 from edgestore.disk import Segments
 from edgestore.errors import Corrupt, EdgeStoreError

@@ -155,8 +155,8 @@ class ChunksConfig:
     read_ahead_units: int = 4
     read_ahead_chunks: int = 3
     """Of one reader, where chunks lie on several nodes and the reserve has room."""
-    buffers_kept_bytes: int = 8 * 1024 * 1024
-    """Memory of long fragments read from the page cache that is used again."""
+    buffers_kept_bytes: int = 16 * 1024 * 1024
+    """Memory of long fragments read from the page cache that is used again; and as much for those made of others."""
     slab_bytes: int = 96 * 1024 * 1024
     """Chunks that are being striped and sent to other nodes; more uploads wait."""
     intake_bytes: int = 32 * 1024 * 1024
@@ -209,7 +209,7 @@ class RepairConfig:
     only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
     bytes_per_s: int = 64 * 1024 * 1024
     """What each node reads at most for repair. 0: no limit."""
-    memory_bytes: int = 48 * 1024 * 1024
+    memory_bytes: int = 32 * 1024 * 1024
     """Fragments that this node is making anew, and chunks that it encodes anew; clients never wait for it."""
     extents_in_flight: int = 8
     """Extents that this node mends at a time."""

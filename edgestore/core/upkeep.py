@@ -31,6 +31,7 @@ class Upkeep:
         repair.whole = self._tidier.look_again
         core.reclaimer.join_site(self._floor, lambda name: repair.coordinator(name) == site.sites.own_number)
         core.meta.watch((Table.BUCKET_NAMES,), lambda _: repair.buckets_changed())
+        core.meta.watch((Table.LAYOUTS,), lambda _: repair.layout_changed())
         metrics.watch("repair_extents_waiting", lambda: float(repair.progress.extents_left))
         metrics.watch("repair_left_bytes", lambda: float(repair.progress.bytes_left))
 

@@ -82,6 +82,23 @@ def test_a_removed_node_is_made_good_for_at_once() -> None:
     run(ChunkSite(2, 6), work)
 
 
+def test_every_node_sees_soon_that_others_have_mended_the_last_of_it() -> None:
+    async def work(site: ChunkSite) -> None:
+        await fill(site, 24)
+        victim = site.machines[4]
+        victim.stays_down = True
+        victim.kill(power=True)
+        site.catalog.turn(5, NodeState.REMOVED)
+        while set(site.needs()) != {Need.NOTHING}:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        for machine in site.serving():
+            progress = site.life(machine.number).repair.progress
+            assert (progress.extents_left, progress.bytes_left, progress.is_current) == (0, 0, True)
+
+    run(ChunkSite(2, 6), work)
+
+
 def test_a_drained_node_is_empty_in_the_end() -> None:
     async def work(site: ChunkSite) -> None:
         await fill(site)

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from edgestore.chunks.compression import Compression
-from edgestore.chunks.encoder import ChunkBuilder, Encoded, rebuild, slab_bytes
+from edgestore.chunks.encoder import ChunkBuilder, Encoded, rebuild, scratch_bytes, slab_bytes
 from edgestore.chunks.stripes import Stripes
 from edgestore.kernels import page_crcs
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES
@@ -80,7 +80,10 @@ def test_any_k_fragments_give_the_others(k: int, m: int) -> None:
     chunk = encoded(data, k, m)
     for there in combinations(range(k + m), k):
         missing = [shard for shard in range(k + m) if shard not in there]
-        rows, crcs = rebuild(k, m, {shard: chunk.fragment(shard) for shard in there}, missing)
+        length = len(chunk.fragment(0))
+        rows = [memoryview(bytearray(length)) for _ in missing]
+        scratch = memoryview(bytearray(scratch_bytes(k + m, length)))
+        crcs = rebuild(k, m, {shard: chunk.fragment(shard) for shard in there}, missing, rows, scratch)
         assert [bytes(row) for row in rows] == [bytes(chunk.fragment(shard)) for shard in missing]
         assert crcs == b"".join(chunk.page_crcs(shard) for shard in missing)
 
