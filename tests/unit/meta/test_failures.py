@@ -12,7 +12,7 @@ import pytest
 
 from edgestore.config import ConsensusConfig, DiskConfig
 from edgestore.disk import RocksIndex
-from edgestore.disk.files import SystemFile
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
 from tests.unit.disk.test_journal_full import FullFiles
 from tests.unit.meta.life import CONFIG, Life, bucket, put
