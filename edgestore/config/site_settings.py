@@ -76,7 +76,7 @@ class ConsensusConfig:
     fetch_wait_ms: int = 1000
     """How long a learner's request waits for the next committed entry."""
     fetches_max: int = 64
-    """Requests of learners that wait at one member."""
+    """Requests of learners that wait at one member, and learners whose place in the log it knows."""
     catch_up_entries: int = 64
     """Members change only when a majority of the next is at most so far behind."""
     reads_waiting_max: int = 16_384
