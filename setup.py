@@ -5,7 +5,16 @@ import sysconfig
 
 from setuptools import Extension, setup
 
-SOURCES = ["cext/module.c", "cext/cpu.c", "cext/crc.c", "cext/gf256.c", "cext/head.c", "cext/probe.c", "cext/sync.c"]
+SOURCES = [
+    "cext/module.c",
+    "cext/sync_module.c",
+    "cext/cpu.c",
+    "cext/crc.c",
+    "cext/gf256.c",
+    "cext/head.c",
+    "cext/probe.c",
+    "cext/sync.c",
+]
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 setup(
@@ -13,7 +22,7 @@ setup(
         Extension(
             "edgestore.kernels._native",
             SOURCES,
-            depends=["cext/kernels.h"],
+            depends=["cext/kernels.h", "cext/module.h"],
             define_macros=[] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-std=c11", "-O3", "-Wall", "-Wextra"],
             py_limited_api=not FREE_THREADED,

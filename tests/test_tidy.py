@@ -20,7 +20,7 @@ TESTS = [
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)  # environments of the wire tests
 ]
 C_SOURCES = sorted((ROOT / "cext").glob("*.[ch]"))
-FILE_LINES_MAX = 460
+FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 BANNED_NAMES = {"utils", "helpers", "common", "manager", "misc"}
 UNFINISHED = re.compile(r"#\s*(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError|except Exception:\s*pass")

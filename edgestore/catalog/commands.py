@@ -90,7 +90,8 @@ class ContinueDrop(msgspec.Struct, frozen=True, array_like=True, tag=16):
 
 
 class PutTenant(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """Creates an owner, or changes its name and mail. `tenant_id` 0: take the next. Result: TenantRecord."""
+    """Creates an owner, or changes its name and mail. `tenant_id` 0: take the next, unless an owner has that name
+    already, who stays as it is. Result: TenantRecord."""
 
     tenant_id: Tenant
     canonical_id: Word

@@ -81,9 +81,12 @@ def set_bucket_policy(context: Context, command: commands.SetBucketPolicy) -> Bu
 
 
 def put_tenant(context: Context, command: commands.PutTenant) -> TenantRecord:
-    """Creates or changes an owner."""
+    """Creates or changes an owner. Two nodes may both find that a name is free: the second gets the first's owner."""
     tenant_id = command.tenant_id
     if tenant_id == 0:
+        for owner in context.state.tenants():
+            if owner.name == command.name:
+                return owner
         tenant_id = context.site.next_tenant
     if tenant_id >= context.site.next_tenant:
         if tenant_id >= TENANT_MAX:

@@ -3,17 +3,14 @@
 from edgestore.config.reading import host_and_port, load_config, parse_config
 from edgestore.config.settings import (
     ChunksConfig,
-    ClusterConfig,
     Config,
-    ConsensusConfig,
     DiskConfig,
     HttpConfig,
     MetaConfig,
-    NetConfig,
     ObjectsConfig,
-    RepairConfig,
     S3Config,
 )
+from edgestore.config.site_settings import ClusterConfig, ConsensusConfig, NetConfig, RepairConfig
 
 __all__ = [
     "ChunksConfig",

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from edgestore.config.settings import ClusterConfig, Config
+from edgestore.config.settings import Config
+from edgestore.config.site_settings import ClusterConfig
 from edgestore.errors import ConfigError
 
 VARIABLES = frozenset(

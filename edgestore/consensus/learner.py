@@ -20,8 +20,6 @@ log = logging.getLogger("edgestore.consensus")
 
 AGAIN_S = 0.05
 AGAIN_MAX_S = 1.0
-KNOWN_MS = 60_000
-"""Who has not asked for so long is forgotten, where many did."""
 
 
 class Learner:
@@ -116,14 +114,15 @@ class Fetches:
         self._context, self._leader = context, leader
         self._waiting: list[asyncio.Future[None]] = []
         self.fetched: dict[str, tuple[int, int]] = {}
-        """By member: what it had when it last asked, and when that was."""
+        """By member: what it had when it last asked, and when that was; who asked last stands last. Of more members
+        than `fetches_max`, those that did not ask for longest are forgotten."""
 
     async def serve(self, member: str, fetch: Fetch) -> Fetched:
         """Waits for something behind the entry named, a while."""
-        now_ms = self._context.now_ms()
-        self.fetched[member] = (fetch.previous_index, now_ms)
+        self.fetched.pop(member, None)
+        self.fetched[member] = (fetch.previous_index, self._context.now_ms())
         if len(self.fetched) > self._context.config.fetches_max:
-            self.fetched = {name: known for name, known in self.fetched.items() if known[1] > now_ms - KNOWN_MS}
+            del self.fetched[next(iter(self.fetched))]
         if self._has_nothing(fetch):
             await self._wait()
         context, raft_journal = self._context, self._context.raft_journal

@@ -1,7 +1,7 @@
 """Everything that touches the disk: files, the ordered index, the journal, the segments."""
 
 from edgestore.disk.compaction import compact
-from edgestore.disk.files import File, Files, Lock, SystemFiles
+from edgestore.disk.files import File, Files, Lock
 from edgestore.disk.fragments import FragmentInfo
 from edgestore.disk.fragments import Unit as FragmentUnit
 from edgestore.disk.identity import Identity, open_identity
@@ -13,6 +13,7 @@ from edgestore.disk.scrubber import Scrubber, ScrubReport, scrub
 from edgestore.disk.segment_scan import SegmentFile, open_segments
 from edgestore.disk.segment_writer import FragmentWriter
 from edgestore.disk.segments import Segments
+from edgestore.disk.system_files import SystemFiles
 from edgestore.disk.workers import Worker
 
 __all__ = [

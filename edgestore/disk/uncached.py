@@ -10,7 +10,8 @@ import mmap
 import os
 from typing import cast
 
-from edgestore.disk.files import Buffer, File, SystemFile
+from edgestore.disk.files import Buffer, File
+from edgestore.disk.system_files import SystemFile
 
 UNCACHED_MIN_BYTES = 256 * 1024
 """Below it another descriptor costs more than it saves."""

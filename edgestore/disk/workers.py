@@ -18,7 +18,8 @@ from edgestore.disk.failures import translate
 from edgestore.kernels import Syncer, start_syncer
 
 if TYPE_CHECKING:  # they stand above
-    from edgestore.disk.files import File, SystemFile
+    from edgestore.disk.files import File
+    from edgestore.disk.system_files import SystemFile
 
 T = TypeVar("T")
 Done = Callable[[Any, BaseException | None], None]

@@ -17,6 +17,7 @@ from edgestore.consensus import ConsensusStatus, RaftConsensus, Readable, machin
 from edgestore.disk import Files, Journal, OrderedStore
 from edgestore.errors import Closing, Unavailable
 from edgestore.meta.batches import Done, Header
+from edgestore.meta.flushes import LATER, Flushes
 from edgestore.meta.log_time import LogTime
 from edgestore.meta.machine import CatalogMachine
 from edgestore.meta.proposals import NOT_KNOWN, Proposals
@@ -29,10 +30,7 @@ from edgestore.records import SITE_TENANT, Member
 
 log = logging.getLogger("edgestore.meta")
 
-FLUSH_AGAIN_S = 1.0
 ARRIVE_AGAIN_S = 0.05
-LATER = (Unavailable, TimeoutError)
-"""A full disk, a full journal, a slow one: the flush is tried again; whatever else fails it stops the node."""
 
 
 class Meta:
@@ -42,6 +40,8 @@ class Meta:
     """See `Watches.watch`."""
     submit: Callable[[int, commands.Command, Done], None]
     """Proposes for a tenant; `done(value, error)` after commit and apply. Raises TooBusy or Unavailable at once."""
+    flush: Callable[[], Coroutine[Any, Any, None]]
+    """See `Flushes.flush`."""
 
     def __init__(
         self,
@@ -79,17 +79,16 @@ class Meta:
         self._time = LogTime(clock, machine.applier.site.log_time_ms)
         self._consensus = self._new_consensus(consensus_config, setup, member)
         self._port = MetaPort.of(peers) if peers is not None else None
+        self._failed: BaseException | None = None
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._flushes = self._new_flushes()
+        self.flush = self._flushes.flush
         self._proposals = self._new_proposals(consensus_config, session)
         self.submit = self._proposals.submit
         self._sender: SnapshotSender | None = None
         if self._port is not None:
             self._join(files, self._port)
         self._told_role: Callable[[], None] = lambda: None
-        self._unflushed = 0
-        self._flush: asyncio.Task[None] | None = None
-        self._flush_again_s = 0.0
-        self._failed: BaseException | None = None
-        self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._ready: asyncio.Task[None] | None = None
         self.state: State = machine.state
         metrics.watch("meta_proposals_waiting", lambda: self._proposals.waiting)
@@ -110,6 +109,18 @@ class Meta:
         consensus.on_failure = self._stop_node
         return consensus
 
+    def _new_flushes(self) -> Flushes:
+        return Flushes(
+            self._consensus,
+            self._machine,
+            self._journal,
+            self._worker,
+            self._config,
+            stopped=self._stopped,
+            on_failure=self._stop_node,
+            metrics=self._metrics,
+        )
+
     def _new_proposals(self, limits: ConsensusConfig, session: int) -> Proposals:
         return Proposals(
             self._consensus,
@@ -120,7 +131,7 @@ class Meta:
             port=self._port,
             header=self._header,
             born_ms=self.log_time_ms if self._port is not None else self._time.now_ms,
-            answered=self._applied,
+            answered=self._flushes.applied,
             metrics=self._metrics,
         )
 
@@ -128,7 +139,7 @@ class Meta:
         """What a node with peers does beside: hears outcomes, sends and takes snapshots."""
         machine = self._machine
         machine.on_own_outcome = self._proposals.on_own_outcome
-        machine.on_applied = self._applied
+        machine.on_applied = self._flushes.applied
         machine.on_switched = self._switched
         self._consensus.on_role_changed = self._role_changed
         machine.receiver = SnapshotReceiver(
@@ -200,7 +211,7 @@ class Meta:
             await self.flush()
         except LATER as error:  # a full disk must be opened, or nothing could be deleted
             log.warning("flush-at-start-failed error=%s", error)
-            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
+            self._flushes.postpone()
 
     async def _arrive(self) -> None:
         """Founds the site, unless it was founded."""
@@ -313,11 +324,6 @@ class Meta:
         except TimeoutError as error:
             raise Unavailable(NOT_KNOWN) from error
 
-    def _applied(self, operations: int) -> None:
-        """So many more are in the catalog and not flushed."""
-        self._unflushed += operations
-        self._flush_when_due()
-
     def _role_changed(self, status: ConsensusStatus) -> None:
         if status.is_leader and self._failed is None:
             self._time.follow(self._machine.applier.site.log_time_ms)
@@ -350,45 +356,6 @@ class Meta:
             refusal, Unavailable("the disk failed and the node stops: whether the operation happened is not known")
         )
 
-    # --- flushing --------------------------------------------------------------------------------------
-
-    def _flush_when_due(self) -> None:
-        """Bounds what a start has to replay, in operations and in journal bytes."""
-        if self._flush is not None or self._failed is not None or self._loop.time() < self._flush_again_s:
-            return
-        many = self._unflushed > self._config.flush_operations_max
-        if self._journal.is_short:
-            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S  # should it not help
-        if many or self._journal.is_short or self._journal.old_bytes() > self._config.flush_journal_bytes_max:
-            self._flush = self._loop.create_task(self.flush())
-            self._flush.add_done_callback(self._flushed)
-
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flush = None
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        log.error("flush-failed error=%s", error)
-        if isinstance(error, LATER):
-            self._flush_again_s = self._loop.time() + FLUSH_AGAIN_S
-        elif self._failed is None:
-            self._stop_node(error)
-
-    async def flush(self) -> None:
-        """Makes the catalog durable, then trims the journal up to the index read before (rule 2)."""
-        unflushed = self._unflushed
-        snapshot = self._loop.create_task(self._consensus.snapshot(self._make_durable))
-        try:
-            await asyncio.wait({snapshot, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            snapshot.cancel()
-        if snapshot.done():
-            snapshot.result()
-            self._unflushed -= unflushed
-            self._metrics.count("meta_flushes_total")
-
-    async def _make_durable(self) -> None:
-        await self._worker.run(self._machine.store.flush)
-
     @property
     def store(self) -> OrderedStore:
         """The catalog's store: a snapshot may have put it in the place of the one that `open` was given."""
@@ -409,7 +376,7 @@ class Meta:
 
     def _waits_for_answers(self) -> bool:
         """Without a leader nothing is answered."""
-        return self._flush is not None or bool(self._proposals.waiting and self._consensus.leader())
+        return self._flushes.is_under_way or bool(self._proposals.waiting and self._consensus.leader())
 
     def _end(self) -> None:
         if self._ready is not None:

@@ -105,6 +105,8 @@ class _Listening:
         self._listener, self._credentials, self._config, self._accepted = listener, credentials, config, accepted
         self._buffers, self._loop = buffers, asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._not_begun: set[socket.socket] = set()
+        """Of handshakes whose task has not run yet: one that is cancelled before it does closes nothing itself."""
         self._accepting = self._loop.create_task(self._accept())
 
     async def _accept(self) -> None:
@@ -119,12 +121,14 @@ class _Listening:
                 room.release()
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
+            self._not_begun.add(connected)
             task = self._loop.create_task(self._shake(connected))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
             task.add_done_callback(lambda _: room.release())
 
     async def _shake(self, connected: socket.socket) -> None:
+        self._not_begun.discard(connected)
         secure: SecureConnection | None = None
         context = self._credentials.server_context()
         try:
@@ -148,6 +152,8 @@ class _Listening:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for connected in self._not_begun:
+            connected.close()
         self._listener.close()
 
 

@@ -22,7 +22,7 @@ from edgestore.net.inbound import Handler, MessageHandler, Served, Services
 from edgestore.net.link import open_link
 from edgestore.net.methods import Lane, Method, Rights, Topic
 from edgestore.net.peer import Peer
-from edgestore.net.tls import Credentials, check_authority
+from edgestore.net.tls import Credentials, check_authority, check_is_node
 from edgestore.observe import NO_METRICS, Metrics
 
 log = logging.getLogger("edgestore.net")
@@ -187,13 +187,15 @@ class Peers:
         self, address: str, ca_digest: bytes, method: Method, head: bytes, *, timeout_s: float
     ) -> Answer:
         """For who is no member yet: asks whoever listens there, once it has proved that it belongs to the site whose
-        authority has this digest. Nothing of `head` leaves before. Raises Denied, Unavailable."""
+        authority has this digest. Nothing of `head` leaves before. Raises Denied, Unavailable, BadRequest where no
+        node listens."""
         host, port = host_and_port(address)
         try:
             async with asyncio.timeout(timeout_s):
                 stranger = Credentials(lambda facts: Rights.NONE)
                 link = await open_link(self._network, host, port, stranger, self._config, self._local, Lane.CONTROL)
                 try:
+                    check_is_node(address, link.peer_certificate)
                     authority = await link.call(Method.AUTHORITY, b"", ())
                     check_authority(authority.head, ca_digest, link.peer_certificate)
                     return await link.call(method, head, ())

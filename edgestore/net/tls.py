@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgestore.errors import Corrupt, Denied
+from edgestore.errors import BadRequest, Corrupt, Denied
 from edgestore.net.methods import Rights
 from edgestore.security import CertificateFacts, authority_digest, load_key, read_certificate
 
@@ -106,6 +106,15 @@ def stranger_context() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def check_is_node(address: str, certificate: bytes) -> None:
+    """Whether what listens there is a node of whatever site. Raises BadRequest: asking it again would not help."""
+    try:
+        read_certificate(certificate)
+    except Corrupt as error:
+        message = f"{address} is not a mesh address: what answers there is no node (is it the S3 address?)"
+        raise BadRequest(message) from error
 
 
 def check_authority(authority: bytes, digest: bytes, certificate: bytes) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.sim.catching import check_caught
 from tests.sim.model import Violation
 from tests.sim.planted import BUGS, proposed_twice
 from tests.sim.world import World, run_seed
-
-SEEDS_FOR_A_BUG = 200
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -27,16 +26,8 @@ def test_a_seed_replays_exactly() -> None:
 
 @pytest.mark.parametrize(("bug", "kinds"), BUGS.items(), ids=[bug.__name__ for bug in BUGS])
 def test_a_planted_bug_is_caught_as_what_it_is(bug: Any, kinds: tuple[type[Violation], ...]) -> None:
-    caught: Violation | None = None
     with bug():
-        for seed in range(SEEDS_FOR_A_BUG):
-            try:
-                run_seed(seed)
-            except Violation as error:
-                caught = error
-                break
-    assert caught is not None, f"{bug.__name__} was not caught in {SEEDS_FOR_A_BUG} seeds"
-    assert isinstance(caught, kinds), f"{bug.__name__} was caught as {type(caught).__name__}: {caught}"
+        check_caught(kinds, run_seed)
 
 
 def test_operations_that_are_proposed_twice_are_applied_once() -> None:

@@ -36,6 +36,7 @@ def of_consensus(consensus: RaftConsensus, config: ConsensusConfig) -> Iterator[
     yield "consensus.reads_waiting_max", reads._waiting, config.reads_waiting_max
     yield "consensus.reads_waiting_max (asked)", len(asked._asked), config.reads_waiting_max
     yield "consensus.fetches_max", len(consensus._fetches._waiting), config.fetches_max
+    yield "consensus.fetches_max (known)", len(consensus._fetches.fetched), config.fetches_max
     voter = consensus._voter
     if voter is None or voter.replication is None:
         return

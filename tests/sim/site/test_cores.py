@@ -7,11 +7,10 @@ import sys
 
 import pytest
 
-from tests.sim.model import Violation
+from tests.sim.catching import check_caught
 from tests.sim.site.core_planted import BUGS, Planted
 from tests.sim.site.core_world import CoreWorld, run_seed
 
-SEEDS_FOR_A_BUG = 200
 LEFT_BEHIND = """
 import gc, logging, weakref
 from tests.sim.site.core_world import CoreWorld
@@ -48,13 +47,5 @@ def test_nothing_of_a_run_is_left_when_it_is_over() -> None:
 
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
 def test_a_planted_bug_is_caught_as_what_it_is(bug: Planted) -> None:
-    caught: Violation | None = None
     with bug.plant():
-        for seed in range(SEEDS_FOR_A_BUG):
-            try:
-                run_seed(seed, bug.aim)
-            except Violation as error:
-                caught = error
-                break
-    assert caught is not None, f"not caught in {SEEDS_FOR_A_BUG} seeds"
-    assert isinstance(caught, bug.kinds), f"caught as {type(caught).__name__}: {caught}"
+        check_caught(bug.kinds, lambda seed: run_seed(seed, bug.aim))

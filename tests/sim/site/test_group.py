@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.model import Violation
+from tests.sim.catching import check_caught
 from tests.sim.site.group_world import GroupWorld, run_seed
 from tests.sim.site.planted import BUGS, Planted
-
-SEEDS_FOR_A_BUG = 200
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -24,13 +22,5 @@ def test_a_seed_replays_exactly() -> None:
 
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
 def test_a_planted_bug_is_caught_as_what_it_is(bug: Planted) -> None:
-    caught: Violation | None = None
     with bug.plant():
-        for seed in range(SEEDS_FOR_A_BUG):
-            try:
-                run_seed(seed, bug.aim)
-            except Violation as error:
-                caught = error
-                break
-    assert caught is not None, f"not caught in {SEEDS_FOR_A_BUG} seeds"
-    assert isinstance(caught, bug.kinds), f"caught as {type(caught).__name__}: {caught}"
+        check_caught(bug.kinds, lambda seed: run_seed(seed, bug.aim))

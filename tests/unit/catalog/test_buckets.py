@@ -147,6 +147,14 @@ def test_owners_take_ids_that_are_free() -> None:
     assert site.state.tenant(9) is None
 
 
+def test_two_nodes_that_create_an_owner_of_one_name_get_one_owner() -> None:
+    site = Site()
+    first = site.do(commands.PutTenant(0, "c1", "one", "one@example.org"))
+    assert site.do(commands.PutTenant(0, "c2", "one")) == first
+    assert site.do(commands.PutTenant(0, "c3", "other")).tenant_id == first.tenant_id + 1
+    assert [owner.name for owner in site.state.tenants()] == ["one", "other"]
+
+
 def test_same_key_pair_again_is_no_error_and_another_is() -> None:
     site = Site()
     record = site.do(commands.PutKey("AK", "secret", 5, 1))

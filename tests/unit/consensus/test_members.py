@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgestore.config import DiskConfig
+from edgestore.config import ConsensusConfig, DiskConfig
 from edgestore.consensus.journal import RaftJournal
+from edgestore.consensus.messages import Fetch
 from edgestore.disk import Journal, JournalRecord, RecordKind, SystemFiles
 from edgestore.disk.journal_recovery import FrameReader, recover
 from edgestore.errors import Corrupt
@@ -118,3 +119,14 @@ async def test_a_start_does_not_hold_what_was_applied(tmp_path: Path) -> None:
     assert [entry[1] for entry in log.entries] == [47, 48, 49]
     assert peak_bytes < 6 * 1024 * 1024
     await again.close()
+
+
+async def test_who_has_fetched_is_known_of_as_many_members_as_the_setting_says(tmp_path: Path) -> None:
+    group = await Group(tmp_path).open()
+    await group.propose(b"one")
+    fetches, known_max = group.consensus._fetches, ConsensusConfig().fetches_max
+    names = [f"member {number}" for number in range(known_max + 10)]
+    for name in [*names, names[20]]:
+        await fetches.serve(name, Fetch(0, group.consensus.incarnation, 0, 0))
+    assert list(fetches.fetched) == [*names[10:20], *names[21:], names[20]]
+    group.kill()

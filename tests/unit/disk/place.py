@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgestore.config import DiskConfig
 from edgestore.disk import FragmentInfo, FragmentUnit, RocksIndex, Segments, SystemFiles, compact
-from edgestore.disk.files import Buffer, SystemFile
+from edgestore.disk.files import Buffer
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import EdgeStoreError
 from edgestore.kernels import page_crcs
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgestore.config import DiskConfig
 from edgestore.disk import Journal, JournalRecord, RecordKind, SystemFiles
-from edgestore.disk.files import Buffer, SystemFile
+from edgestore.disk.files import Buffer
 from edgestore.disk.journal_frames import (
     FILE_HEADER_BYTES,
     Place,
@@ -22,6 +22,7 @@ from edgestore.disk.journal_frames import (
     encode_frame,
     encode_record,
 )
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import Corrupt, DiskFailed, InUse, TooBusy
 
 CONFIG = DiskConfig(journal_file_bytes=64 * 1024, journal_idle_mark_ms=20)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edgestore.disk import Journal, RecordKind, SystemFiles
-from edgestore.disk.files import SystemFile
 from edgestore.disk.journal_frames import FRAME_HEADER_BYTES, Place, encode_frame, encode_record
 from edgestore.disk.journal_recovery import recover
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import StorageFull, TooBusy
 from tests.unit.disk.test_journal import CONFIG, abandon, append, end_of_frames, entry, newest_file, open_journal
 

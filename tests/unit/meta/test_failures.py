@@ -12,7 +12,7 @@ import pytest
 
 from edgestore.config import ConsensusConfig, DiskConfig
 from edgestore.disk import RocksIndex
-from edgestore.disk.files import SystemFile
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
 from tests.unit.disk.test_journal_full import FullFiles
 from tests.unit.meta.life import CONFIG, Life, bucket, put
@@ -168,11 +168,11 @@ async def test_a_flush_that_the_journal_has_no_room_for_is_tried_again(tmp_path:
             await life.meta.propose(1, put(record, str(number)))
         await asyncio.sleep(0.1)
         assert trim.called
-    life.meta._flush_again_s = 0.0
+    life.meta._flushes.again_s = 0.0
     await life.meta.propose(1, put(record, "last"))
     await asyncio.sleep(0.1)
     assert failures == []
-    assert life.meta._unflushed <= 1
+    assert life.meta._flushes.unflushed <= 1
     await life.close()
 
 

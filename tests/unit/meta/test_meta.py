@@ -14,7 +14,7 @@ import pytest
 
 from edgestore.catalog import Table, commands
 from edgestore.config import MetaConfig
-from edgestore.disk.files import SystemFile
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import BadRequest, BucketExists, Corrupt, EdgeStoreError, TooBusy, Unavailable
 from edgestore.records import BucketRecord
 from tests.unit.meta.life import CONFIG, Clock, Life, bucket, put

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgestore.config import NetConfig
 from edgestore.errors import BadRequest, Denied, NoSuchKey, TooBusy, Unavailable
@@ -323,6 +330,40 @@ def test_a_node_that_is_shut_out_dials_ever_more_slowly() -> None:
 
 async def _echo(caller: Caller, head: bytes, payload: memoryview) -> Reply:
     return Reply(head)
+
+
+def test_an_address_where_another_service_speaks_tls_is_refused_at_once() -> None:
+    async def work() -> None:
+        async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read())
+            writer.close()
+
+        heard: list[bytes] = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            context.load_cert_chain(self_signed(Path(folder)))
+        server = await asyncio.start_server(web, "127.0.0.1", 0, ssl=context)
+        host, port = server.sockets[0].getsockname()
+        peers = Site().peers(1, SystemNetwork())
+        with pytest.raises(BadRequest, match="not a mesh address"):
+            await peers.call_address(f"{host}:{port}", bytes(32), Method.JOIN, b"secret", timeout_s=LIMIT_S)
+        server.close()
+        await peers.close()
+        assert not any(b"secret" in data for data in heard)
+
+    run(work)
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate as a web server has it, and its key, in one PEM file."""
+    key, now = Ed25519PrivateKey.generate(), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    path = folder / "server.pem"
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.sign(key, None).public_bytes(pem))
+    return path
 
 
 def test_an_address_where_nobody_speaks_tls_is_refused_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 
 import pytest
@@ -98,6 +99,19 @@ def test_a_certificate_that_is_refused_fails_the_dial_and_leaves_nothing_open() 
             await SystemNetwork().dial(*listening.address, Site(1).credentials(1), NetConfig(), "")
         await asyncio.sleep(0.05)
         await listening.close()
+
+    run_limited(work)
+
+
+def test_a_listener_that_closes_leaves_no_socket_whose_handshake_never_began() -> None:
+    async def work() -> None:
+        listening = await SystemNetwork().listen("127.0.0.1", 0, Site().credentials(2), NetConfig(), pytest.fail)
+        with socket.create_connection(listening.address) as caller:
+            while not listening._handshakes:  # the task is there, and has not run
+                await asyncio.sleep(0)
+            await listening.close()
+            caller.settimeout(LIMIT_S)
+            assert caller.recv(1) == b""
 
     run_limited(work)
 

@@ -16,7 +16,7 @@ from edgestore.clock import system_entropy
 from edgestore.config import Config, DiskConfig, HttpConfig
 from edgestore.core import Core
 from edgestore.disk import SystemFiles
-from edgestore.disk.files import SystemFile
+from edgestore.disk.system_files import SystemFile
 from edgestore.errors import DiskFailed
 from edgestore.objects import PutRequest
 from edgestore.observe import Metrics
