@@ -35,13 +35,20 @@ class Writers:
     def __init__(self, node: SiteNode, requests: list[Request]) -> None:
         self.moments: list[float] = []
         self.refused = 0
+        self.failed: list[Exception] = []
         self._address, self._stop = sites.address(node), threading.Event()
         self._threads = [
-            threading.Thread(target=self._write, args=(requests[number:] + requests[:number],))
+            threading.Thread(target=self._write_or_tell, args=(requests[number:] + requests[:number],))
             for number in range(CONNECTIONS)
         ]
         for thread in self._threads:
             thread.start()
+
+    def _write_or_tell(self, requests: list[Request]) -> None:
+        try:
+            self._write(requests)
+        except Exception as error:
+            self.failed.append(error)
 
     def _write(self, requests: list[Request]) -> None:
         with socket.create_connection(self._address) as link:
@@ -70,10 +77,11 @@ def longest_gap_ms(site: Site, node: SiteNode, requests: list[Request], change: 
         change()
         sites.settle(site)
     finally:
+        ended = time.monotonic()
         writers.stop()
-    if writers.refused:
-        raise RuntimeError(f"{writers.refused} writes were refused")
-    return max(after - before for before, after in pairwise([begun, *sorted(writers.moments)])) * 1000
+    if writers.refused or writers.failed:
+        raise RuntimeError(f"{writers.refused} writes were refused, and writers failed: {writers.failed}")
+    return max(after - before for before, after in pairwise(sorted([begun, *writers.moments, ended]))) * 1000
 
 
 def remove(site: Site, victim: SiteNode, asked: SiteNode) -> None:

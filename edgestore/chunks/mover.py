@@ -163,7 +163,7 @@ class Mover:
         try:
             await self.wait_for_turn(fragment_bytes)
             facts, data = await get()
-            await self._site.local.put(facts, data, is_read_soon=False)
+            await self._site.local.put(facts, data)
         finally:
             self.memory.give(held_bytes)
             if not self.memory.taken_bytes:

@@ -66,8 +66,8 @@ class LocalShelf:
         self.departing: dict[tuple[bytes, int], Departure] = {}
         """Fragments that belong elsewhere by now. One that is asked for again stays."""
 
-    async def put(self, facts: Facts, data: Buffer, *, is_read_soon: bool = True) -> None:
-        """See Shelf. `is_read_soon`: it is worth the memory that the page cache takes for it."""
+    async def put(self, facts: Facts, data: Buffer) -> None:
+        """See Shelf."""
         facts.check_shape()
         name = (facts.chunk_id, facts.shard)
         self.departing.pop(name, None)
@@ -78,7 +78,7 @@ class LocalShelf:
         try:
             known = await self._known(facts)
             if known is not _Known.WHOLE:
-                await self._write(facts, data, known, is_read_soon)
+                await self._write(facts, data, known)
             await self._synced()
         finally:
             del self._coming[name]
@@ -119,7 +119,7 @@ class LocalShelf:
         await self._synced()
         return True
 
-    async def _write(self, facts: Facts, data: Buffer, known: _Known, is_read_soon: bool) -> None:
+    async def _write(self, facts: Facts, data: Buffer, known: _Known) -> None:
         segments = self._segments
         if len(data) != facts.stored_bytes or page_crcs(data) != facts.page_crcs:
             raise BadDigest("the bytes of the fragment do not have the CRCs that came with them", shard=facts.shard)
@@ -128,7 +128,7 @@ class LocalShelf:
             return
         writer = segments.begin(facts.chunk_id, stored_max_bytes=len(data))
         try:
-            await self._worker.run(lambda: writer.write(data, is_read_soon=is_read_soon))
+            await self._worker.run(lambda: writer.write(data))
         except BaseException:
             segments.abort(writer)
             raise

@@ -178,4 +178,4 @@ class Survey:
             return
         self.progress.extents_left -= 1
         self.progress.bytes_left -= size_bytes
-        self.is_due |= not self._left
+        self.is_due |= not self.progress.extents_left

@@ -27,7 +27,6 @@ from edgestore.disk.index import Change, OrderedStore
 from edgestore.disk.segment_files import Descriptors, OpenFile, Segment
 from edgestore.disk.segment_recovery import create_segment
 from edgestore.disk.segment_rows import CHECKPOINT, LAST_NUMBER, NUMBER, POSITION, encode_row, names, row_key
-from edgestore.disk.uncached import write_uncached
 from edgestore.errors import DiskFailed, EdgeStoreError, StorageFull
 from edgestore.kernels import page_crcs
 from edgestore.observe import Metrics
@@ -59,15 +58,11 @@ class FragmentWriter:
         self.reserved, self.chunk_id = reserved, chunk_id
         self.stored_bytes = 0
 
-    def write(self, data: Buffer, *, is_read_soon: bool = True) -> None:
+    def write(self, data: Buffer) -> None:
         """Appends stored bytes (blocking). ValueError where they would run into the next fragment."""
         if BLOCK_BYTES + self.stored_bytes + len(data) > self.reserved:
             raise ValueError("the fragment is longer than the place that was reserved for it")
-        file, offset = self.opened.file, self.offset + BLOCK_BYTES + self.stored_bytes
-        if is_read_soon:
-            file.write_at(offset, data)
-        else:
-            write_uncached(file, offset, data)
+        self.opened.file.write_at(self.offset + BLOCK_BYTES + self.stored_bytes, data)
         self.stored_bytes += len(data)
 
 

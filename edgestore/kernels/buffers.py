@@ -52,18 +52,13 @@ class BufferPool:
         self._free.append(buffer)
 
 
-def _mapped(size_bytes: int) -> mmap.mmap:
-    """Begins at a page, as disks want it of what they read themselves."""
-    return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
 class Buffers:
     """Memory for long frames and reads. A buffer comes back when the last view of it is gone: the pages of new ones,
     which the kernel clears first, cost more than all other work on a frame. Not thread-safe: one thread takes."""
 
     def __init__(self, kept_max_bytes: int) -> None:
         self._kept_max_bytes, self._kept_bytes = kept_max_bytes, 0
-        self._kept = [_mapped(1)]
+        self._kept: list[bytearray] = [bytearray()]
         self._unused_references = self._references(0)
         """To a buffer of which nobody has a view: how many there are is the interpreter's affair."""
         self._kept.clear()
@@ -73,7 +68,7 @@ class Buffers:
         for at in range(len(self._kept)):
             if size_bytes <= len(self._kept[at]) <= 2 * size_bytes and self._is_unused(at):
                 return memoryview(self._kept[at])[:size_bytes]
-        buffer = _mapped(size_bytes)
+        buffer = bytearray(size_bytes)
         self._make_room(size_bytes)
         if self._kept_bytes + size_bytes <= self._kept_max_bytes:
             self._kept.append(buffer)
