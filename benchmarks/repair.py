@@ -13,7 +13,6 @@ which freed memory goes back to the host.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -136,14 +135,5 @@ def measure(gigabytes: float) -> list[report.Row]:
     return [report.Row(claim, speed / copy, "x", ">= 0.6", "copy of the same bytes, MB/s", copy / 1e6)]
 
 
-def main() -> None:
-    """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
-    parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="size of the site")
-    arguments = parser.parse_args()
-    report.print_rows(measure(arguments.gigabytes), as_json=arguments.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.run_sized(measure, __doc__.splitlines()[0], GIGABYTES)

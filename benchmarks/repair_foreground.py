@@ -7,7 +7,6 @@ that something is left to repair at both of their ends. Only the waits before a 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -104,14 +103,5 @@ def measure(gigabytes: float) -> list[report.Row]:
     ]
 
 
-def main() -> None:
-    """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
-    parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="size of the site")
-    arguments = parser.parse_args()
-    report.print_rows(measure(arguments.gigabytes), as_json=arguments.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.run_sized(measure, __doc__.splitlines()[0], GIGABYTES)

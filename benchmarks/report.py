@@ -70,3 +70,12 @@ def run(measure: Callable[[], list[Row]], description: str) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     arguments = parser.parse_args()
     print_rows(measure(), as_json=arguments.json)
+
+
+def run_sized(measure: Callable[[float], list[Row]], description: str, gigabytes: float) -> None:
+    """The same where the size of the site is an argument."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+    parser.add_argument("--gigabytes", type=float, default=gigabytes, help="size of the site")
+    arguments = parser.parse_args()
+    print_rows(measure(arguments.gigabytes), as_json=arguments.json)

@@ -82,7 +82,7 @@ class ChunksConfig:
     read_ahead_chunks: int = 3
     """Of one reader, where chunks lie on several nodes and the reserve has room."""
     buffers_kept_bytes: int = 16 * 1024 * 1024
-    """Memory of long fragments read from the page cache that is used again; and as much for those made of others."""
+    """Memory that is used again, of long fragments read from the page cache; as much for reads that decode, and for repair."""
     slab_bytes: int = 96 * 1024 * 1024
     """Chunks that are being striped and sent to other nodes; more uploads wait."""
     intake_bytes: int = 32 * 1024 * 1024

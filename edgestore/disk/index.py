@@ -75,7 +75,7 @@ def _options(write_buffer_bytes: int, cache_bytes: int) -> Options:
     options.create_if_missing(True)
     options.set_write_buffer_size(write_buffer_bytes)
     options.set_max_write_buffer_number(3)
-    options.set_allow_concurrent_memtable_write(False)  # one thread writes: it need not lock itself out
+    options.set_allow_concurrent_memtable_write(False)  # writes come one after the other
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_target_file_size_base(TABLE_FILE_BYTES)
     options.set_level_compaction_dynamic_level_bytes(True)

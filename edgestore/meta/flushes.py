@@ -74,10 +74,12 @@ class Flushes:
         self._task = None
         if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("flush-failed error=%s", error)
         if isinstance(error, LATER):
+            log.warning("flush-postponed error=%s", error)
             self.postpone()
-        elif not self._stopped.done():
+            return
+        log.error("flush-failed error=%s", error)
+        if not self._stopped.done():
             self._on_failure(error)
 
     async def flush(self) -> None:
