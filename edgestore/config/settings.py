@@ -82,7 +82,7 @@ class ChunksConfig:
     read_ahead_chunks: int = 3
     """Of one reader, where chunks lie on several nodes and the reserve has room."""
     buffers_kept_bytes: int = 16 * 1024 * 1024
-    """Memory that is used again, of long fragments read from the page cache; as much for reads that decode, and for repair."""
+    """Memory used again: of long fragments read from the page cache, of reads that decode, of repair; as much each."""
     slab_bytes: int = 96 * 1024 * 1024
     """Chunks that are being striped and sent to other nodes; more uploads wait."""
     intake_bytes: int = 32 * 1024 * 1024
