@@ -20,7 +20,7 @@ from edgestore.consensus import machine_folder
 from edgestore.core.chunk_catalog import MetaChunkCatalog
 from edgestore.core.membership import read_site
 from edgestore.disk import Files, Journal, Lock, OrderedStore, RocksIndex, Scrubber, Segments, open_identity
-from edgestore.errors import ConfigError, EdgeStoreError, InUse, StoreDamaged, Unavailable
+from edgestore.errors import AlreadyApplied, ConfigError, EdgeStoreError, InUse, StoreDamaged, Unavailable
 from edgestore.meta import GroupSetup, Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
@@ -124,7 +124,9 @@ class Core:
                 await self.mesh.arrive()
                 await self._arrive(root_keys)
                 break
-            except (Unavailable, TimeoutError) as error:
+            except (AlreadyApplied, Unavailable, TimeoutError) as error:
+                # A start takes the time of the last entry for now. Where the site has rested since for longer than
+                # operations are remembered, the first one is too old, and its entry tells the time.
                 log.info("arrival-postponed reason=%s", error)
                 await asyncio.sleep(ARRIVE_AGAIN_S)
             except EdgeStoreError as error:

@@ -28,6 +28,8 @@ class Weather:
 
     delay_s: float = 0.0003
     lost: float = 0.0
+    resent_s: float = 0.0
+    """Where it is set, only messages are lost for good: calls are sent again after so long, then twice as long."""
     doubled: float = 0.0
     overtaken: float = 0.0
 
@@ -120,12 +122,18 @@ class SimConnection:
         is_hello = frame.kind is Kind.HELLO
         copies = 1 + (not is_hello and network.rng.random() < weather.doubled)
         for _ in range(copies):
-            if (self.machine, self.other.machine) in network.cut or (
-                not is_hello and network.rng.random() < weather.lost
-            ):
+            if (self.machine, self.other.machine) in network.cut:
                 continue
+            losses = 0
+            while not is_hello and network.rng.random() < weather.lost:
+                losses += 1
+                if frame.kind is Kind.MESSAGE or not weather.resent_s:
+                    break
+            if losses and (frame.kind is Kind.MESSAGE or not weather.resent_s):
+                continue
+            wait_s = self._wait_s(len(data), is_hello) + weather.resent_s * (2**losses - 1)
             self.buffered_bytes += len(data)
-            self._loop.call_later(self._wait_s(len(data), is_hello), self._left, data, context=self._context)
+            self._loop.call_later(wait_s, self._left, data, context=self._context)
 
     def _wait_s(self, size_bytes: int, is_hello: bool) -> float:
         network, now_s = self._network, self._loop.time()

@@ -246,12 +246,12 @@ class CoreClient:
             return
         self._made(key, record, name)
 
-    async def put_large(self, machine: Machine) -> bool:
+    async def put_large(self, machine: Machine, size_bytes: int = LARGE_BYTES) -> bool:
         """Through the path of large bodies, and again where it was refused. Returns whether it was taken in time."""
         until_s = self.site.loop.now_s + LARGE_WITHIN_S
         while self.site.loop.now_s < until_s:
             self._sent += 1
-            body = f"{self.name} {self._sent} ".encode() + self.rng.randbytes(LARGE_BYTES)
+            body = f"{self.name} {self._sent} ".encode() + self.rng.randbytes(size_bytes)
             name, key = self.ledger.keep(body), self.rng.choice(KEYS)
             self.ledger.asked[hashlib.md5(body, usedforsecurity=False).hexdigest()] += 1
             try:
