@@ -7,7 +7,7 @@ from edgestore.chunks.body import UNIT_WORTH_BYTES, Body, IteratorBody, bytes_bo
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests, WholeDigests
 from edgestore.chunks.facts import Extent, Facts, Source, sources_of
-from edgestore.chunks.mover import Mover
+from edgestore.chunks.mover import Clients, Mover
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.pool import Unit, UnitPool
 from edgestore.chunks.reclaim import ChunkCatalog, Pin, Pins, Reclaimer
@@ -34,6 +34,7 @@ __all__ = [
     "Calls",
     "ChunkCatalog",
     "ChunkStore",
+    "Clients",
     "Compression",
     "Digests",
     "Extent",

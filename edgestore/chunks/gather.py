@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +15,7 @@ from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.encoder import rebuild, scratch_bytes
 from edgestore.chunks.facts import Facts, Source
-from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units, worst
+from edgestore.chunks.race import Fetch, LeftForLast, OtherUnits, Race, Units
 from edgestore.chunks.reading import joined
 from edgestore.chunks.remote import Shelves
 from edgestore.chunks.shelf import SMALL_BYTES
@@ -24,7 +25,7 @@ from edgestore.disk import FragmentUnit, Worker
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.kernels import Buffers
 from edgestore.placement import NOBODY
-from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState
+from edgestore.records import UNIT_BYTES, NodeState
 
 PRESENT = (NodeState.UP, NodeState.DRAINING)
 TABLES_KEPT = 4096
@@ -43,14 +44,11 @@ class GatherTools:
     buffers_kept_bytes: int
 
 
-_Whole = tuple[Facts, int, memoryview] | EdgeStoreError
-
-
 class Gather:
     """Reads chunks whose fragments may be anywhere."""
 
     def __init__(self, tools: GatherTools) -> None:
-        self._tools = tools
+        self._tools, self.budget = tools, tools.budget
         self._tables: OrderedDict[bytes, Units] = OrderedDict()
         self._memory = Buffers(tools.buffers_kept_bytes)
 
@@ -168,58 +166,33 @@ class Gather:
         finally:
             race.stop()
 
-    # --- whole fragments, for repair ---------------------------------------------------------------------
-
-    async def shard(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
-        """A whole fragment made of k others, with what its block has to say. Raises Corrupt, Unavailable."""
-        found: dict[int, memoryview] = {}
-        units: Units | None = None
-        errors: list[EdgeStoreError] = []
-        candidates = sorted(set(range(source.count)) - {shard}, key=lambda one: self.preference(source, one))
-        while len(found) < source.k:
-            asked, candidates = candidates[: source.k - len(found)], candidates[source.k - len(found) :]
-            if not asked:
-                raise worst(errors, source, is_anybody_away=self.is_anybody_away())
-            for one, answer in zip(asked, await self._fetch_whole(source, asked), strict=True):
-                if isinstance(answer, EdgeStoreError):
-                    errors.append(answer)
-                elif units is None or answer[0].units == units:
-                    units, found[one] = answer[0].units, answer[2]
-                else:
-                    errors.append(Corrupt("the fragments of a chunk contradict each other"))
-        assert units is not None
-        made, crcs = await self.decode(source, found, [shard])
-        return Facts(source.chunk.chunk_id, source.k, source.m, shard, len(made[0]), units, crcs), made[0]
-
-    async def _fetch_whole(self, source: Source, shards: list[int]) -> list[_Whole]:
-        """Whole fragments at once, each with its own outcome."""
-
-        async def one(shard: int) -> _Whole:
-            try:
-                return await self.fetch(source, Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True))
-            except EdgeStoreError as error:
-                return error
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(shard)) for shard in shards]
-        return [task.result() for task in tasks]
+    # --- decoding --------------------------------------------------------------------------------------
 
     async def decode(
         self, source: Source, present: dict[int, memoryview], wanted: list[int]
     ) -> tuple[list[memoryview], bytes]:
         """Missing shards of a range out of k others; copies need no arithmetic. Within the reserve of decoding."""
         length = len(next(iter(present.values())))
-        scratch_size = scratch_bytes(source.count, length)
-        size = length * len(wanted) + scratch_size
-        await self._tools.budget.take(size)
+        size = length * len(wanted) + scratch_bytes(source.count, length)
+        await self.budget.take(size)
         try:
-            rows, scratch = [self._room(length) for _ in wanted], self._room(scratch_size)
-            rebuilding = partial(rebuild, source.k, source.m, present, wanted, rows, scratch)
-            return rows, await self._tools.worker.run(rebuilding)
+            rows = {shard: self.room(length) for shard in wanted}
+            return list(rows.values()), await self.decode_into(source, present, rows)
         finally:
-            self._tools.budget.give(size)
+            self.budget.give(size)
 
-    def _room(self, size_bytes: int) -> memoryview:
+    async def decode_into(
+        self, source: Source, present: dict[int, memoryview], rows: Mapping[int, memoryview]
+    ) -> bytes:
+        """The same into memory that is there. The caller has accounted for it, and for the slices."""
+        length = len(next(iter(present.values())))
+        scratch = self.room(scratch_bytes(source.count, length))
+        rebuilding = partial(rebuild, source.k, source.m, present, list(rows), list(rows.values()), scratch)
+        # A thread gets the interpreter from a busy loop only after a while: less than 100 us are not worth one.
+        return rebuilding() if length <= SMALL_BYTES else await self._tools.worker.run(rebuilding)
+
+    def room(self, size_bytes: int) -> memoryview:
+        """Memory for a fragment, or a part of one, that comes back by itself."""
         return memoryview(bytearray(size_bytes)) if size_bytes <= SMALL_BYTES else self._memory.take(size_bytes)
 
     def rest(self) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from edgestore.chunks.budget import ByteBudget
-from edgestore.chunks.encoder import scratch_bytes
 from edgestore.chunks.facts import Facts, Source
-from edgestore.chunks.race import Fetch
+from edgestore.chunks.pieces import Pace, brought, made, made_bytes
 from edgestore.chunks.remote import Calls, encode
 from edgestore.chunks.site_store import SiteStore
 from edgestore.config import RepairConfig
@@ -22,7 +22,7 @@ from edgestore.errors import BadRequest, EdgeStoreError, TooBusy
 from edgestore.net import Caller, Lane, Method, Reply
 from edgestore.observe import Metrics
 from edgestore.placement import FRAGMENTS_MAX
-from edgestore.records import CHUNK_MAX_BYTES, ChunkRef
+from edgestore.records import CHUNK_MAX_BYTES, PAGE_BYTES, ChunkRef
 
 YIELD_S = 0.01
 REST_S = 5.0
@@ -67,32 +67,39 @@ _decode = msgspec.msgpack.Decoder(RepairHead).decode
 class Throttle:
     """A rate in bytes: who takes more waits until it is paid off. What was not used in the last second is lost."""
 
-    def __init__(self, bytes_per_s: int) -> None:
+    def __init__(self, bytes_per_s: Callable[[], int]) -> None:
         self._bytes_per_s = bytes_per_s
         self._paid_s = 0.0
 
     async def take(self, count: int) -> None:
         """Waits for its turn."""
-        if not self._bytes_per_s:
+        bytes_per_s = self._bytes_per_s()
+        if not bytes_per_s:
             return
         now_s = asyncio.get_running_loop().time()
         begin_s = max(self._paid_s, now_s - 1.0)
-        self._paid_s = begin_s + count / self._bytes_per_s
+        self._paid_s = begin_s + count / bytes_per_s
         if begin_s > now_s:
             await asyncio.sleep(begin_s - now_s)
 
 
-class Mover:
-    """The receiving side of repair on one node. `is_busy`: clients wait for memory."""
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What repair knows of them. `are_short`: some wait for memory of this node; `are_there`: the site has some."""
 
-    def __init__(
-        self, site: SiteStore, peers: Calls, config: RepairConfig, metrics: Metrics, is_busy: Callable[[], bool]
-    ) -> None:
-        self._site, self._peers, self._config, self._metrics, self._is_busy = site, peers, config, metrics, is_busy
+    are_short: Callable[[], bool]
+    are_there: Callable[[], bool]
+
+
+class Mover:
+    """The receiving side of repair on one node."""
+
+    def __init__(self, site: SiteStore, peers: Calls, config: RepairConfig, metrics: Metrics, clients: Clients) -> None:
+        self._site, self._peers, self._config, self._metrics, self._clients = site, peers, config, metrics, clients
         self.memory = ByteBudget(config.memory_bytes)
         # What a fetch takes of `memory` covers its decoding too, so that this one never makes anybody wait.
-        self.gather = site.gather_within(ByteBudget(config.memory_bytes))
-        self._throttle = Throttle(config.bytes_per_s)
+        self.gather = site.gather_behind(ByteBudget(config.memory_bytes))
+        self._throttle = Throttle(self._bytes_per_s)
         self._serving = asyncio.Semaphore(config.served_max)
         self._asked = 0
         self._resting: asyncio.TimerHandle | None = None
@@ -136,34 +143,27 @@ class Mover:
     async def _fetch(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
         """As it is, or made of others. Who is gone is asked last: it would be waited for until the request's time is
         over."""
-        whole = Fetch(shard, 0, CHUNK_MAX_BYTES, is_patient=True)
         try:
-            facts, _, data = await self.gather.fetch(source, whole, self.gather.at_hand(source, shard))
+            return await brought(self.gather, source, shard, self._pace(), self.gather.at_hand(source, shard))
         except EdgeStoreError:
             try:
                 return await self._rebuilt(source, shard)
             except EdgeStoreError:
-                facts, _, data = await self.gather.fetch(source, whole)
-        return facts, data
+                return await brought(self.gather, source, shard, self._pace())
 
     async def _rebuilt(self, source: Source, shard: int) -> tuple[Facts, memoryview]:
-        await self._throttle.take(source.chunk.size_bytes)  # k fragments
-        return await self.gather.shard(source, shard)
+        return await made(self.gather, source, shard, self._pace())
 
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        size_bytes = source.chunk.size_bytes
-        # k fragments, what is made of them, and the slices that it is made in.
-        fragment_bytes = -(-size_bytes // source.k)
-        held_bytes = size_bytes + fragment_bytes + scratch_bytes(source.count, fragment_bytes)
+        held_bytes = source.chunk.size_bytes + made_bytes(source)
         await self.memory.take(held_bytes)
         try:
-            await self.wait_for_turn(fragment_bytes)
             facts, data = await get()
-            await self._site.local.put(facts, data)
+            await self._site.put_behind(facts, data)
         finally:
             self.memory.give(held_bytes)
             if not self.memory.taken_bytes:
@@ -171,10 +171,18 @@ class Mover:
         self._metrics.count("repair_fragments_total")
         self._metrics.count("repair_bytes_total", len(data))
 
+    def _bytes_per_s(self) -> int:
+        limit, beside = self._config.bytes_per_s, self._config.beside_clients_bytes_per_s
+        return beside if beside and self._clients.are_there() else limit
+
+    def _pace(self) -> Pace:
+        pages = max(1, self._config.piece_bytes // PAGE_BYTES)
+        return Pace(pages * PAGE_BYTES if self._clients.are_there() else CHUNK_MAX_BYTES, self.wait_for_turn)
+
     async def wait_for_turn(self, size_bytes: int) -> None:
         """Clients first, then the rate."""
         for _ in range(self._config.yields_max):
-            if not self._is_busy():
+            if not self._clients.are_short():
                 break
             await asyncio.sleep(YIELD_S)
         await self._throttle.take(size_bytes)

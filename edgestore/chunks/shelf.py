@@ -66,8 +66,8 @@ class LocalShelf:
         self.departing: dict[tuple[bytes, int], Departure] = {}
         """Fragments that belong elsewhere by now. One that is asked for again stays."""
 
-    async def put(self, facts: Facts, data: Buffer) -> None:
-        """See Shelf."""
+    async def put(self, facts: Facts, data: Buffer, worker: Worker | None = None) -> None:
+        """See Shelf. `worker`: whose threads write it, if not those of the intake."""
         facts.check_shape()
         name = (facts.chunk_id, facts.shard)
         self.departing.pop(name, None)
@@ -78,7 +78,7 @@ class LocalShelf:
         try:
             known = await self._known(facts)
             if known is not _Known.WHOLE:
-                await self._write(facts, data, known)
+                await self._write(facts, data, known, worker or self._worker)
             await self._synced()
         finally:
             del self._coming[name]
@@ -119,16 +119,20 @@ class LocalShelf:
         await self._synced()
         return True
 
-    async def _write(self, facts: Facts, data: Buffer, known: _Known) -> None:
+    async def _write(self, facts: Facts, data: Buffer, known: _Known, worker: Worker) -> None:
         segments = self._segments
-        if len(data) != facts.stored_bytes or page_crcs(data) != facts.page_crcs:
-            raise BadDigest("the bytes of the fragment do not have the CRCs that came with them", shard=facts.shard)
         if len(data) <= SMALL_BYTES and known is _Known.NOTHING:
+            _check(facts, data)
             segments.put(facts.chunk_id, data, facts.units, k=facts.k, m=facts.m, shard=facts.shard)
             return
+
+        def write() -> None:
+            _check(facts, data)
+            writer.write(data)
+
         writer = segments.begin(facts.chunk_id, stored_max_bytes=len(data))
         try:
-            await self._worker.run(lambda: writer.write(data))
+            await worker.run(write)
         except BaseException:
             segments.abort(writer)
             raise
@@ -178,6 +182,11 @@ class LocalShelf:
         """See Shelf."""
         for shard in shards or self._segments.shards(chunk_id):
             self._segments.delete(chunk_id, shard)
+
+
+def _check(facts: Facts, data: Buffer) -> None:
+    if len(data) != facts.stored_bytes or page_crcs(data) != facts.page_crcs:
+        raise BadDigest("the bytes of the fragment do not have the CRCs that came with them", shard=facts.shard)
 
 
 class Intake:

@@ -11,9 +11,10 @@ from edgestore.chunks.budget import ByteBudget, SlabPool
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.encoder import ChunkBuilder, slab_bytes
-from edgestore.chunks.facts import Source
+from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.gather import Gather, GatherTools
 from edgestore.chunks.numbers import ChunkNumbers
+from edgestore.chunks.pieces import AT_ONCE, made
 from edgestore.chunks.placed import PlacedChunk, StoredBody, stored_body
 from edgestore.chunks.remote import Calls, Shelves
 from edgestore.chunks.sender import Sender, holders_left
@@ -47,9 +48,10 @@ class SiteStore:
         numbers: ChunkNumbers,
         worker: Worker,
         intake_worker: Worker,
+        repair_worker: Worker,
     ) -> None:
         self._tools, self.sites, self._config, self._numbers = tools, sites, config, numbers
-        self._compression, self._worker = compression, worker
+        self._compression, self._worker, self._repair_worker = compression, worker, repair_worker
         self.local = LocalShelf(tools.segments, intake_worker, Buffers(config.buffers_kept_bytes))
         self.shelves = Shelves(sites, self.local, peers, config.fragment_timeout_s)
         self.server = FragmentServer(Intake(self.local, config.intake_bytes))
@@ -57,21 +59,13 @@ class SiteStore:
         self.slabs = SlabPool(config.slab_bytes)
         spreading = SpreadTools(self.shelves, sites, self.manners, config)
         self._sender = Sender(spreading, numbers, self._drop_at)
-        self.gather = self.gather_within(ByteBudget(config.decode_bytes))
+        self.gather = self._gather_within(ByteBudget(config.decode_bytes), worker)
         self._jobs: dict[asyncio.Task[None], None] = {}
         self._is_closed = False
 
-    def gather_within(self, budget: ByteBudget) -> Gather:
-        """Reads that decode within a reserve of their own."""
-        tools = GatherTools(
-            self.shelves,
-            self.sites,
-            self.manners,
-            self._compression,
-            self._worker,
-            budget,
-            self._config.buffers_kept_bytes,
-        )
+    def _gather_within(self, budget: ByteBudget, worker: Worker) -> Gather:
+        kept_bytes = self._config.buffers_kept_bytes
+        tools = GatherTools(self.shelves, self.sites, self.manners, self._compression, worker, budget, kept_bytes)
         return Gather(tools)
 
     # --- writing ---------------------------------------------------------------------------------------
@@ -191,6 +185,14 @@ class SiteStore:
 
     # --- for repair -------------------------------------------------------------------------------------
 
+    def gather_behind(self, budget: ByteBudget) -> Gather:
+        """Reads within a reserve and by threads of repair (rule 13)."""
+        return self._gather_within(budget, self._repair_worker)
+
+    async def put_behind(self, facts: Facts, data: memoryview) -> None:
+        """On the own disk, by threads of repair. See Shelf."""
+        await self.local.put(facts, data, self._repair_worker)
+
     async def encode_again(self, source: Source, scheme: Scheme) -> PlacedChunk:
         """The same bytes as a new chunk of another scheme, durable; `stored_body` makes extents of such."""
         data = await self.gather.read(source, 0, source.chunk.size_bytes)
@@ -198,7 +200,7 @@ class SiteStore:
 
     async def restore(self, source: Source, shard: int, node: int) -> None:
         """Makes a fragment of any k others, and puts it on a node; returns when it is synced there."""
-        facts, data = await self.gather.shard(source, shard)
+        facts, data = await made(self.gather, source, shard, AT_ONCE)
         await self.shelves.of(node).put(facts, data)
 
     # --- dropping ---------------------------------------------------------------------------------------

@@ -73,8 +73,10 @@ class ChunkStore:
         """There are other nodes from now on, or may be: they are answered, and chunks go to several of them."""
         from edgestore.chunks.site_store import SiteStore
 
-        intake_worker = self._files.worker("intake", self._config.worker_threads)
-        self._workers.append(intake_worker)
+        intake_worker, repair_worker = (
+            self._files.worker(name, self._config.worker_threads) for name in ("intake", "repair")
+        )
+        self._workers += [intake_worker, repair_worker]
         self.site = SiteStore(
             self._tools,
             sites,
@@ -84,6 +86,7 @@ class ChunkStore:
             numbers=self._numbers,
             worker=self._read_worker,
             intake_worker=intake_worker,
+            repair_worker=repair_worker,
         )
         self.site.server.serve(peers)
         return self.site

@@ -23,6 +23,8 @@ PAGES_A_TURN = 32
 """Then more urgent things have their turn."""
 LEFT_PAGES_A_TURN = 8
 UNKNOWN = -2
+AT_WORK = (Need.PLACE, Need.ENCODE)
+"""Somebody can do it now; else it waits for a node."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Survey:
         self._finding: dict[tuple[int, bytes], int] = {}
         """The same of the survey that is under way."""
         self.progress = Progress()
+        self._is_any_at_work = False
+        """Of what was looked at last something is not there only to wait."""
         self.is_due = True
         self.was_cut = False
         """More was found than could be remembered."""
@@ -131,13 +135,15 @@ class Survey:
         """Some of what was not well."""
         if self.is_under_way or not self._left or self._loop.time() < self._left_next_s:
             return
-        took_s = 0.0
+        took_s, self._is_any_at_work = 0.0, False
         names = list(islice(self._left, LEFT_PAGES_A_TURN * self._config.page_extents))
         for at in range(0, len(names), self._config.page_extents):
             begun_s, judge = self._loop.time(), assessor()
             for name in names[at : at + self._config.page_extents]:
                 extent = self._catalog.state.extent(*name)
-                if extent is None or judge.judge(extent).need is Need.NOTHING:
+                need = judge.judge(extent).need if extent is not None else Need.NOTHING
+                self._is_any_at_work |= need in AT_WORK
+                if need is Need.NOTHING:
                     self._one_less(name)
                 elif name in self._left:
                     self._left[name] = self._left.pop(name)  # behind the others
@@ -147,8 +153,8 @@ class Survey:
 
     @property
     def is_near_end(self) -> bool:
-        """Whether the next look may find that nothing is left."""
-        return 0 < self.progress.extents_left <= self._config.page_extents
+        """Whether the next look may find that nothing is left to mend."""
+        return self._is_any_at_work and self.progress.extents_left <= self._config.page_extents
 
     def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
         counted.extents += 1
@@ -159,6 +165,7 @@ class Survey:
         counted.extents_left += 1
         counted.bytes_left += extent.size_bytes
         counted.lost += finding.margin < 0
+        self._is_any_at_work |= finding.need in AT_WORK
         if len(self._finding) < self._config.queue_max:
             self._finding[tenant, extent.extent_id] = extent.size_bytes
         self._found(tenant, extent, finding)

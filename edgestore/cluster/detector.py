@@ -26,6 +26,8 @@ log = logging.getLogger("edgestore.cluster")
 
 NONCE_BYTES = 8
 TIMER_DELAY_MAX_S = 3600.0
+STATUS_COUNTS_FOR = 4
+"""So many intervals of statuses what a node says of its clients is true."""
 TIMER_SLACK_S = 0.0001
 """A timer that fires a rounding error too early would fire again at once, and again."""
 
@@ -40,6 +42,7 @@ class Facts:
     disk_free_bytes: int = 0
     damaged_fragments: int = 0
     feature_level: int = 0
+    serves_clients: bool = False
 
 
 class Detector:
@@ -132,6 +135,11 @@ class Detector:
         ]
         return min(floors, default=0)
 
+    def are_clients_served(self) -> bool:
+        """Whether a node of the site has said so lately."""
+        since_ms = self.now_ms() - STATUS_COUNTS_FOR * self._config.status_interval_ms
+        return any(seen.status.serves_clients and seen.received_ms >= since_ms for seen in self._statuses.values())
+
     def on_changed(self, callback: Callable[[str, Standing], None]) -> None:
         """Called with each change of a standing, in order, on the loop."""
         self._watchers.append(callback)
@@ -213,6 +221,7 @@ class Detector:
             damaged_fragments=facts.damaged_fragments,
             feature_level=facts.feature_level,
             views=self.observer.views(self.now_ms()),
+            serves_clients=facts.serves_clients,
         )
         body = encode(status)
         if len(body) > self._config.status_bytes_max:

@@ -88,6 +88,8 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     damaged_fragments: int = 0
     feature_level: int = 0
     views: tuple[PeerView, ...] = ()
+    serves_clients: bool = False
+    """It did so lately."""
 
 
 _message_decoder = msgspec.msgpack.Decoder(SwimMessage)

@@ -99,6 +99,12 @@ class RepairConfig:
     only as many fragments are left as reading needs and no node can take more, after `lazy_wait_s`."""
     bytes_per_s: int = 64 * 1024 * 1024
     """What each node reads at most for repair. 0: no limit."""
+    beside_clients_bytes_per_s: int = 8 * 1024 * 1024
+    """... while clients are served, by whichever node. 0: as much as else."""
+    clients_from_per_s: int = 10
+    """So many operations of clients a second on one node, or a body on its way, and clients are served."""
+    piece_bytes: int = 256 * 1024
+    """A fragment is read by pieces of this size meanwhile, each in its turn; rounded down to whole pages of 64 KiB."""
     memory_bytes: int = 32 * 1024 * 1024
     """Fragments that this node is making anew, and chunks that it encodes anew; clients never wait for it."""
     extents_in_flight: int = 8

@@ -63,6 +63,7 @@ class Mesh:
         self.peers: Peers
         self.site: Site | None = None
         self._detector: Detector | None = None
+        self._operations = 0.0
 
     @property
     def address(self) -> str:
@@ -201,7 +202,15 @@ class Mesh:
             disk_free_bytes=core.free_bytes,
             damaged_fragments=len(core.segments.damaged),
             feature_level=commands.FEATURE_LEVEL,
+            serves_clients=self._serves_clients(),
         )
+
+    def _serves_clients(self) -> bool:
+        """Since this was last asked."""
+        core, seen = self._core, self._operations
+        self._operations = sum(core.metrics.value(f"objects_{name}_total") for name in ("puts", "gets"))
+        enough = core.config.repair.clients_from_per_s * core.config.cluster.status_interval_ms / 1000
+        return self._operations - seen >= enough or core.chunks.pool.taken_bytes > 0
 
     def _capacity_bytes(self) -> int:
         return self._settings.capacity_bytes or self._core.files.free_bytes()

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from edgestore.catalog import Table
-from edgestore.chunks import UNKNOWN, Loss, Mover, Progress, Repair, SiteStore, Tidier
+from edgestore.chunks import UNKNOWN, Clients, Loss, Mover, Progress, Repair, SiteStore, Tidier
 from edgestore.cluster import Detector
 from edgestore.net import Peers
 from edgestore.records import NodeState
@@ -23,7 +23,8 @@ class Upkeep:
     def __init__(self, core: Core, site: SiteStore, peers: Peers, detector: Detector) -> None:
         self._core, self._detector = core, detector
         config, metrics, chunks = core.config.repair, core.metrics, core.chunks
-        mover = Mover(site, peers, config, metrics, lambda: chunks.pool.is_short or site.slabs.budget.is_short)
+        clients = Clients(lambda: chunks.pool.is_short or site.slabs.budget.is_short, detector.are_clients_served)
+        mover = Mover(site, peers, config, metrics, clients)
         self._repair = repair = Repair(
             core.meta, site, mover, config, metrics, copies_max_bytes=core.config.chunks.copies_max_bytes
         )

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from edgestore.catalog import State, commands
-from edgestore.chunks import Assessor, ChunkStore, Digests, Mover, Need, Pins, Reclaimer, Repair, Tidier, bytes_body
+from edgestore.chunks import (
+    Assessor,
+    ChunkStore,
+    Clients,
+    Digests,
+    Mover,
+    Need,
+    Pins,
+    Reclaimer,
+    Repair,
+    Tidier,
+    bytes_body,
+)
 from edgestore.config import ChunksConfig, DiskConfig, RepairConfig
 from edgestore.core.chunk_catalog import MetaChunkCatalog
 from edgestore.core.site_view import MetaSites
@@ -134,6 +147,7 @@ class ChunkSite(Site):
         self.catalog = SharedCatalog(self, nodes)
         self.bucket = self.catalog.rows.bucket()
         self.objects: dict[str, Written] = {}
+        self.has_clients: Callable[[], bool] = lambda: self.rng.random() < 0.5
         self.is_spoilt = False
         """A test has damaged what was stored."""
         self.open_service = self._open
@@ -150,7 +164,8 @@ class ChunkSite(Site):
         writer = (await catalog.propose(0, commands.RegisterWriter(machine.member))).writer
         store = ChunkStore(segments, files, CHUNKS, writer=writer)
         site = store.join_site(MetaSites(catalog, machine.member, lambda member: False), peers)  # type: ignore[arg-type]
-        mover = Mover(site, peers, config, NO_METRICS, lambda: store.pool.is_short)
+        clients = Clients(lambda: store.pool.is_short, lambda: self.has_clients())
+        mover = Mover(site, peers, config, NO_METRICS, clients)
         repair = Repair(catalog, site, mover, config, NO_METRICS, copies_max_bytes=CHUNKS.copies_max_bytes)
         tidier = Tidier(
             catalog,

@@ -148,6 +148,22 @@ def test_statuses_reach_everybody_and_the_pin_floor_is_the_least() -> None:
     play(scene, loss=0.3)
 
 
+def test_every_node_hears_that_one_serves_clients_and_forgets_it_when_that_one_is_gone() -> None:
+    async def scene(village: Village) -> None:
+        detectors = village.detectors
+        await asyncio.sleep(5)
+        assert not any(detector.are_clients_served() for detector in detectors.values())
+        busy, *others = village.names
+        village.facts[busy] = Facts(serves_clients=True)
+        await asyncio.sleep(5)
+        assert all(detector.are_clients_served() for detector in detectors.values())
+        await village.kill(busy)
+        await asyncio.sleep(10)
+        assert not any(detectors[name].are_clients_served() for name in others)
+
+    play(scene)
+
+
 def test_condemned_chunks_are_forgotten_when_all_have_reported() -> None:
     async def scene(village: Village) -> None:
         site = village.site
