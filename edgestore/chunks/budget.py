@@ -11,10 +11,39 @@ from collections import deque
 from contextlib import suppress
 
 from edgestore.errors import ConfigError
+from edgestore.kernels import Buffers
 
+REST_S = 5.0
+"""After so long without anything to do memory goes back to the system."""
 SLAB_STEP_BYTES = 64 * 1024
 IDLE_SHARE = 4
 """A quarter of the budget at most is kept as idle slabs: a node that rests gives memory back."""
+
+
+class RestingBuffers(Buffers):
+    """Buffers that go back to the system when none was asked for in a while."""
+
+    def __init__(self, kept_max_bytes: int) -> None:
+        super().__init__(kept_max_bytes)
+        self._loop = asyncio.get_running_loop()
+        self._used_s = 0.0
+        self._is_watched = False
+
+    def take(self, size_bytes: int) -> memoryview:
+        """See Buffers."""
+        self._used_s = self._loop.time()
+        if not self._is_watched:
+            self._is_watched = True
+            self._loop.call_later(REST_S, self._look)
+        return super().take(size_bytes)
+
+    def _look(self) -> None:
+        left_s = self._used_s + REST_S - self._loop.time()
+        if left_s > 0:
+            self._loop.call_later(left_s, self._look)
+            return
+        self._is_watched = False
+        self.rest()
 
 
 class ByteBudget:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from edgestore.chunks.budget import ByteBudget
+from edgestore.chunks.budget import ByteBudget, RestingBuffers
 from edgestore.chunks.compression import PLAIN, Compression
 from edgestore.chunks.encoder import rebuild, scratch_bytes
 from edgestore.chunks.facts import Facts, Source
@@ -23,7 +23,6 @@ from edgestore.chunks.site import Manners, Sites
 from edgestore.chunks.stripes import Stripes
 from edgestore.disk import FragmentUnit, Worker
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
-from edgestore.kernels import Buffers
 from edgestore.placement import NOBODY
 from edgestore.records import UNIT_BYTES, NodeState
 
@@ -50,7 +49,7 @@ class Gather:
     def __init__(self, tools: GatherTools) -> None:
         self._tools, self.budget = tools, tools.budget
         self._tables: OrderedDict[bytes, Units] = OrderedDict()
-        self._memory = Buffers(tools.buffers_kept_bytes)
+        self._memory = RestingBuffers(tools.buffers_kept_bytes)
 
     # --- where fragments are ---------------------------------------------------------------------------
 
@@ -194,10 +193,6 @@ class Gather:
     def room(self, size_bytes: int) -> memoryview:
         """Memory for a fragment, or a part of one, that comes back by itself."""
         return memoryview(bytearray(size_bytes)) if size_bytes <= SMALL_BYTES else self._memory.take(size_bytes)
-
-    def rest(self) -> None:
-        """Gives memory back that is kept for the next decoding."""
-        self._memory = Buffers(self._tools.buffers_kept_bytes)
 
     async def fetch(
         self, source: Source, fetch: Fetch, nodes: list[int] | None = None

@@ -25,8 +25,6 @@ from edgestore.placement import FRAGMENTS_MAX
 from edgestore.records import CHUNK_MAX_BYTES, PAGE_BYTES, ChunkRef
 
 YIELD_S = 0.01
-REST_S = 5.0
-"""After so long without anything to do memory goes back to the system."""
 LINE_FACTOR = 8
 """So many requests for each one that is served may stand in line."""
 
@@ -102,7 +100,6 @@ class Mover:
         self._throttle = Throttle(self._bytes_per_s)
         self._serving = asyncio.Semaphore(config.served_max)
         self._asked = 0
-        self._resting: asyncio.TimerHandle | None = None
         peers.serve(Method.FRAGMENT_REPAIR, self._serve)
 
     async def _serve(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
@@ -156,9 +153,6 @@ class Mover:
 
     async def _put(self, source: Source, get: Callable[[], Awaitable[tuple[Facts, memoryview]]]) -> None:
         """Within the limits."""
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
         held_bytes = source.chunk.size_bytes + made_bytes(source)
         await self.memory.take(held_bytes)
         try:
@@ -166,8 +160,6 @@ class Mover:
             await self._site.put_behind(facts, data)
         finally:
             self.memory.give(held_bytes)
-            if not self.memory.taken_bytes:
-                self._resting = asyncio.get_running_loop().call_later(REST_S, self.gather.rest)
         self._metrics.count("repair_fragments_total")
         self._metrics.count("repair_bytes_total", len(data))
 

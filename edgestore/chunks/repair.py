@@ -276,7 +276,8 @@ class Repair:
             if finding.need is Need.ENCODE and finding.scheme is not None:
                 await self._encode(tenant, extent, finding)
             elif finding.need is Need.PLACE:
-                await self._place(tenant, extent, assessor)
+                if not await self._place(tenant, extent, assessor):
+                    return
             elif finding.need is Need.NOTHING and name in self._wanted_back:
                 await self._place(tenant, extent, assessor)
                 return
@@ -302,20 +303,22 @@ class Repair:
             raise
         self._reencoder.settle(placed)
 
-    async def _place(self, tenant: int, extent: ExtentRecord, assessor: Assessor) -> None:
-        """Every fragment to its owner under the newest layout, and then says so. What could not be moved stays named
-        where it was, also on a node that is down: it may come back with it."""
+    async def _place(self, tenant: int, extent: ExtentRecord, assessor: Assessor) -> bool:
+        """Every fragment to its owner under the newest layout, and then says so; False where that is left to the next
+        look. What could not be moved stays named where it was, also on a node that is down: it may come back with it.
+        """
         if await self._claim(tenant, extent, assessor):
-            return  # the next look moves on, with what is named by then
+            return False  # the next look moves on, with what is named by then
         holders = assessor.holders(extent)
         moved, failures = await self._move(sources_of(extent), holders, assessor)
         now = self._catalog.state.extent(tenant, extent.extent_id)
         if now is None or (now.generation, now.revision) != (extent.generation, extent.revision):
-            return
+            return False
         if moved or not failures:
             await self._publish(tenant, extent, holders, assessor)
         if failures:
             raise failures[0]
+        return True
 
     async def _claim(self, tenant: int, extent: ExtentRecord, assessor: Assessor) -> bool:
         """Says what lies here and counts for nothing yet, if anything does: it may be what a move lacks."""

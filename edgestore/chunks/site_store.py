@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 
 from edgestore.chunks.body import Body
-from edgestore.chunks.budget import ByteBudget, SlabPool
+from edgestore.chunks.budget import ByteBudget, RestingBuffers, SlabPool
 from edgestore.chunks.compression import Compression
 from edgestore.chunks.digests import Digests
 from edgestore.chunks.encoder import ChunkBuilder, slab_bytes
@@ -27,7 +27,6 @@ from edgestore.chunks.upload import Tools
 from edgestore.config import ChunksConfig
 from edgestore.disk import Worker
 from edgestore.errors import EdgeStoreError
-from edgestore.kernels import Buffers
 from edgestore.placement import NOBODY, Scheme, copies_for, is_counted, is_storage
 from edgestore.records import UNIT_BYTES, BucketRecord, ChunkRef
 
@@ -52,7 +51,7 @@ class SiteStore:
     ) -> None:
         self._tools, self.sites, self._config, self._numbers = tools, sites, config, numbers
         self._compression, self._worker, self._repair_worker = compression, worker, repair_worker
-        self.local = LocalShelf(tools.segments, intake_worker, Buffers(config.buffers_kept_bytes))
+        self.local = LocalShelf(tools.segments, intake_worker, RestingBuffers(config.buffers_kept_bytes))
         self.shelves = Shelves(sites, self.local, peers, config.fragment_timeout_s)
         self.server = FragmentServer(Intake(self.local, config.intake_bytes))
         self.manners = Manners(sites, config)

@@ -75,6 +75,11 @@ class Buffers:
             self._kept_bytes += size_bytes
         return memoryview(buffer)
 
+    def rest(self) -> None:
+        """What nobody uses goes back to the system."""
+        self._kept = [self._kept[at] for at in range(len(self._kept)) if not self._is_unused(at)]
+        self._kept_bytes = sum(map(len, self._kept))
+
     def _is_unused(self, at: int) -> bool:
         return self._references(at) == self._unused_references
 

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from edgestore import connect as edgestore_connect
 from edgestore.errors import Unavailable
 from tests.faults.process import ACCESS_KEY, SECRET_KEY
-from tests.site.nodes import SiteNode, edgestore, make_site
+from tests.site.nodes import SiteNode, edgestore, make_site, stop_all, until
 
 SMALL = os.urandom(4000)
 ANSWER_LIMIT_S = 10.0
@@ -28,6 +29,31 @@ def ready(node: SiteNode) -> int:
     status = connection.getresponse().status
     connection.close()
     return status
+
+
+def test_two_nodes_write_only_together(tmp_path: Path) -> None:
+    nodes = make_site(tmp_path, 2)
+    one, two = nodes
+    bodies = {"small": SMALL, "large": os.urandom(600_000)}
+    try:
+        one.client().create_bucket(Bucket="photos")
+        for name, body in bodies.items():
+            two.client().put_object(Bucket="photos", Key=name, Body=body)
+        two.kill()
+        until(lambda: ready(one) == 503)
+        for name, body in bodies.items():
+            with pytest.raises(ClientError) as refused:
+                one.client().put_object(Bucket="photos", Key=f"{name}-alone", Body=body)
+            assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+        two.start()
+        until(lambda: ready(one) == ready(two) == 200)
+        for name, body in bodies.items():
+            one.client().put_object(Bucket="photos", Key=f"{name}-again", Body=body)
+            for node in nodes:
+                for key in (name, f"{name}-again"):
+                    assert node.client().get_object(Bucket="photos", Key=key)["Body"].read() == body
+    finally:
+        stop_all(nodes)
 
 
 def test_the_survivor_of_a_lost_quorum_goes_on_by_hand(tmp_path: Path) -> None:
