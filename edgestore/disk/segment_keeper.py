@@ -144,7 +144,9 @@ class SegmentKeeper(SegmentWriter):
         return self._index.get(key) is not None
 
     async def read_block(self, info: FragmentInfo) -> bool:
-        """Whether the block on the disk says what the index says."""
+        """Whether the block on the disk says what the index says, or will."""
+        if (info.segment, info.offset) in self._unwritten:
+            return True
         segment = self._segments.get(info.segment)
         if segment is None:
             raise NotFound("the fragment was moved", segment=info.segment)
@@ -214,7 +216,7 @@ class SegmentKeeper(SegmentWriter):
         segment, key = writer.segment, row_key(old.fragment.chunk_id, old.fragment.shard)
         fragment = msgspec.structs.replace(old.fragment, reserved_bytes=writer.reserved)
         block = encode_block(segment.number, writer.offset, segment.salt, fragment)
-        self._writes.append(Write(writer.opened, segment.number, writer.offset, key, (block,)))
+        self._add(Write(writer.opened, segment.number, writer.offset, key, (block,)))
         self._dirty.setdefault(segment.number, writer.opened)
         return FragmentInfo(segment.number, writer.offset, fragment)
 

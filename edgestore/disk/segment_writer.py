@@ -48,6 +48,7 @@ class Write(NamedTuple):
     offset: int
     key: bytes
     parts: tuple[Buffer, ...]
+    """The block, and the bytes of a small fragment."""
 
 
 class FragmentWriter:
@@ -87,6 +88,8 @@ class SegmentWriter:
         self._in_progress: set[FragmentWriter] = set()
         self._writes: list[Write] = []
         self._syncing: list[Write] = []
+        self._unwritten: dict[tuple[int, int], Write] = {}
+        """Both of them by segment and offset: rows name these places already."""
         self._dirty: dict[int, OpenFile] = {}
         self._waiting: list[Done] = []
         self._scheduled = self._busy = False
@@ -227,8 +230,16 @@ class SegmentWriter:
         self._write_rows([(key, encode_row(segment.number, offset, fragment, block))])
         self._unflushed += 1
         segment.live_bytes += fragment.reserved_bytes
-        self._writes.append(Write(opened, segment.number, offset, key, (block, *data)))
+        self._add(Write(opened, segment.number, offset, key, (block, *data)))
         self._dirty.setdefault(segment.number, opened)
+
+    def _add(self, write: Write) -> None:
+        self._writes.append(write)
+        self._unwritten[write.number, write.offset] = write
+
+    def _forget(self, writes: list[Write]) -> None:
+        for write in writes:
+            del self._unwritten[write.number, write.offset]
 
     def _write_rows(self, changes: list[Change]) -> None:
         try:
@@ -284,6 +295,8 @@ class SegmentWriter:
                 one(error)
             if isinstance(error, StorageFull):
                 self._keep(writes, dirty)
+            else:
+                self._forget(writes)
             if self._waiting:
                 self._hand_over()
 
@@ -296,6 +309,8 @@ class SegmentWriter:
             kept = [write for write in writes if names(self._index, write.key, write.number, write.offset)]
         except EdgeStoreError:
             kept = writes
+        remain = {(write.number, write.offset) for write in kept}
+        self._forget([write for write in writes if (write.number, write.offset) not in remain])
         self._writes = kept + self._writes
         self._dirty = {**dirty, **self._dirty}
 

@@ -94,6 +94,8 @@ class Segments(SegmentKeeper):
     ) -> memoryview | None:
         """Stored bytes [offset, offset + length) where the page cache has them, checked; None where it has not. They
         come into memory of `buffers`, where some are given."""
+        if self._unwritten and (view := self._read_unwritten(info, offset, length)) is not None:
+            return view
         segment = self._segments.get(info.segment)
         if segment is None:
             return None
@@ -115,6 +117,8 @@ class Segments(SegmentKeeper):
 
     def read_blocking(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
         """The same from the disk. Raises Corrupt; NotFound where compaction moved the fragment: look it up again."""
+        if (view := self._read_unwritten(info, offset, length)) is not None:
+            return view
         segment = self._segments.get(info.segment)
         if segment is None:
             raise NotFound("the fragment was moved", segment=info.segment)
@@ -122,6 +126,14 @@ class Segments(SegmentKeeper):
         data = self._descriptors.hold(segment).file.read_at(info.data_offset + start, stop - start)
         self._check_pages(info, start, stop, data)
         return memoryview(data)[offset - start : offset - start + length]
+
+    def _read_unwritten(self, info: FragmentInfo, offset: int, length: int) -> memoryview | None:
+        """The same of a small fragment whose bytes are in memory still: other nodes may have confirmed theirs, so that
+        it is asked for. A copy, for that memory has another use after the sync. In any thread."""
+        write = self._unwritten.get((info.segment, info.offset))
+        if write is None or len(write.parts) == 1:
+            return None
+        return memoryview(bytes(memoryview(write.parts[1])[offset : offset + length]))
 
     async def read(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
         """`read_blocking` in a reader thread."""
