@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgestore.disk import Files, OrderedStore, RocksIndex, SystemFiles
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.loop import SimLoop
 
 Reopen = Callable[[bool], OrderedStore]

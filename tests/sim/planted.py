@@ -18,7 +18,8 @@ from edgestore.consensus import core as consensus_core
 from edgestore.disk import Segments, journal_frames, journal_recovery, segment_recovery
 from edgestore.disk.segment_keeper import SegmentKeeper
 from edgestore.errors import DiskFailed
-from tests.sim.disk import SimFile, SimIndex
+from tests.sim.disk import SimFile
+from tests.sim.index import SimIndex
 from tests.sim.model import Damaged, Lost, Miscounted, Refused, Violation
 
 

@@ -23,7 +23,8 @@ from edgestore.records import Principal, Versioning
 from tests.sim import plans
 from tests.sim.checks import Check, check_chunks, check_damage_is_found, check_full_disk, check_room_again
 from tests.sim.clients import BUCKETS, Bodies, Client
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.loop import Crash, SimClock, SimLoop
 from tests.sim.model import Crashed, Damaged, Miscounted, Refused, Violation
 

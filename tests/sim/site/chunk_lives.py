@@ -33,7 +33,8 @@ from edgestore.disk import Segments
 from edgestore.errors import EdgeStoreError
 from edgestore.observe import NO_METRICS
 from edgestore.records import UNIT_BYTES, BucketRecord, NodeState
-from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.disk import SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.model import Violation
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine, Site

@@ -30,7 +30,8 @@ from edgestore.core.mesh import Mesh
 from edgestore.disk import open_identity
 from edgestore.errors import Denied, EdgeStoreError, StorageFull, Unavailable
 from edgestore.records import NodeState
-from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.disk import SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.model import Crashed, Miscounted, Thin
 from tests.sim.site.bounds import of_core, overfull
 from tests.sim.site.lives import Life, NodeDied

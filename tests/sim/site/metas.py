@@ -11,7 +11,8 @@ from edgestore.consensus import ConsensusStatus, machine_folder
 from edgestore.disk import Journal
 from edgestore.meta import GroupSetup, Meta
 from edgestore.records import BucketRecord, Member
-from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.disk import SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.site.lives import Life
 from tests.sim.site.machines import Machine, Site
 from tests.sim.site.wires import WirePeers

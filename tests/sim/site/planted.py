@@ -16,7 +16,7 @@ from edgestore.consensus.core import Core
 from edgestore.consensus.interface import Snapshot
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import Append, Appended, Vote, VoteAnswer
-from tests.sim.disk import SimIndex
+from tests.sim.index import SimIndex
 from tests.sim.model import Ahead, Diverged, Lost, NotLinearizable, Refused, Split, Stalled, Violation
 from tests.sim.site import faults, late_scripts, scripts
 from tests.sim.site.group_world import ANYTHING, PACES, SIZES, Aim

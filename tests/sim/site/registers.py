@@ -20,7 +20,8 @@ from edgestore.disk import Journal, RecordKind
 from edgestore.errors import EdgeStoreError, StorageFull, TooBusy, Unavailable
 from edgestore.net import Method, Reply
 from edgestore.records import Member, SnapshotRecord
-from tests.sim.disk import SimFiles, SimIndex
+from tests.sim.disk import SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.site.bounds import of_consensus, overfull
 from tests.sim.site.linearizability import Kind
 from tests.sim.site.lives import Life

@@ -14,7 +14,8 @@ from edgestore.config import DiskConfig
 from edgestore.disk import FragmentUnit, Segments
 from edgestore.errors import Corrupt, DiskFailed, NotFound
 from edgestore.kernels import Buffers, page_crcs
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.loop import SimLoop
 
 CHUNK_ID = bytes(16)

@@ -14,12 +14,9 @@ from pathlib import Path
 import pytest
 
 from edgestore.chunks import Digests, IteratorBody, StoredBody, stored_body
-from edgestore.chunks.facts import Source
-from edgestore.chunks.race import worst
-from edgestore.errors import Corrupt, Denied, EdgeStoreError, NotFound, StorageFull, Unavailable
-from edgestore.net import Outcome, Work
+from edgestore.errors import Corrupt, EdgeStoreError, StorageFull, Unavailable
 from edgestore.placement import Scheme
-from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, ChunkRef, NodeState, SiteSettings
+from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState, SiteSettings
 from tests.unit.chunks.site import CONFIG, Nodes, opened, until
 
 
@@ -364,88 +361,3 @@ async def test_settings_of_the_site_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, 5, settings=SiteSettings(tolerate=1, scheme="3+1")) as nodes:
         stored = await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
         assert [(placed.scheme.k, placed.scheme.m, placed.scheme.t) for placed in stored.placed] == [(3, 1, 1)]
-
-
-async def test_a_node_that_hangs_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
-    """Without this each MiB of a body would wait for it, and only some of them are raced."""
-    data = os.urandom(4 * CHUNK_MAX_BYTES)
-    async with opened(tmp_path, 6) as nodes:
-        stored = await nodes.write(1, data)
-        nodes.site.faults[4].is_dead = True
-        begun = asyncio.get_running_loop().time()
-        for _ in range(3):
-            assert await nodes.read(1, stored) == data
-        assert asyncio.get_running_loop().time() - begun < 4
-
-
-async def test_a_node_that_is_down_keeps_no_reader_of_copies(tmp_path: Path) -> None:
-    """In the layout of its death another node seems to hold its copy, has not got it yet, and the dead one would be
-    asked next: each reader would wait for that until its request runs out of time."""
-    bodies = [mixed(20_000 + number) for number in range(12)]
-    async with opened(tmp_path, 3) as nodes:
-        stored = [await nodes.put_small(1, body) for body in bodies]
-        nodes.site.faults[2].is_dead = True
-        nodes.site.suspected.add(2)
-        nodes.site.change(2, NodeState.DOWN)
-        begun = asyncio.get_running_loop().time()
-        for body, one in zip(bodies, stored, strict=True):
-            assert await nodes.read(3, one) == body
-        assert asyncio.get_running_loop().time() - begun < 1
-
-
-async def test_a_node_that_is_shut_out_takes_no_data_for_damaged(tmp_path: Path) -> None:
-    """It was removed, or its certificate has run out: what it may not ask for is there."""
-    async with opened(tmp_path, 6) as nodes:
-        stored = await nodes.write(1, mixed(CHUNK_MAX_BYTES))
-        for number in (2, 3, 4, 5, 6):
-            nodes.site.faults[number].denies = True
-        with pytest.raises(Unavailable):
-            await nodes.read(1, stored)
-
-
-async def test_a_slow_node_whose_bytes_are_bad_too_is_no_reason_to_try_again(tmp_path: Path) -> None:
-    """It was left for last, and its answer counts, not that it was not asked at first."""
-    data = mixed(CHUNK_MAX_BYTES)
-    async with opened(tmp_path, 6) as nodes:
-        stored = await nodes.write(1, data)
-        site_store = nodes.site.stores[1].site
-        assert site_store is not None
-        for number in (2, 3, 4, 5, 6):
-            nodes.site.faults[number].damage = True
-            for _ in range(2):
-                site_store.manners.overtaken(number)
-        with pytest.raises(Corrupt):
-            await nodes.read(1, stored)
-
-
-def test_who_is_refused_by_the_others_does_not_say_that_bytes_are_gone() -> None:
-    """Its node may be no member any more, and not know it yet."""
-    source = Source(ChunkRef(1, 1, 1000), 2, 1)
-    gone = NotFound("the fragment is not here")
-    refused = Denied("this is for members of the site")
-    assert isinstance(worst([gone, refused], source, is_anybody_away=False), Unavailable)
-
-
-def test_what_nobody_has_is_lost_only_where_nobody_is_away() -> None:
-    source = Source(ChunkRef(1, 1, 1000), 2, 1)
-    gone, bad = NotFound("the fragment is not here"), Corrupt("the fragment does not check out")
-    assert isinstance(worst([gone, gone], source, is_anybody_away=True), Unavailable)
-    assert isinstance(worst([gone, gone], source, is_anybody_away=False), Corrupt)
-    assert isinstance(worst([bad, bad], source, is_anybody_away=True), Corrupt)
-
-
-@pytest.mark.parametrize(
-    ("fault", "outcome"), [("none", Outcome.GOOD), ("damage", Outcome.DAMAGED), ("is_dead", Outcome.FAILED)]
-)
-async def test_how_calls_went_is_told_to_who_judges_the_nodes(tmp_path: Path, fault: str, outcome: Outcome) -> None:
-    async with opened(tmp_path, 3) as nodes:
-        data = mixed(CHUNK_MAX_BYTES)
-        stored = [await nodes.write(1, data) for _ in range(4)]
-        assert {(seen[2], seen[3]) for seen in nodes.site.seen} == {(Work.WRITE, Outcome.GOOD)}
-        nodes.site.seen.clear()
-        if fault != "none":
-            setattr(nodes.site.faults[3], fault, True)
-        for one in stored:
-            assert await nodes.read(2, one) == data
-        assert outcome in {seen[3] for seen in nodes.site.seen if seen[:3] == (2, 3, Work.READ)}
-        assert {seen[3] for seen in nodes.site.seen if seen[1] == 1} == {Outcome.GOOD}

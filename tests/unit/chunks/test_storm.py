@@ -15,7 +15,8 @@ from edgestore.disk import Segments
 from edgestore.errors import Corrupt, Unavailable
 from edgestore.net import Peers
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, SiteSettings
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.loop import SimClock, SimLoop
 from tests.sim.network import SimNetwork, Weather
 from tests.unit.chunks.site import Site as Layouts

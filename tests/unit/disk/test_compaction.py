@@ -14,7 +14,8 @@ from edgestore.config import DiskConfig
 from edgestore.disk import Segments, compact, compaction, scrub
 from edgestore.disk.fragments import BLOCK_BYTES
 from edgestore.errors import DiskFailed, NotFound, StorageFull
-from tests.sim.disk import Disk, SimFiles, SimIndex
+from tests.sim.disk import Disk, SimFiles
+from tests.sim.index import SimIndex
 from tests.sim.loop import SimLoop
 from tests.unit.disk.place import (
     CONFIG,
