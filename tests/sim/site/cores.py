@@ -29,6 +29,7 @@ from edgestore.core.membership import SiteFile, write_site
 from edgestore.core.mesh import Mesh
 from edgestore.disk import open_identity
 from edgestore.errors import Denied, EdgeStoreError, StorageFull, Unavailable
+from edgestore.observe import Metrics
 from edgestore.records import NodeState
 from tests.sim.disk import SimFiles
 from tests.sim.index import SimIndex
@@ -292,6 +293,7 @@ class CoreSite(Site):
             clock=machine.clock,
             entropy=machine.rng.randbytes,
             open_store=WatchedIndex.open,
+            metrics=Metrics(),
             make_mesh=lambda core: Mesh(core, named, network, machine.rng.randbytes),  # type: ignore[arg-type]
         )
         self._name(machine, core.identity.member_id.hex())
