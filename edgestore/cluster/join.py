@@ -16,7 +16,7 @@ from edgestore.catalog import commands
 from edgestore.cluster.certificates import Certifier
 from edgestore.cluster.tokens import Token, secret_digest
 from edgestore.config import ClusterConfig, host_and_port
-from edgestore.errors import BadRequest, Denied, InvalidToken, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Denied, EdgeStoreError, InvalidToken, TooBusy, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Method, Peers, Reply, Rights
 from edgestore.records import SITE_TENANT, NodeRecord, NodeState
@@ -101,19 +101,27 @@ class JoinServer:
 async def ask_to_join(
     peers: Peers, config: ClusterConfig, token: Token, addresses: tuple[str, ...], request: JoinRequest
 ) -> JoinAnswer:
-    """Asks one member after the other until one answers. Raises what they refuse with, Unavailable when the time is
-    up. `peers` need not listen."""
-    refusal: Exception = Unavailable("no member was asked")
+    """Asks one member after the other until one answers. Raises what a member refuses with, or the last of them that
+    turned out to be none of this site; Unavailable when the time is up. `peers` need not listen."""
+    refusal: EdgeStoreError | TimeoutError = Unavailable("no member was asked")
+    asked = list(addresses)
     try:
         async with asyncio.timeout(config.join_timeout_s):
-            while True:
-                for address in addresses:
+            while asked:
+                for address in list(asked):
                     try:
                         return await _ask(peers, config, token, address, request)
+                    except InvalidToken:
+                        raise
+                    except Denied as error:
+                        refusal = error
+                        asked.remove(address)
+                        log.warning("join-refused address=%s reason=%s", address, error)
                     except (Unavailable, TimeoutError) as error:
                         refusal = error
                         log.info("join-postponed address=%s reason=%s", address, error)
-                await asyncio.sleep(ASK_AGAIN_S)
+                await asyncio.sleep(ASK_AGAIN_S if asked else 0)
+            raise refusal
     except TimeoutError as error:
         message = f"no member let this node join within {config.join_timeout_s:g} s: {refusal}"
         raise Unavailable(message) from error

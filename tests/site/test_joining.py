@@ -127,6 +127,19 @@ def test_a_member_of_another_site_hears_nothing_of_the_secret(tmp_path: Path, fi
     assert "another site" in refused(SiteNode(tmp_path / "second"), wrong, first)
 
 
+def test_a_peer_that_belongs_to_another_site_does_not_keep_a_node_from_joining_its_own(
+    tmp_path: Path, first: SiteNode
+) -> None:
+    strange, second = SiteNode(tmp_path / "strange"), SiteNode(tmp_path / "second")
+    try:
+        strange.found()
+        second.join(first.token(), strange, first)
+        assert len(members(first)) == 2
+        assert len(members(strange)) == 1
+    finally:
+        stop_all([strange, second])
+
+
 def test_an_address_that_is_taken_is_said_before_the_token_is_spent(tmp_path: Path, first: SiteNode) -> None:
     token, second = first.token(), SiteNode(tmp_path / "second")
     host, _, port = second.mesh.rpartition(":")
