@@ -126,10 +126,8 @@ class LongWorld(CoreWorld):
         was_down: set[int] = set()
         while True:
             await asyncio.sleep(LOOK_S)
-            leaders = self.site.leaders()
-            if not leaders:
-                continue
-            rows = leaders[0].service.core.meta.state.nodes()
+            metas = [machine.service.core.meta for machine in self.site.serving()]
+            rows = max(metas, key=lambda meta: meta.applied_index).state.nodes()  # who is stalled knows less
             is_down = {row.number for row in rows if row.state is NodeState.DOWN}
             self.downs += len(is_down - was_down)
             was_down = is_down
