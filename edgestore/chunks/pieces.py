@@ -45,7 +45,7 @@ async def brought(
     at = 0
     while facts is None or at < facts.stored_bytes:
         await pace.pay(_piece_bytes(source, pace, at))
-        fetch = Fetch(shard, at, at + pace.piece_bytes, is_patient=True)
+        fetch = Fetch(shard, at, min(at + pace.piece_bytes, CHUNK_MAX_BYTES), is_patient=True)
         said, _, data = await gather.fetch(source, fetch, nodes)
         if facts is not None and said != facts:
             raise _contradiction()
@@ -66,7 +66,7 @@ async def made(gather: Gather, source: Source, shard: int, pace: Pace) -> tuple[
         at = 0
         while row is None or at < len(row):
             await pace.pay(source.k * _piece_bytes(source, pace, at))
-            present = await others.piece(at, at + pace.piece_bytes)
+            present = await others.piece(at, min(at + pace.piece_bytes, CHUNK_MAX_BYTES))
             if row is None:
                 row = gather.room(others.facts.stored_bytes)
             part = row[at : at + pace.piece_bytes]

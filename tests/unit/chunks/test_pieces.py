@@ -86,6 +86,20 @@ async def test_who_fails_at_one_piece_is_done_without_and_asked_last_from_then_o
         assert turns == 4
 
 
+async def test_a_copy_of_a_whole_chunk_comes_by_pieces_that_do_not_divide_it(tmp_path: Path) -> None:
+    async with opened(tmp_path, 2) as nodes:
+        data = os.urandom(CHUNK_MAX_BYTES)
+        source = (await nodes.write(1, data)).placed[0].source()
+        site = nodes.store(1).site
+        assert site is not None
+        for shard in range(2):
+            for found in (
+                await brought(site.gather, source, shard, Pace(3 * PAGE_BYTES), [2, 1]),
+                await made(site.gather, source, shard, Pace(3 * PAGE_BYTES)),
+            ):
+                assert bytes(found[1]) == data
+
+
 async def test_too_few_others_make_nothing(tmp_path: Path) -> None:
     async with spread(tmp_path) as one:
         for shard in (1, 2, 3):
