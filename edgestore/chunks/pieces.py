@@ -15,7 +15,7 @@ from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.gather import Gather
 from edgestore.chunks.race import Fetch, worst
 from edgestore.chunks.reading import joined
-from edgestore.errors import Corrupt, EdgeStoreError
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound
 from edgestore.records import CHUNK_MAX_BYTES, PAGE_BYTES
 
 
@@ -40,6 +40,8 @@ async def brought(
     gather: Gather, source: Source, shard: int, pace: Pace, nodes: list[int] | None = None
 ) -> tuple[Facts, memoryview]:
     """A fragment from whoever has it, or from one of `nodes`. Raises what `Gather.fetch` raises."""
+    if nodes is not None and not nodes:
+        raise NotFound(f"nobody at hand holds shard {shard} of the chunk", shard=shard)
     facts: Facts | None = None
     found: list[memoryview] = []
     at = 0
@@ -58,16 +60,16 @@ async def brought(
 async def made(gather: Gather, source: Source, shard: int, pace: Pace) -> tuple[Facts, memoryview]:
     """A fragment made of k others, with what its block has to say. Raises Corrupt, Unavailable."""
     others = _Others(gather, source, shard)
-    held_bytes = made_bytes(source)
-    await gather.budget.take(held_bytes)
+    row: memoryview | None = None
+    crcs: list[bytes] = []
+    at = held_bytes = 0
     try:
-        row: memoryview | None = None
-        crcs: list[bytes] = []
-        at = 0
         while row is None or at < len(row):
             await pace.pay(source.k * _piece_bytes(source, pace, at))
             present = await others.piece(at, min(at + pace.piece_bytes, CHUNK_MAX_BYTES))
             if row is None:
+                await gather.budget.take(made_bytes(source))  # not before: others may be slow to answer
+                held_bytes = made_bytes(source)
                 row = gather.room(others.facts.stored_bytes)
             part = row[at : at + pace.piece_bytes]
             crcs.append(await gather.decode_into(source, present, {shard: part}))

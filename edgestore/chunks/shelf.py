@@ -16,7 +16,7 @@ from edgestore.chunks.budget import ByteBudget
 from edgestore.chunks.encoder import pages_of
 from edgestore.chunks.facts import Buffer, Facts, facts_of
 from edgestore.disk import Segments, Worker
-from edgestore.errors import BadDigest, Conflict, Corrupt, NotFound
+from edgestore.errors import BadDigest, Conflict, Corrupt, NotFound, StorageFull
 from edgestore.kernels import Buffers, page_crcs
 
 SMALL_BYTES = 128 * 1024
@@ -79,7 +79,12 @@ class LocalShelf:
             known = await self._known(facts)
             if known is not _Known.WHOLE:
                 await self._write(facts, data, known, worker or self._worker)
-            await self._synced()
+            try:
+                await self._synced()
+            except StorageFull:
+                if known is _Known.NOTHING:  # who hears of it has others take the fragment
+                    self._segments.delete(facts.chunk_id, facts.shard)
+                raise
         finally:
             del self._coming[name]
             turn.set_result(None)

@@ -113,6 +113,7 @@ class Survey:
             if self._counted is None or self._grounds != judge.grounds:
                 self._counted, self._grounds, self._after = Progress(), judge.grounds, b""
                 self._took_s, self._finding, self.is_due, self.was_cut = 0.0, {}, False, False
+                self._is_any_at_work = False
             page = self._catalog.state.all_extents(self._after, self._config.page_extents)
             for tenant, extent in page.extents:
                 self._count(self._counted, tenant, extent, judge.judge(extent))
@@ -154,7 +155,7 @@ class Survey:
     @property
     def is_near_end(self) -> bool:
         """Whether the next look may find that nothing is left to mend."""
-        return self._is_any_at_work and self.progress.extents_left <= self._config.page_extents
+        return self._is_any_at_work and 0 < self.progress.extents_left <= self._config.page_extents
 
     def _count(self, counted: Progress, tenant: int, extent: ExtentRecord, finding: Finding) -> None:
         counted.extents += 1

@@ -102,7 +102,7 @@ class RepairConfig:
     beside_clients_bytes_per_s: int = 8 * 1024 * 1024
     """... while clients are served, by whichever node. 0: as much as else."""
     clients_from_per_s: int = 10
-    """So many operations of clients a second on one node, or a body on its way, and clients are served."""
+    """So many operations of clients a second on one node, or a body on its way in or out, and clients are served."""
     piece_bytes: int = 256 * 1024
     """A fragment is read by pieces of this size meanwhile, each in its turn; rounded down to whole pages of 64 KiB."""
     memory_bytes: int = 32 * 1024 * 1024
@@ -113,7 +113,7 @@ class RepairConfig:
     """Fragments that it has asked owners to fetch."""
     served_max: int = 8
     """Fragments that this node fetches at a time because it was asked to; of those beyond, a few wait in line."""
-    fetch_timeout_s: float = 60.0
+    fetch_timeout_s: float = 120.0
     """How long an owner may take to fetch one fragment, with the limits above."""
     yields_max: int = 50
     """How often, 10 ms each, a fragment waits for clients that wait for memory."""

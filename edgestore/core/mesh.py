@@ -202,7 +202,7 @@ class Mesh:
             disk_free_bytes=core.free_bytes,
             damaged_fragments=len(core.segments.damaged),
             feature_level=commands.FEATURE_LEVEL,
-            serves_clients=self._serves_clients(),
+            serves_clients=self._serves_clients() or core.pins.lowest(applied + 1) <= applied,
         )
 
     def _serves_clients(self) -> bool:

@@ -291,16 +291,23 @@ class SegmentWriter:
             self._metrics.count("disk_segment_syncs_total")
             if error is not None and not isinstance(error, StorageFull):
                 self.on_failure(error)
+            kept = self._copies(writes) if isinstance(error, StorageFull) else []
             for one in waiting:
                 one(error)
             if isinstance(error, StorageFull):
-                self._keep(writes, dirty)
+                self._keep(kept, dirty)
             else:
                 self._forget(writes)
             if self._waiting:
                 self._hand_over()
 
         self._sync_worker.submit(work, done)
+
+    def _copies(self, writes: list[Write]) -> list[Write]:
+        """The same in memory of their own: who hears that the sync failed uses its own for something else."""
+        copies = [write._replace(parts=tuple(map(bytes, write.parts))) for write in writes]
+        self._unwritten.update(((write.number, write.offset), write) for write in copies)
+        return copies
 
     def _keep(self, writes: list[Write], dirty: dict[int, OpenFile]) -> None:
         """On a full disk the batch is tried again with the next sync, for others' blocks rode along; without what those

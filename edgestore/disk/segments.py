@@ -129,11 +129,16 @@ class Segments(SegmentKeeper):
 
     def _read_unwritten(self, info: FragmentInfo, offset: int, length: int) -> memoryview | None:
         """The same of a small fragment whose bytes are in memory still: other nodes may have confirmed theirs, so that
-        it is asked for. A copy, for that memory has another use after the sync. In any thread."""
-        write = self._unwritten.get((info.segment, info.offset))
-        if write is None or len(write.parts) == 1:
-            return None
-        return memoryview(bytes(memoryview(write.parts[1])[offset : offset + length]))
+        it is asked for. A copy, for that memory has another use after the sync, which may end under a reader in another
+        thread."""
+        place = info.segment, info.offset
+        start, stop = page_span(offset, length, info.fragment.stored_bytes)
+        while (write := self._unwritten.get(place)) is not None and len(write.parts) > 1:
+            data = bytes(memoryview(write.parts[1])[start:stop])
+            if self._unwritten.get(place) is write:
+                self._check_pages(info, start, stop, data)
+                return memoryview(data)[offset - start : offset - start + length]
+        return None
 
     async def read(self, info: FragmentInfo, offset: int, length: int) -> memoryview:
         """`read_blocking` in a reader thread."""

@@ -27,7 +27,8 @@ log = logging.getLogger("edgestore.http")
 ROUTES_PREFIX = "/-/"
 SWEEP_S = 1.0
 DRAIN_POLL_S = 0.02
-ABORT_S = 0.5
+ABORT_S, ABORT_TURNS = 0.5, 1000
+"""Both: on a busy machine half a second may be less than a turn."""
 FIELD_MAX_BYTES = 8190
 
 
@@ -175,8 +176,9 @@ class Front:
             await listener.shutdown(0.5)
         for connection in list(self.connections):
             connection.abort()
-        deadline = loop.time() + ABORT_S
-        while (self.connections or self.arriving) and loop.time() < deadline:
+        deadline, turns = loop.time() + ABORT_S, 0
+        while (self.connections or self.arriving) and (loop.time() < deadline or turns < ABORT_TURNS):
+            turns += 1
             await asyncio.sleep(0)  # a cut connection closes its socket in the next turn
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -14,7 +14,7 @@ from edgestore.chunks import Source
 from edgestore.chunks.facts import facts_of
 from edgestore.chunks.gather import Gather
 from edgestore.chunks.pieces import AT_ONCE, Pace, brought, made
-from edgestore.errors import Unavailable
+from edgestore.errors import NotFound, Unavailable
 from edgestore.net import Method
 from edgestore.records import CHUNK_MAX_BYTES, PAGE_BYTES
 from tests.unit.chunks.site import Nodes, opened
@@ -98,6 +98,15 @@ async def test_a_copy_of_a_whole_chunk_comes_by_pieces_that_do_not_divide_it(tmp
                 await made(site.gather, source, shard, Pace(3 * PAGE_BYTES)),
             ):
                 assert bytes(found[1]) == data
+
+
+async def test_nothing_is_paid_for_where_nobody_is_at_hand(tmp_path: Path) -> None:
+    async def pay(count: int) -> None:
+        raise AssertionError(count)
+
+    async with spread(tmp_path) as one:
+        with pytest.raises(NotFound):
+            await brought(one.gather, one.source, 1, Pace(PAGE_BYTES, pay), [])
 
 
 async def test_too_few_others_make_nothing(tmp_path: Path) -> None:

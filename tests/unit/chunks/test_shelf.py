@@ -76,3 +76,23 @@ class Full:
 
     def free_bytes(self) -> int:
         return -1
+
+
+@pytest.mark.parametrize("size", [20_000, 300_000])
+async def test_a_put_that_no_sync_has_room_for_leaves_nothing(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, 4) as nodes:
+        local, facts, data = await one_fragment(nodes, size)
+        segments = next(one for one in nodes.segments.values() if one.lookup(facts.chunk_id, facts.shard))
+        with monkeypatch.context() as full:
+            full.setattr(segments, "sync", lambda done: done(StorageFull("no space left")))
+            with pytest.raises(StorageFull):
+                await local.put(facts, data)
+            assert await is_there(local, facts, data), "it was there before"
+            await local.drop(facts.chunk_id)
+            with pytest.raises(StorageFull):
+                await local.put(facts, data)
+            assert segments.lookup(facts.chunk_id, facts.shard) is None
+        await local.put(facts, data)
+        assert await is_there(local, facts, data)

@@ -3,12 +3,14 @@ damaged."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 from edgestore.disk import FragmentUnit, scrub
+from edgestore.errors import StorageFull
 from edgestore.kernels import page_crcs
-from tests.unit.disk.place import CONFIG, chunk_id, close, open_segments, put, sync
+from tests.unit.disk.place import CONFIG, FaultyFiles, chunk_id, close, open_segments, put, sync
 
 SMALL = os.urandom(70_000)
 LARGE = os.urandom(200_000)
@@ -57,4 +59,32 @@ async def test_the_scrub_takes_nothing_for_damaged_that_is_not_written_yet(tmp_p
     assert (report.fragments, report.damaged, report.corrupt) == (2, 0, [])
     assert not segments.damaged
     await sync(segments)
+    await close(segments)
+
+
+async def test_what_met_a_full_disk_keeps_its_bytes_whatever_becomes_of_the_memory(tmp_path: Path) -> None:
+    """Who is told that the sync failed fills its memory with something else; the block goes with the next sync."""
+    files = FaultyFiles(str(tmp_path))
+    segments = await open_segments(tmp_path, files=files)
+    await put(segments, 1, SMALL)
+    memory = bytearray(SMALL)
+    segments.put(chunk_id(2), memory, (FragmentUnit(len(SMALL), len(SMALL)),))
+    files.fault = lambda call, path, offset: StorageFull("no space left") if call == "write" else None
+    told: list[BaseException | None] = []
+
+    def done(error: BaseException | None) -> None:
+        memory[:] = bytes(len(memory))
+        told.append(error)
+
+    segments.sync(done)
+    while not told:
+        await asyncio.sleep(0.01)
+    assert isinstance(told[0], StorageFull)
+    info = segments.lookup(chunk_id(2))
+    assert info is not None
+    assert bytes(segments.read_blocking(info, 0, len(SMALL))) == SMALL
+    files.fault = lambda call, path, offset: None
+    await sync(segments)
+    assert not segments._unwritten
+    assert bytes(segments.read_blocking(info, 0, len(SMALL))) == SMALL
     await close(segments)

@@ -320,7 +320,7 @@ def test_drain_leaves_no_socket_open(loop: str) -> None:
 def sockets_of(port: int) -> list[str]:
     """The sockets on a port of this machine that some process has open."""
     rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return [row[1] for row in rows if row[1].endswith(f":{port:04X}") and row[9] != "0"]
+    return [row[1] for row in rows if row[1] == f"0100007F:{port:04X}" and row[9] != "0"]
 
 
 def test_drain_ends_within_its_limit() -> None:
