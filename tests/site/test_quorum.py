@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -16,10 +17,16 @@ from botocore.exceptions import ClientError
 from edgestore import connect as edgestore_connect
 from edgestore.errors import Unavailable
 from tests.faults.process import ACCESS_KEY, SECRET_KEY
-from tests.site.nodes import SiteNode, edgestore, make_site, stop_all, until
+from tests.site.nodes import SiteNode, edgestore, make_site, stop_all, until, voters
 
 SMALL = os.urandom(4000)
+LARGE = os.urandom(600_000)
 ANSWER_LIMIT_S = 10.0
+
+
+def as_it_is_here(request: Any, **_: Any) -> None:
+    """Asks for what the node has applied, whether or not it hears of the others."""
+    request.headers["x-edgestore-consistency"] = "local"
 
 
 def ready(node: SiteNode) -> int:
@@ -32,10 +39,12 @@ def ready(node: SiteNode) -> int:
 
 
 def test_two_nodes_write_only_together(tmp_path: Path) -> None:
-    nodes = make_site(tmp_path, 2)
+    impatient = "[meta]\npropose_timeout_s = 2.0\n[cluster]\nvoter_stable_ms = 1000\n"
+    nodes = make_site(tmp_path, 2, configuration=impatient)
     one, two = nodes
-    bodies = {"small": SMALL, "large": os.urandom(600_000)}
+    bodies = {"small": SMALL, "large": LARGE}
     try:
+        until(lambda: voters(one) == [1, 2])
         one.client().create_bucket(Bucket="photos")
         for name, body in bodies.items():
             two.client().put_object(Bucket="photos", Key=name, Body=body)
@@ -52,6 +61,25 @@ def test_two_nodes_write_only_together(tmp_path: Path) -> None:
             for node in nodes:
                 for key in (name, f"{name}-again"):
                     assert node.client().get_object(Bucket="photos", Key=key)["Body"].read() == body
+    finally:
+        stop_all(nodes)
+
+
+def test_what_cannot_be_read_now_is_refused_before_anything_is_said(tmp_path: Path) -> None:
+    """And not answered with 200 and a body that breaks off: clients ask again by themselves."""
+    nodes = make_site(tmp_path, 3)
+    survivor, *lost = nodes
+    s3 = survivor.client()
+    s3.meta.events.register("before-sign.s3.GetObject", as_it_is_here)
+    try:
+        s3.create_bucket(Bucket="photos")
+        s3.put_object(Bucket="photos", Key="large", Body=LARGE)
+        assert s3.get_object(Bucket="photos", Key="large")["Body"].read() == LARGE
+        for node in lost:
+            node.kill()
+        with pytest.raises(ClientError) as refused:
+            s3.get_object(Bucket="photos", Key="large")
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     finally:
         stop_all(nodes)
 

@@ -5,7 +5,8 @@ Rule: one function (`select`) decides status, headers and bytes, for the fast la
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 
@@ -107,7 +108,9 @@ async def get_object(call: Call, body: Body) -> Response:
     if not selection.length:
         reader.close()
         return Response(selection.status, selection.headers, b"")
-    stream = _bytes_of(reader, selection)
+    pieces = _bytes_of(reader, selection)
+    first = await anext(pieces)  # what cannot be read is refused before anything is said: clients ask again
+    stream = _beginning_with(first, pieces)
     return Response(selection.status, selection.headers, BodyStream(stream, selection.length, reader.close))
 
 
@@ -188,12 +191,19 @@ def _if_range_holds(value: str | None, record: VersionRecord) -> bool:
     return conditions.etag_matches(value, record.etag)
 
 
-async def _bytes_of(reader: ObjectReader, selection: Selection) -> AsyncIterator[memoryview]:
+async def _bytes_of(reader: ObjectReader, selection: Selection) -> AsyncGenerator[memoryview, None]:
     try:
         async for view in reader.read(selection.offset, selection.length):
             yield view
     finally:
         reader.close()
+
+
+async def _beginning_with(first: memoryview, rest: AsyncGenerator[memoryview, None]) -> AsyncIterator[memoryview]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 def _whole(found: tuple[Checksum, ...]) -> tuple[Checksum, ...]:

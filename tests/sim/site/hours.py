@@ -1,8 +1,9 @@
 """Hours of a whole site on bad lines, as a command: `python -m tests.sim.site.hours --hours 24 --stall-every-s 120`.
 
 Rule: waits of repair and membership are those that a site has by default. Nothing is written after the site was
-filled, so a fragment that is made anew is one that was taken for lost. Messages are lost for good, and calls are sent
-again as TCP does. Prints what happened, and fails when anything was made anew or, without stalls, anybody went down.
+filled, so a fragment that is made anew is one that was taken for lost. Messages are lost for good, and calls come late;
+that what comes behind a late frame of a stream waits for it is not in this model. Prints what happened, and fails when
+anything was made anew or, without stalls, anybody went down.
 """
 
 from __future__ import annotations

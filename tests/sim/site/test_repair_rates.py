@@ -1,5 +1,4 @@
-"""Repair keeps to its rates, to a lower one where the site has clients, and looks no oftener than it has to; on the clock
-of the simulator."""
+"""Repair keeps to its rates, to a lower one where the site has clients, and looks no oftener than it has to."""
 
 from __future__ import annotations
 
