@@ -12,7 +12,7 @@ help:
 	@echo "make demo      a site of NODES=$(NODES) nodes, real files, a node killed and wiped, and the proof that nothing was lost"
 	@echo "make serve     a node on 127.0.0.1:9000 with its data in $(DATA)"
 	@echo "make test      sets up and runs every test"
-	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds of one node, of a log, and of a site"
+	@echo "make sim       the simulator, SEEDS=$(SEEDS) new seeds of one node and of a log, a quarter as many of a site"
 	@echo "make sanitize  the kernel tests with the C extension under ASan and UBSan"
 	@echo "make lint      ruff, mypy, import-linter"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.trial import cannot_run
 from tests.site.nodes import SiteNode, make_site, stop_all, until, voters
 
 LIFE_MS = 6000
@@ -57,9 +58,10 @@ def test_a_node_away_for_longer_than_its_certificate_lives_comes_back(tmp_path: 
         stop_all(nodes)
 
 
-@pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")
 @pytest.mark.parametrize("offset", ["-3650d", "+3650d"])
 def test_a_node_that_starts_cold_with_a_wrong_clock_talks_to_its_site(tmp_path: Path, offset: str) -> None:
+    if not FAKETIME.exists():
+        cannot_run("needs libfaketime")
     nodes = make_site(tmp_path, 3)
     wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     try:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from edgestore.chunks.facts import Source
 from edgestore.chunks.race import worst
+from edgestore.chunks.site import Manners
 from edgestore.errors import Corrupt, Denied, NotFound, Unavailable
 from edgestore.net import Outcome, Work
 from edgestore.records import CHUNK_MAX_BYTES, ChunkRef, NodeState
-from tests.unit.chunks.site import opened
+from tests.unit.chunks.site import CONFIG, opened
 from tests.unit.chunks.test_site import mixed
 
 
@@ -100,3 +103,18 @@ async def test_how_calls_went_is_told_to_who_judges_the_nodes(tmp_path: Path, fa
             assert await nodes.read(2, one) == data
         assert outcome in {seen[3] for seen in nodes.site.seen if seen[:3] == (2, 3, Work.READ)}
         assert {seen[3] for seen in nodes.site.seen if seen[1] == 1} == {Outcome.GOOD}
+
+
+async def test_a_read_counts_as_late_after_what_nineteen_of_twenty_took() -> None:
+    sites: Any = SimpleNamespace(saw=lambda *_: None, is_suspected=lambda number: False, own_number=1)
+    manners = Manners(sites, CONFIG)
+    for turn in range(5):
+        for took_ms in range(1, 101):
+            manners.answered(2, took_ms / 1000)
+        assert turn == 0 or 0.09 <= manners.late_s <= 0.1
+    for _ in range(300):
+        manners.answered(2, 0.0001)
+    assert manners.late_s == CONFIG.hedge_min_ms / 1000
+    for _ in range(300):
+        manners.answered(2, 60.0)
+    assert manners.late_s == CONFIG.hedge_max_ms / 1000

@@ -8,14 +8,17 @@ import os
 import pickle
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgestore.config import NetConfig
+from edgestore.consensus.messages import decode_message as consensus_message
 from edgestore.net import Caller, Credentials, Frame, Method, Peers, Reply, Rights, SystemNetwork, Topic
 from edgestore.net.frames import HEADER, MAGIC, Kind, encode_header, hello_frame
 from edgestore.net.tls import stranger_context
@@ -33,11 +36,26 @@ SHORT = replace(
 )
 
 
-class Bomb:
-    """Runs a command where somebody unpickles it."""
+MARKER = Path(tempfile.gettempdir()) / f"edgestore-bomb-{os.getpid()}"
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, ("exit 1",)
+
+class Bomb:
+    """Leaves a mark where somebody unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(MARKER), "w")
+
+
+@pytest.fixture(autouse=True)
+def no_bomb_goes_off() -> Iterator[None]:
+    yield
+    assert not MARKER.exists()
+
+
+def test_a_bomb_would_be_noticed() -> None:
+    pickle.loads(pickle.dumps(Bomb())).close()
+    assert MARKER.exists()
+    MARKER.unlink()
 
 
 def encoded(frame: Frame) -> bytes:
@@ -60,6 +78,8 @@ FLAT = {
     "huge payload": HELLO + HEADER.pack(MAGIC, 1 << 4 | Kind.REQUEST, 1, 0, 0xFFFFFFFF, 1),
     "huge head": HELLO + HEADER.pack(MAGIC, 1 << 4 | Kind.REQUEST, 1, 0xFFFFFFFF, 0, 1),
     "handler that cannot decode": HELLO + encoded(Frame(Kind.REQUEST, Method.STATUS, 1, pickle.dumps(Bomb()))),
+    "log message that cannot decode": HELLO + encoded(Frame(Kind.MESSAGE, Topic.RAFT, 1, pickle.dumps(Bomb()))),
+    "membership message that cannot decode": HELLO + encoded(Frame(Kind.MESSAGE, Topic.SWIM, 1, pickle.dumps(Bomb()))),
     "message handler that fails": HELLO + encoded(Frame(Kind.MESSAGE, Topic.SWIM, 1, b"\xff")),
 }
 
@@ -75,6 +95,7 @@ async def target(site: Site, config: NetConfig = SHORT) -> AsyncIterator[tuple[P
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     peers = site.peers(1, SystemNetwork(), config)
     peers.serve(Method.STATUS, strict)
+    peers.on_message(Topic.RAFT, lambda caller, head: consensus_message(head))
     peers.on_message(Topic.SWIM, lambda caller, head: int.from_bytes(bytes.fromhex(head.decode())))
     host, port = await peers.start("127.0.0.1", 0)
     try:
