@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.http.served import LOOPS, Client, Served, request, until
-from tests.unit.http.test_lanes import certificate
+from tests.unit.http.test_front import certificate
 
 
 @pytest.fixture(params=LOOPS)
