@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from edgestore.errors import DiskFailed, InUse, StorageFull
+from edgestore.errors import DiskFailed, EdgeStoreError, InUse, StorageFull
 from tests.sim.loop import Crash, SimLoop
 from tests.sim.platter import ROWS_FILE, Content, EntryChange, Store
 
 T = TypeVar("T")
+
+UNLIMITED_BYTES = 1 << 40
 
 
 class Power(Protocol):
@@ -42,7 +44,7 @@ class CrashAtSync:
 class Disk:
     """What outlives a crash. Knobs: `capacity_bytes`, `sync_fails`, `slowness`, and the seed's generator."""
 
-    def __init__(self, rng: random.Random, capacity_bytes: int = 1 << 40) -> None:
+    def __init__(self, rng: random.Random, capacity_bytes: int = UNLIMITED_BYTES) -> None:
         self.rng = rng
         self.capacity_bytes = capacity_bytes
         self.sync_fails: Callable[[str], bool] = lambda path: False
@@ -136,7 +138,7 @@ class SimFile:
             disk.used_bytes() - len(self.content.cached) + max(len(self.content.cached), offset + len(data))
             > disk.capacity_bytes
         ):
-            raise StorageFull("no space left on the simulated disk", path=self.path)
+            raise self.files.met(StorageFull("no space left on the simulated disk", path=self.path))
         self.content.write(offset, data)
 
     def write_synced(self, offset: int, *parts: bytes | memoryview) -> None:
@@ -150,7 +152,7 @@ class SimFile:
         self.files.touch_sync(self.path, self.content.unsynced)
         if self.files.disk.sync_fails(self.path):
             self.content.fail_sync(self.files.disk.rng)
-            raise DiskFailed("the simulated disk failed a sync", path=self.path)
+            raise self.files.met(DiskFailed("the simulated disk failed a sync", path=self.path))
         self.content.sync()
         self.files.touch()
 
@@ -166,7 +168,7 @@ class SimFile:
         if len(self.content.cached) < length:
             disk = self.files.disk
             if disk.used_bytes() - len(self.content.cached) + length > disk.capacity_bytes:
-                raise StorageFull("no space left on the simulated disk", path=self.path)
+                raise self.files.met(StorageFull("no space left on the simulated disk", path=self.path))
             self.content.resize(length)
 
     def truncate(self, length: int) -> None:
@@ -254,6 +256,13 @@ class SimFiles:
         self.disk, self.loop = disk, loop
         self.power = loop if power is None else power
         self.locks: set[str] = set()
+        self.troubles: set[type[EdgeStoreError]] = set()
+        """What this life has met on its disk: it may stop of that later, when the disk is well again."""
+
+    def met(self, error: EdgeStoreError) -> EdgeStoreError:
+        """Remembers what is about to be raised."""
+        self.troubles.add(type(error))
+        return error
 
     def touch(self) -> None:
         """Counts an operation; the power may fail here, in the middle of a callback."""
@@ -339,6 +348,8 @@ class SimFiles:
 
     def free_bytes(self) -> int:
         """What is left."""
+        if self.disk.capacity_bytes < UNLIMITED_BYTES:
+            self.troubles.add(StorageFull)
         return max(0, self.disk.capacity_bytes - self.disk.used_bytes())
 
     def real_path(self, path: str) -> str:

@@ -11,11 +11,10 @@ from edgestore.core import INDEX_FOLDER
 from edgestore.disk.journal_recovery import ENDING
 from edgestore.disk.segment_files import segment_path
 from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE
-from tests.sim.disk import CrashAtSync, Disk
+from tests.sim.disk import UNLIMITED_BYTES, CrashAtSync, Disk
 from tests.sim.loop import SimClock, SimLoop
 
 DAY_MS = 86_400_000
-UNLIMITED_BYTES = 1 << 40
 
 
 def plan_crash(loop: SimLoop, disk: Disk) -> None:

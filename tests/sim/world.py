@@ -23,7 +23,7 @@ from edgestore.records import Principal, Versioning
 from tests.sim import plans
 from tests.sim.checks import Check, check_chunks, check_damage_is_found, check_full_disk, check_room_again
 from tests.sim.clients import BUCKETS, Bodies, Client
-from tests.sim.disk import Disk, SimFiles
+from tests.sim.disk import UNLIMITED_BYTES, Disk, SimFiles
 from tests.sim.index import SimIndex
 from tests.sim.loop import Crash, SimClock, SimLoop
 from tests.sim.model import Crashed, Damaged, Miscounted, Refused, Violation
@@ -201,7 +201,7 @@ class World:
 
     def _faults(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What goes wrong beside the load."""
-        if self.disk.capacity_bytes < plans.UNLIMITED_BYTES or self.rng.random() < 0.2:
+        if self.disk.capacity_bytes < UNLIMITED_BYTES or self.rng.random() < 0.2:
             yield plans.fill_up(self.disk)
         if self.rng.random() < 0.3:
             yield plans.set_clock(self.clock, self.rng)
@@ -218,10 +218,10 @@ class World:
 
     async def _end(self, core: Core, root: Principal, *, last: bool) -> None:
         """What must hold when nobody writes any more."""
-        if self.disk.capacity_bytes < plans.UNLIMITED_BYTES:
+        if self.disk.capacity_bytes < UNLIMITED_BYTES:
             await check_full_disk(core, root, self.clients)
             if last or self.rng.random() < 0.5:
-                self.disk.capacity_bytes = plans.UNLIMITED_BYTES
+                self.disk.capacity_bytes = UNLIMITED_BYTES
                 await check_room_again(core, root, self.clients)
         log_time_ms = core.meta.state.site().log_time_ms
         if not self.log_time_ms <= log_time_ms <= self.log_time_max_ms():

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from tests.sim.disk import UNLIMITED_BYTES
 from tests.sim.network import Weather
-from tests.sim.site.machines import UNLIMITED_BYTES, Machine, Site
+from tests.sim.site.machines import Machine, Site
 
 DAY_MS = 86_400_000
 Fault = Callable[["Faults"], Awaitable[None]]

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from edgestore.errors import DiskFailed, EdgeStoreError, StorageFull
+from edgestore.errors import EdgeStoreError
 from tests.sim.disk import CrashAtSync, Disk, SimFiles
 from tests.sim.model import Crashed, Refused
 from tests.sim.site.lives import Life, NodeClock, SiteLoop
@@ -18,7 +18,6 @@ from tests.sim.site.wires import Wires
 BACK_AFTER_S = (0.003, 0.05, 0.3, 1.5)
 RATE_SPREAD = 5e-4
 """How far apart the clocks of cheap boards run, generously."""
-UNLIMITED_BYTES = 1 << 40
 
 
 class Service(Protocol):
@@ -30,7 +29,7 @@ class Service(Protocol):
 
 
 class Machine:
-    """One of the site. `may_fail`: a sync is planned to fail, so its node may stop by itself."""
+    """One of the site: a disk, clocks, and one life of a node at a time."""
 
     def __init__(self, site: Site, number: int) -> None:
         self.site, self.number, self.name = site, number, f"node-{number}"
@@ -41,9 +40,10 @@ class Machine:
         self.boot_s = site.loop.now_s - self.rng.uniform(0, 10_000)
         self.wall_offset_ms = 0
         self.life: Life | None = None
+        self.files: SimFiles
         self.service: Any = None
         self.lives = 0
-        self.may_fail = self.stays_down = False
+        self.stays_down = False
         self.dies_by_power = True
         self.clock: NodeClock | None = None
 
@@ -63,8 +63,8 @@ class Machine:
         life = self.life = Life(self.site.loop, self.name, self.number, rate=self.rate, boot_s=self.boot_s)
         life.on_death = self._died
         self.clock = NodeClock(life, self.wall_offset_ms)
-        files = SimFiles(self.disk, self.site.loop, life)  # type: ignore[arg-type]
-        life.start(self._live(life, files))
+        self.files = SimFiles(self.disk, self.site.loop, life)  # type: ignore[arg-type]
+        life.start(self._live(life, self.files))
 
     async def _live(self, life: Life, files: SimFiles) -> None:
         try:
@@ -79,8 +79,7 @@ class Machine:
         """Its node ends by itself: a process that exits, and is started again."""
         if life.crashed:
             return
-        is_full = isinstance(error, StorageFull) and self.disk.capacity_bytes < UNLIMITED_BYTES
-        if not (is_full or (self.may_fail and isinstance(error, DiskFailed))):
+        if not isinstance(error, tuple(self.files.troubles)):
             kind = Refused if isinstance(error, EdgeStoreError) else Crashed
             violation = kind(f"{self.name} {what}: {error!r}")
             violation.__cause__ = error
@@ -114,10 +113,9 @@ class Machine:
         else:
             self.disk.crash_at_sync = CrashAtSync("journal/", 1, 0, self.rng.randint(1, 8))
 
-    def plan_failed_sync(self) -> None:
-        """One of the next syncs fails, and every one after it until the node is started again."""
-        left = self.rng.randint(1, 20)
-        self.may_fail = True
+    def plan_failed_sync(self, among: int = 20) -> None:
+        """One of the next `among` syncs fails, and every one after it until the node is started again."""
+        left = self.rng.randint(1, among)
 
         def fails(path: str) -> bool:
             nonlocal left
@@ -136,7 +134,6 @@ class Machine:
         """What has not struck yet does not any more."""
         self.disk.crash_at = self.disk.crash_at_sync = None
         self.disk.sync_fails = lambda path: False
-        self.may_fail = False
         if self.life is not None:
             self.life.crash_at = None
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
 
+from edgestore.errors import DiskFailed
 from tests.sim.disk import Disk, SimFiles
 from tests.sim.loop import Stuck
+from tests.sim.model import Refused
 from tests.sim.site.lives import LIFE, Life, NodeClock, NodeDied, SiteLoop
+from tests.sim.site.machines import Machine, Site
+
+
+class Idle:
+    """A service that does nothing."""
+
+    def look(self) -> None:
+        """Nothing to tell."""
 
 
 def run(loop: SiteLoop, work: Coroutine[Any, Any, Any]) -> Any:
@@ -184,3 +195,43 @@ def test_a_lost_wake_up_is_noticed() -> None:
 
     with pytest.raises(Stuck):
         run(loop, main())
+
+
+def test_a_node_stops_of_a_failed_sync_although_its_disk_is_well_again() -> None:
+    """The answer of a worker comes later than the sync itself: faults may have ended between the two."""
+    site = Site(1, 1)
+    machine = site.machines[0]
+
+    async def open_service(machine: Machine, life: Life, files: SimFiles) -> Idle:
+        file = files.open("file", create=True)
+        done = partial(machine.stopped, life)
+        files.worker("writer").write_synced(file, 0, b"data", lambda error: done(error) if error else None)
+        return Idle()
+
+    async def main() -> int:
+        site.open_service = open_service
+        machine.plan_failed_sync(among=1)
+        machine.start()
+        while DiskFailed not in machine.files.troubles:
+            await asyncio.sleep(1e-6)
+        machine.forget_plans()
+        await asyncio.sleep(10)
+        return machine.lives
+
+    assert run(site.loop, main()) == 2
+
+
+def test_a_node_that_stops_without_a_reason_is_a_violation() -> None:
+    site = Site(1, 1)
+
+    async def open_service(machine: Machine, life: Life, files: SimFiles) -> Idle:
+        machine.stopped(life, DiskFailed("the node says so"))
+        return Idle()
+
+    async def main() -> None:
+        site.open_service = open_service
+        site.machines[0].start()
+        await asyncio.sleep(10)
+
+    with pytest.raises(Refused, match="the node says so"):
+        run(site.loop, main())
