@@ -94,8 +94,9 @@ class Race:
         self._hull = pages_of(*hull, length)
         self._have: dict[int, _Have] = {}
         self._tasks: dict[asyncio.Task[tuple[Facts, int, memoryview]], Fetch] = {}
-        self._errors: list[EdgeStoreError] = []
-        self._failed: set[int] = set()
+        self._errors: dict[int, EdgeStoreError] = {}
+        """By shard, the last of them. It is not asked for any more, or once more: see `_asked_again`."""
+        self._asked_again: set[int] = set()
         self._last: list[int] = []
         self._spare = sorted(range(source.count), key=lambda one: fetcher.preference(source, one))
 
@@ -108,14 +109,13 @@ class Race:
         while not self._is_direct():
             if len(self._whole()) >= self._source.k:
                 return await self._decoded()
-            if not self._tasks:
-                raise worst(self._errors, self._source, is_anybody_away=self._fetcher.is_anybody_away())
-            done, _ = await asyncio.wait(self._tasks, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=lambda one: self._tasks[one].shard):
-                self._judge(task)
+            if not (self._tasks or self._may_ask_again()):
+                raise worst(self._errors.values(), self._source, is_anybody_away=self._fetcher.is_anybody_away())
+            done = await self._wait(look_s)
             waited_s = 0.0 if done else waited_s + look_s
             if done or self._leave_the_slow():
                 continue
+            self._ask_again()
             look_s = min(2 * look_s, self._manners.late_max_s)
             if waited_s >= late_s:
                 late_s, waited_s = 2 * late_s, 0.0
@@ -129,6 +129,28 @@ class Race:
             task.cancel()
             if fetch.is_late:
                 self._manners.overtaken(fetch.node)
+
+    async def _wait(self, look_s: float) -> bool:
+        """Whether any fetch has ended within that time."""
+        if not self._tasks:
+            await asyncio.sleep(look_s)
+            return False
+        done, _ = await asyncio.wait(self._tasks, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in sorted(done, key=lambda one: self._tasks[one].shard):
+            self._judge(task)
+        return bool(done)
+
+    def _may_ask_again(self) -> list[int]:
+        """Shards whose nodes could not answer: one that has just started refuses, and is needed a moment later."""
+        is_refused = {shard for shard, error in self._errors.items() if isinstance(error, Unavailable)}
+        return sorted(is_refused - self._asked_again)
+
+    def _ask_again(self) -> None:
+        """Once each, where as many as are needed are not on their way."""
+        lacking = self._lacking()
+        for shard in self._may_ask_again()[: max(0, lacking)]:
+            self._asked_again.add(shard)
+            self._begin(Fetch(shard, *self._hull, is_patient=True))
 
     def _leave_the_slow(self) -> bool:
         """Whether a node was found slow, or is suspected, since it was asked. Not to wait for it costs no hedge."""
@@ -189,22 +211,27 @@ class Race:
         if isinstance(error, LeftForLast):  # it says nothing of the fragment, which is asked for if need be
             self._last.append(fetch.shard)
         else:
-            self._errors.append(error)
-            self._failed.add(fetch.shard)
+            self._errors[fetch.shard] = error
         self._recover()
 
-    def _recover(self) -> None:
-        """Asks for as many whole shards as are still needed, the best first."""
-        coming = {
+    def _coming(self) -> set[int]:
+        """Whole shards that are counted on."""
+        return {
             fetch.shard
             for fetch in self._tasks.values()
             if (fetch.start, fetch.stop) == self._hull and not fetch.is_late
         }
-        wanted = self._source.k - len(self._whole().keys() | coming)
+
+    def _lacking(self) -> int:
+        """How many whole shards are neither here nor counted on."""
+        return self._source.k - len(self._whole().keys() | self._coming())
+
+    def _recover(self) -> None:
+        """Asks for as many whole shards as are still needed, the best first."""
+        coming = self._coming()
+        wanted = 1 if self._source.k == 1 else self._lacking()
         late = {fetch.shard for fetch in self._tasks.values() if fetch.is_late}
-        not_now = self._failed | late | set(self._last)
-        if self._source.k == 1:
-            wanted = 1
+        not_now = self._errors.keys() | late | set(self._last)
         for shard in list(self._spare):
             if wanted <= 0:
                 return

@@ -39,6 +39,7 @@ class Faults:
     damage: bool = False
     denies: bool = False
     dies_after: int | None = None
+    refuses: int = 0
     asked: list[Method] = field(default_factory=list)
 
 
@@ -121,6 +122,9 @@ class View:
                 if faults.is_dead:
                     await asyncio.sleep(60)
                 await asyncio.sleep(faults.delay_s)
+                if faults.refuses > 0:
+                    faults.refuses -= 1
+                    raise Unavailable("the node does not serve this yet: try again later")
                 if faults.denies:
                     raise Denied("this is for members of the site")
                 caller = Caller(str(self.own_number), Rights.MEMBER, "")

@@ -1,4 +1,5 @@
-"""Reads that race: who is found slow is not waited for by the reads that have asked it already."""
+"""Reads that race: who is found slow is not waited for by reads that have asked it already, and who could not answer is
+asked once more before anybody is told that too few answer."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgestore.errors import Unavailable
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES
 from tests.unit.chunks.site import CONFIG, opened
 
@@ -32,3 +34,31 @@ async def test_reads_under_way_leave_a_node_that_hangs(tmp_path: Path, is_told: 
             if is_told:
                 nodes.site.suspected.add(hangs)
         assert all(read.result() == data[offset : offset + 1000] for read in reads)
+
+
+@pytest.mark.parametrize("size_bytes", [CHUNK_MAX_BYTES, 10_000], ids=["encoded", "copies"])
+async def test_who_could_not_answer_is_asked_again_before_the_read_fails(tmp_path: Path, size_bytes: int) -> None:
+    """A node that has just started refuses while the others that hold the chunk are gone."""
+    data = os.urandom(size_bytes)
+    config = replace(CONFIG, fragment_timeout_s=1.0)
+    async with opened(tmp_path, 5, config=config) as nodes:
+        stored = await nodes.write(1, data)
+        placed = stored.placed[0]
+        others = [node for node in placed.holders if node != 1]
+        needed = placed.scheme.k - (1 in placed.holders)
+        for node in others[needed:]:
+            nodes.site.faults[node].is_dead = True
+        for node in others[:needed]:
+            nodes.site.faults[node].refuses = 1
+        assert await nodes.read(1, stored) == data
+
+
+async def test_who_refuses_twice_is_not_asked_for_ever(tmp_path: Path) -> None:
+    async with opened(tmp_path, 3, config=replace(CONFIG, fragment_timeout_s=0.5)) as nodes:
+        stored = await nodes.write(1, os.urandom(CHUNK_MAX_BYTES))
+        for faults in nodes.site.faults.values():
+            faults.refuses = 1000
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="too few nodes with fragments"):
+                await nodes.read(1, stored)
+        assert 1000 - nodes.site.faults[2].refuses < 20
