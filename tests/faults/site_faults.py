@@ -149,3 +149,5 @@ def _cut(site: Site, rng: random.Random, ways: list[tuple[SiteNode, SiteNode]]) 
 KILLS: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, kill_again)
 PAUSES: tuple[Fault, ...] = (pause_one, pause_leader, pause_some)
 CUTS: tuple[Fault, ...] = (cut_one, cut_one_way, cut_leader, cut_some, cut_pair, cut_all)
+NAMED: tuple[Fault, ...] = (kill_one, kill_leader, kill_tolerated, kill_all, pause_leader, cut_one_way, cut_leader)
+"""What a short trial meets whatever its seed draws."""

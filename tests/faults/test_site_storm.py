@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.site import Site
-from tests.faults.site_faults import CUTS, KILLS, PAUSES, pause_long, replace_one
+from tests.faults.site_faults import CUTS, KILLS, NAMED, PAUSES, pause_long, replace_one
 from tests.faults.trial import ROUNDS, Outcome, Trial, rounds_of
 
 pytestmark = pytest.mark.timeout(300 + 30 * ROUNDS)
@@ -19,7 +19,7 @@ def test_a_site_keeps_what_it_acknowledged(tmp_path: Path, count: int, share: in
     with Site(tmp_path, count, proxied=True) as site:
         site.found()
         trial, rounds = Trial(site), rounds_of(share)
-        trial.run(rounds, (*KILLS, *PAUSES, *CUTS))
+        trial.run(rounds, (*KILLS, *PAUSES, *CUTS), NAMED)
         trial.finish()
         assert trial.outcome() == Outcome(rounds)
 

@@ -84,9 +84,12 @@ class Trial:
         """For the test to compare."""
         return Outcome(self.number, tuple(self.wrong))
 
-    def run(self, rounds: int, faults: tuple[Fault, ...]) -> None:
-        """Each fault in turn, in an order that the seed shuffles anew each time."""
-        order: list[Fault] = []
+    def run(self, rounds: int, faults: tuple[Fault, ...], named: tuple[Fault, ...] = ()) -> None:
+        """Each fault in turn, in an order that the seed shuffles anew each time. `named`: those of them that a run with
+        fewer rounds than faults meets nevertheless."""
+        others = [fault for fault in faults if fault not in named]
+        order = [*named, *self.rng.sample(others, min(len(others), max(0, rounds - len(named))))]
+        self.rng.shuffle(order)
         for _ in range(rounds):
             if not order:
                 order = self.rng.sample(faults, len(faults))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+import msgspec
 
+from edgestore.chunks.remote import ReadHead
 from edgestore.clock import SystemClock
 from edgestore.config import Config, NetConfig
+from edgestore.core.membership import Papers, read_papers
 from edgestore.core.recovery import catalog_of
-from edgestore.errors import Denied
+from edgestore.disk import SystemFiles
+from edgestore.errors import Denied, EdgeStoreError, NotFound
 from edgestore.net import Credentials, Method, Peers, Rights, SystemNetwork
 from edgestore.observe import Metrics
 from edgestore.security import Authority, issue, load_key, new_key
@@ -59,46 +63,79 @@ def test_a_stolen_node_is_shut_out_by_one_command(tmp_path: Path) -> None:
         stop_all(nodes)
 
 
-def test_the_authority_on_a_stolen_disk_opens_no_door(tmp_path: Path) -> None:
-    """The catalog holds the authority's key: what it signs for a member that never joined has no rights."""
+def test_what_lies_on_a_stolen_disk_opens_no_door(tmp_path: Path) -> None:
+    """Neither the node's own key and certificate, nor what the authority, whose key the catalog holds, signs for a
+    member that never joined."""
     nodes = make_site(tmp_path, 3)
     try:
         until(lambda: voters(nodes[0]) == [1, 2, 3])
         nodes[2].kill()
-        nodes[0].ask("node", "remove", "3", "--yes")
         members = {row["number"]: row["member"] for row in rows(nodes[0]).values()}
+        own = own_papers(nodes[2].data)
         for number, node in enumerate(nodes[:2], 1):
-            with pytest.raises(Denied):
-                asyncio.run(ask_as_a_thief(nodes[2].data, members[number], node.mesh))
+            assert ask_as(own, members[3], members[number], node.mesh) is None
+        nodes[0].ask("node", "remove", "3", "--yes")
+        name, forged = os.urandom(16).hex(), asyncio.run(forged_papers(nodes[2].data))
+        for number, node in enumerate(nodes[:2], 1):
+            for papers, thief in ((own, members[3]), (forged(name), name)):
+                refused = ask_as(papers, thief, members[number], node.mesh)
+                assert isinstance(refused, Denied)
     finally:
         stop_all(nodes)
 
 
-async def ask_as_a_thief(stolen: Path, member: str, address: str) -> None:
-    """Asks a node for fragments, under a new name that the authority of the stolen disk vouches for."""
+def own_papers(stolen: Path) -> Papers:
+    """As the thief finds them."""
+    papers = read_papers(SystemFiles(str(stolen)))
+    assert papers is not None
+    return papers
+
+
+async def forged_papers(stolen: Path) -> Callable[[str], Papers]:
+    """Makes papers for any name, signed by the authority of the stolen disk."""
     async with catalog_of(str(stolen), Config()) as (_, _, state):
         record, site_id, now_ms = state.authority(), state.site().site_id, state.site().log_time_ms
     assert record is not None
-    key, name = new_key(os.urandom), os.urandom(16).hex()
     authority = Authority(record.certificate, record.key)
-    credentials = Credentials(lambda facts: Rights.MEMBER)
-    certificate = issue(authority, name, site_id, load_key(key).public_key(), now_ms, 1 << 40)
-    credentials.load(key, certificate, authority.certificate_der)
-    peers = Peers(
-        SystemNetwork(),
-        NetConfig(),
-        credentials,
-        member=name,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        metrics=Metrics(),
-    )
+
+    def forge(name: str) -> Papers:
+        key = new_key(os.urandom)
+        certificate = issue(authority, name, site_id, load_key(key).public_key(), now_ms, 1 << 40)
+        return Papers(key, certificate, authority.certificate_der)
+
+    return forge
+
+
+def ask_as(papers: Papers, name: str, member: str, address: str) -> EdgeStoreError | None:
+    """Asks a node for a fragment that nobody has. Returns how it is refused, None for one who may ask."""
+
+    async def ask() -> None:
+        credentials = Credentials(lambda facts: Rights.MEMBER)
+        credentials.load(papers.key, papers.certificate, papers.authority)
+        peers = Peers(
+            SystemNetwork(),
+            NetConfig(),
+            credentials,
+            member=name,
+            clock=SystemClock(),
+            entropy=os.urandom,
+            metrics=Metrics(),
+        )
+        try:
+            await peers.start("127.0.0.1", 0)
+            peers.know(member, address)
+            head = msgspec.msgpack.encode(ReadHead(bytes(16), 0, 0, 1))
+            await peers.call(member, Method.FRAGMENT_READ, head, timeout_s=5)
+        finally:
+            await peers.close()
+
     try:
-        await peers.start("127.0.0.1", 0)
-        peers.know(member, address)
-        await peers.call(member, Method.FRAGMENT_READ, b"\x90", timeout_s=5)
-    finally:
-        await peers.close()
+        asyncio.run(ask())
+    except NotFound:
+        return None
+    except EdgeStoreError as error:
+        return error
+    raise AssertionError("a fragment that nobody has was found")
 
 
 def test_the_survivor_of_three_goes_on_alone_and_the_lost_are_fenced(tmp_path: Path) -> None:

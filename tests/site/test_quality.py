@@ -1,5 +1,5 @@
-"""A node whose disk is slow, that flips bits or that flaps loses quality, and so new data, within a minute; its peers do
-not, and it earns its own back."""
+"""A node whose disk is slow, that flips bits or that flaps loses quality, and so new data, within a minute; its peers
+do not, and it earns its own back."""
 
 from __future__ import annotations
 
