@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgestore.chunks import Digests, IteratorBody, StoredBody, stored_body
+from edgestore.config import ChunksConfig
 from edgestore.errors import Corrupt, EdgeStoreError, StorageFull, Unavailable
 from edgestore.placement import Scheme
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, NodeState, SiteSettings
@@ -162,6 +163,21 @@ async def test_an_owner_that_does_not_confirm_is_passed_over(tmp_path: Path) -> 
         await until(nodes.memory_is_free)
 
 
+async def test_an_owner_has_a_quarter_of_a_second_to_confirm_and_not_until_its_call_ends(tmp_path: Path) -> None:
+    patience_s = ChunksConfig().confirm_ms / 1000
+    config = replace(CONFIG, confirm_ms=ChunksConfig().confirm_ms, fragment_timeout_s=60.0, write_timeout_s=60.0)
+    async with opened(tmp_path, 7, config=config) as nodes:
+        data = os.urandom(4 * UNIT_BYTES)
+        victim = next(node for node in (await nodes.write(1, data)).placed[0].holders if node != 1)
+        nodes.site.faults[victim].is_dead = True
+        begun_s = time.monotonic()
+        stored = await nodes.write(1, data)
+        took_s = time.monotonic() - begun_s
+        assert is_safe(nodes, stored)
+        assert took_s < 10 * patience_s
+        assert victim not in (await nodes.write(1, data)).placed[0].holders
+
+
 async def test_three_nodes_with_one_dead_write_copies_on_the_two(tmp_path: Path) -> None:
     data = mixed(CHUNK_MAX_BYTES + 1000)
     async with opened(tmp_path, 3) as nodes:
@@ -196,6 +212,18 @@ async def test_owners_die_in_the_middle_of_a_body(tmp_path: Path, seed: int) -> 
         assert is_safe(nodes, stored)
         assert await nodes.read(1, stored) == data
         await until(nodes.memory_is_free)
+
+
+async def test_a_death_in_the_middle_of_a_body_ends_an_extent_and_the_next_has_another_scheme(tmp_path: Path) -> None:
+    data = mixed(6 * CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 3) as nodes:
+        nodes.site.faults[2].dies_after = 3
+        stored = await nodes.write(1, data)
+        assert is_safe(nodes, stored)
+        extents = stored.extents()
+        assert [(one.k, one.m) for one in (extents[0], extents[-1])] == [(2, 1), (1, 1)]
+        assert len(extents) == 2
+        assert await nodes.read(3, stored) == data
 
 
 async def test_a_full_disk_is_passed_over_and_all_full_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -246,6 +247,33 @@ def test_four_groups_share_a_journal_and_a_beat() -> None:
             assert len(beats) <= 21 + answers, "heartbeats of all groups leave together"
 
     site.run(main())
+
+
+def test_entries_of_four_groups_are_durable_with_one_sync() -> None:
+    """Each member syncs once for what it proposes, and once for what comes from others at about the same time."""
+    rounds = 20
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE, groups=4)
+        leaders = [await site.leader(group) for group in range(4)]
+        syncs = dict.fromkeys(THREE, 0)
+        for name in THREE:
+            site.members[name].disk.sync_fails = partial(counted, syncs, name)
+        for _ in range(rounds):
+            async with asyncio.TaskGroup() as tasks:
+                for group, leader in enumerate(leaders):
+                    tasks.create_task(site.propose(leader, b"%d" % group, group))
+            await asyncio.sleep(0.01)
+        assert all(rounds <= count <= 2 * rounds for count in syncs.values())
+
+    site.run(main())
+
+
+def counted(syncs: dict[str, int], name: str, path: str) -> bool:
+    """A sync that does not fail."""
+    syncs[name] += path.startswith("journal/")
+    return False
 
 
 def test_every_member_may_lose_power_at_any_time() -> None:
