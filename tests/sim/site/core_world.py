@@ -155,7 +155,7 @@ class CoreWorld:
     # --- when the faults have stopped --------------------------------------------------------------------
 
     async def _wait_for_all(self) -> None:
-        """Every machine has arrived, one of them writes, and all of them read it."""
+        """Every machine has arrived, and each of them writes."""
         site = self.site
         await self._until(lambda: not self.faults.working and self._all_arrived(), BACK_WITHIN_S)
         writer = CoreClient(site, 99, self.ledger)

@@ -7,6 +7,7 @@ import pytest
 from tests.sim.catching import check_caught
 from tests.sim.site.group_world import GroupWorld, run_seed
 from tests.sim.site.planted import BUGS, Planted
+from tests.sim.site.planted_hooks import HOOK_BUGS
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -20,7 +21,7 @@ def test_a_seed_replays_exactly() -> None:
     assert GroupWorld(4).run() != first
 
 
-@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
+@pytest.mark.parametrize("bug", (BUGS | HOOK_BUGS).values(), ids=BUGS | HOOK_BUGS)
 def test_a_planted_bug_is_caught_as_what_it_is(bug: Planted) -> None:
     with bug.plant():
         check_caught(bug.kinds, lambda seed: run_seed(seed, bug.aim))
