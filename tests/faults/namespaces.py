@@ -59,6 +59,16 @@ class Namespaces:
         """See Cuts. Acknowledgements are dropped too, so that a cut in one direction stalls the other."""
         _nft(_number(target), f"add rule {FILTER} input ip saddr {source} drop")
 
+    def lose(self, percent: int) -> None:
+        """Packets between nodes are dropped at random, in each direction."""
+        for number in range(self.count):
+            others = ", ".join(_host(other) for other in range(self.count) if other != number)
+            if percent:
+                _nft(
+                    number,
+                    f"add rule {FILTER} input ip saddr {{ {others} }} numgen random mod 100 < {percent} drop",
+                )
+
     def unplug(self, host: str) -> None:
         """Takes the cable of a node out: not even clients reach it, and it knows that it has no network."""
         run("ip", "link", "set", f"{DEVICE}n{_number(host)}", "down")
