@@ -175,6 +175,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "disk.reader_threads": (1, 256),
     "net.frame_max_bytes": (5 * _MIB, 1024 * _MIB),
     "net.bulk_connections": (1, 16),
+    "net.retransmit_min_ms": (1, 200),
+    "net.retransmit_max_ms": (1000, 120_000),
     "chunks.pool_bytes": (8 * _MIB, math.inf),
     "chunks.slab_bytes": (64 * _MIB, math.inf),
     "chunks.intake_bytes": (8 * _MIB, math.inf),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import cast
 from edgestore.config import NetConfig
 from edgestore.errors import Corrupt
 from edgestore.kernels import Buffers
+from edgestore.net import tcp
 from edgestore.net.assembly import Assembler
 from edgestore.net.frames import Buffer, Frame, encode_header
 
@@ -78,8 +78,7 @@ class SecureConnection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=TRANSPORT_HIGH_BYTES)
         connected = transport.get_extra_info("socket")
         if connected is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            tcp.prepare(connected, self._config)
         if not self._is_server:
             self._shake()
 
