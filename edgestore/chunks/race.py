@@ -13,7 +13,7 @@ from edgestore.chunks.facts import Facts, Source
 from edgestore.chunks.site import Manners
 from edgestore.chunks.stripes import Piece, Stripes
 from edgestore.disk import FragmentUnit
-from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, NotFound, Unavailable
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.placement import NOBODY
 
 Units = tuple[FragmentUnit, ...]
@@ -206,7 +206,7 @@ class Race:
             if known is None or len(known.data) < len(data):
                 self._have[fetch.shard] = _Have(start, data)
             return
-        if isinstance(error, DiskFailed) or not isinstance(error, EdgeStoreError):
+        if not isinstance(error, EdgeStoreError):
             raise error
         if isinstance(error, LeftForLast):  # it says nothing of the fragment, which is asked for if need be
             self._last.append(fetch.shard)

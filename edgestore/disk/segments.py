@@ -17,7 +17,7 @@ from edgestore.disk.index import OrderedStore
 from edgestore.disk.segment_keeper import SegmentKeeper
 from edgestore.disk.segment_recovery import Recovery
 from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE, SHARD_MAX, row_key, row_shard
-from edgestore.errors import Corrupt, EdgeStoreError, NotFound
+from edgestore.errors import Corrupt, DiskFailed, EdgeStoreError, NotFound
 from edgestore.kernels import Buffers, page_crcs
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.records import PAGE_BYTES
@@ -123,7 +123,11 @@ class Segments(SegmentKeeper):
         if segment is None:
             raise NotFound("the fragment was moved", segment=info.segment)
         start, stop = page_span(offset, length, info.fragment.stored_bytes)
-        data = self._descriptors.hold(segment).file.read_at(info.data_offset + start, stop - start)
+        file = self._descriptors.hold(segment).file
+        try:
+            data = file.read_at(info.data_offset + start, stop - start)
+        except DiskFailed as error:  # sectors that nobody can read are no better than wrong ones
+            raise self._corrupt(info, start, "cannot be read") from error
         self._check_pages(info, start, stop, data)
         return memoryview(data)[offset - start : offset - start + length]
 
@@ -162,12 +166,14 @@ class Segments(SegmentKeeper):
         first = start // PAGE_BYTES * 4
         found = page_crcs(data)
         if len(data) != stop - start or found != info.fragment.page_crcs[first : first + len(found)]:
-            self._metrics.count("disk_corrupt_pages_total")
-            place = f"segment {info.segment} at offset {info.data_offset + start}"
-            log.error("fragment-corrupt chunk=%s place=%s", info.fragment.chunk_id.hex(), place)
-            raise Corrupt(
-                f"stored bytes do not check out: {place}", segment=info.segment, offset=info.data_offset + start
-            )
+            raise self._corrupt(info, start, "do not check out")
+
+    def _corrupt(self, info: FragmentInfo, start: int, what: str) -> Corrupt:
+        self._metrics.count("disk_corrupt_pages_total")
+        offset = info.data_offset + start
+        place = f"segment {info.segment} at offset {offset}"
+        log.error("fragment-corrupt chunk=%s place=%s reason=%s", info.fragment.chunk_id.hex(), place, what)
+        return Corrupt(f"stored bytes {what}: {place}", segment=info.segment, offset=offset)
 
     # --- deleting and listing ---------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import pytest
 from edgestore.chunks.facts import Source
 from edgestore.chunks.race import worst
 from edgestore.chunks.site import Manners
-from edgestore.errors import Corrupt, Denied, NotFound, Unavailable
+from edgestore.disk.system_files import SystemFile
+from edgestore.errors import Corrupt, Denied, DiskFailed, NotFound, Unavailable
 from edgestore.net import Outcome, Work
 from edgestore.records import CHUNK_MAX_BYTES, ChunkRef, NodeState
 from tests.unit.chunks.site import CONFIG, opened
@@ -118,3 +119,31 @@ async def test_a_read_counts_as_late_after_what_nineteen_of_twenty_took() -> Non
     for _ in range(300):
         manners.answered(2, 60.0)
     assert manners.late_s == CONFIG.hedge_max_ms / 1000
+
+
+@pytest.mark.parametrize("size_bytes", [CHUNK_MAX_BYTES, 50_000], ids=["encoded", "copies"])
+@pytest.mark.parametrize("broken", [1, 2, 3])
+async def test_sectors_that_nobody_can_read_cost_no_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, broken: int
+) -> None:
+    """EIO on one disk, whichever node asks: the fragment is damaged, and the others make up for it."""
+    data = os.urandom(size_bytes)
+    async with opened(tmp_path, 3) as nodes:
+        stored = await nodes.write(1, data) if size_bytes > 100_000 else await nodes.put_small(1, data)
+        whole, bad = SystemFile.read_at, str(tmp_path / str(broken) / "segments")
+        refused: list[int] = []
+
+        def read_at(self: SystemFile, offset: int, length: int) -> bytes:
+            if os.readlink(f"/proc/self/fd/{self._fd}").startswith(bad):
+                refused.append(offset)
+                raise DiskFailed("reading failed (Input/output error)", path=self.path)
+            return whole(self, offset, length)
+
+        monkeypatch.setattr(SystemFile, "read_at", read_at)
+        monkeypatch.setattr(SystemFile, "read_cached", lambda *place: None)
+        monkeypatch.setattr(SystemFile, "read_cached_into", lambda *place: False)
+        for reader in (1, 2, 3):
+            assert await nodes.read(reader, stored) == data
+        chunk_id = stored.placed[0].chunk.chunk_id
+        shards = nodes.segments[broken].shards(chunk_id)
+        assert any(nodes.segments[broken].is_damaged(chunk_id, shard) for shard in shards) == bool(refused)
