@@ -1,9 +1,12 @@
 /* Preloaded into a node by tests: fsync, fdatasync and pwritev2 with RWF_DSYNC fail with EIO while the file named by
-   EDGESTORE_FAIL_SYNC exists, and take SLOW_US longer while the one named by SLOW_SYNC does. */
+   EDGESTORE_FAIL_SYNC exists, and take SLOW_US longer while the one named by SLOW_SYNC does. While the one named by
+   FAIL_READ does, nothing of a segment can be read. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -56,4 +59,43 @@ ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t offset, 
         return -1;
     }
     return real(fd, parts, count, offset, flags);
+}
+
+static int unreadable(int fd) {
+    if (!is_there("FAIL_READ"))
+        return 0;
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return strstr(path, ".segment") != NULL;
+}
+
+#define FAIL_UNREADABLE(fd)                                                                                            \
+    if (unreadable(fd)) {                                                                                              \
+        errno = EIO;                                                                                                   \
+        return -1;                                                                                                     \
+    }
+
+ssize_t pread(int fd, void *buffer, size_t length, off_t offset) {
+    ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t (*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread");
+    FAIL_UNREADABLE(fd)
+    return real(fd, buffer, length, offset);
+}
+
+ssize_t pread64(int fd, void *buffer, size_t length, off_t offset) {
+    return pread(fd, buffer, length, offset);
+}
+
+ssize_t preadv2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    ssize_t (*real)(int, const struct iovec *, int, off_t, int) =
+        (ssize_t (*)(int, const struct iovec *, int, off_t, int))dlsym(RTLD_NEXT, "preadv2");
+    FAIL_UNREADABLE(fd)
+    return real(fd, parts, count, offset, flags);
+}
+
+ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    return preadv2(fd, parts, count, offset, flags);
 }

@@ -1,5 +1,5 @@
-"""A node whose disk is slow, that flips bits or that flaps loses quality, and so new data, within a minute; its peers
-do not, and it earns its own back."""
+"""A node whose disk is slow or cannot be read, that flips bits or that flaps loses quality, and so new data, within a
+minute; its peers do not, and it earns its own back."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ quality_flap_window_ms = 40000
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[SiteNode]]:
-    """Three of them; the sync of one can be made slow by a file of the name `slow`."""
+    """Three of them; the sync of one can be made slow by a file of the name `slow`, and its reads can be made to fail by
+    one of the name `unreadable`."""
     library = tmp_path / "sync.so"
     source = Path(__file__).parents[1] / "faults" / "fail_sync.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
     site = make_site(tmp_path, 3, configuration=FORGIVING)
     try:
         site[2].kill()
-        site[2].environment |= {"LD_PRELOAD": str(library), "SLOW_SYNC": str(tmp_path / "slow")}
+        site[2].environment |= {
+            "LD_PRELOAD": str(library),
+            "SLOW_SYNC": str(tmp_path / "slow"),
+            "FAIL_READ": str(tmp_path / "unreadable"),
+        }
         site[2].start()
         yield site
     finally:
@@ -99,6 +104,29 @@ def test_flipped_bits_cost_quality(nodes: list[SiteNode]) -> None:
     found = fallen(nodes, read)
     assert (found[1], found[2]) == (100, 100)
     assert found[3] <= 10
+
+
+@pytest.mark.needs_program("cc")
+def test_what_a_disk_cannot_read_is_read_from_the_others_and_made_anew(nodes: list[SiteNode], tmp_path: Path) -> None:
+    client = nodes[0].client()
+    client.create_bucket(Bucket="photos")
+    keys = [f"{number}" for number in range(60)]
+    for key in keys:
+        client.put_object(Bucket="photos", Key=key, Body=BODY)
+    (tmp_path / "unreadable").touch()
+
+    def read() -> None:
+        for node in nodes:
+            for key in keys:
+                assert node.client().get_object(Bucket="photos", Key=key)["Body"].read() == BODY
+
+    found = fallen(nodes, read)
+    assert (found[1], found[2]) == (100, 100)
+    assert found[3] <= 10
+    assert "reason=cannot be read" in nodes[2].log.read_text()
+    (tmp_path / "unreadable").unlink()
+    until(lambda: nodes[2].ask("status")["damaged_fragments"] == 0, LIMIT_S)
+    read()
 
 
 @pytest.mark.needs_program("cc")
