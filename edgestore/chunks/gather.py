@@ -28,6 +28,8 @@ from edgestore.records import UNIT_BYTES, NodeState
 
 PRESENT = (NodeState.UP, NodeState.DRAINING)
 TABLES_KEPT = 4096
+TABLES_TRIED_MAX = 3
+"""Of one chunk: what was guessed, what a fragment says, and what the others say where that one lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +100,31 @@ class Gather:
 
     async def views(self, source: Source, offset: int, length: int) -> list[memoryview]:
         """The same as they came, in order."""
-        units = self._tables.get(source.chunk.chunk_id) or _guess(source.chunk.size_bytes)
-        try:
-            return await self._read_packed(source, units, offset, length)
-        except OtherUnits as other:
-            if sum(unit.plain_bytes for unit in other.units) != source.chunk.size_bytes:
-                raise Corrupt("the fragments of a chunk hold another size than its extent says") from None
-            self._remember(source.chunk.chunk_id, other.units)
+        known = self._tables.get(source.chunk.chunk_id)
+        if known is not None:
+            self._tables.move_to_end(source.chunk.chunk_id)
+        units, tried = known or _guess(source.chunk.size_bytes), 0
+        while True:
             try:
-                return await self._read_packed(source, other.units, offset, length)
-            except OtherUnits:
-                raise Corrupt("the fragments of a chunk contradict each other") from None
+                views = await self._read_packed(source, units, offset, length, is_guess=tried == 0)
+            except OtherUnits as other:
+                tried += 1
+                if tried > TABLES_TRIED_MAX:
+                    raise Corrupt("the fragments of a chunk contradict each other") from None
+                units = other.units
+            else:
+                if tried:
+                    self._remember(source.chunk.chunk_id, units)
+                return views
 
     def _remember(self, chunk_id: bytes, units: Units) -> None:
         self._tables[chunk_id] = units
         while len(self._tables) > TABLES_KEPT:
             self._tables.popitem(last=False)
 
-    async def _read_packed(self, source: Source, units: Units, offset: int, length: int) -> list[memoryview]:
+    async def _read_packed(
+        self, source: Source, units: Units, offset: int, length: int, *, is_guess: bool
+    ) -> list[memoryview]:
         stored_at = plain_at = 0
         begin = end = skip = 0
         inside: list[FragmentUnit] = []
@@ -129,7 +138,7 @@ class Gather:
             plain_at += unit.plain_bytes
         if all(unit.codec == PLAIN for unit in inside):
             begin, end, skip = begin + skip, begin + skip + length, 0
-        stored = await self._stored(source, units, begin, end)
+        stored = await self._stored(source, units, begin, end, is_guess=is_guess)
         return await self._plain(stored, inside, skip, length)
 
     async def _plain(
@@ -153,15 +162,20 @@ class Gather:
             at += unit.stored_bytes
         return memoryview(b"".join(pieces))
 
-    async def _stored(self, source: Source, units: Units, begin: int, end: int) -> list[memoryview]:
-        """Stored bytes [begin, end), in order."""
+    async def _stored(self, source: Source, units: Units, begin: int, end: int, *, is_guess: bool) -> list[memoryview]:
+        """Stored bytes [begin, end), in order. Raises OtherUnits where fragments would have them elsewhere, and too few
+        of those that would not are there."""
         stripes = Stripes(source.k, sum(unit.stored_bytes for unit in units))
         pieces = stripes.pieces(begin, end)
         if not pieces:
             return []
-        race = Race(self, self._tools.manners, source, units, pieces)
+        race = Race(self, self._tools.manners, source, units, pieces, is_guess=is_guess)
         try:
             return await race.run()
+        except (Corrupt, Unavailable):
+            if race.others is None:
+                raise
+            raise OtherUnits(race.others) from None
         finally:
             race.stop()
 

@@ -24,7 +24,7 @@ class LeftForLast(Unavailable):
 
 
 class OtherUnits(Exception):
-    """The chunk is packed otherwise than was guessed."""
+    """The chunk is packed otherwise than was guessed, says a fragment."""
 
     def __init__(self, units: Units) -> None:
         self.units = units
@@ -33,7 +33,7 @@ class OtherUnits(Exception):
 @dataclass(slots=True)
 class Fetch:
     """A fragment being fetched. `node`: who is being asked; `is_late`: nobody counts on it any more; `is_patient`:
-    nodes that are slow or suspected are asked too, because nothing else is left."""
+    nodes that are slow or suspected are asked too, because nothing else is left; `is_again`: they refused once."""
 
     shard: int
     start: int
@@ -41,6 +41,8 @@ class Fetch:
     node: int = NOBODY
     is_late: bool = False
     is_patient: bool = False
+    is_again: bool = False
+    begun_s: float = 0.0
 
 
 class Fetcher(Protocol):
@@ -82,9 +84,22 @@ class _Have:
 class Race:
     """One range of one chunk."""
 
-    def __init__(self, fetcher: Fetcher, manners: Manners, source: Source, units: Units, pieces: list[Piece]) -> None:
+    """`is_guess`: whether OtherUnits is raised where a fragment says so; else that fragment is taken for damaged, and
+    `others` says how the last of them would have it."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        manners: Manners,
+        source: Source,
+        units: Units,
+        pieces: list[Piece],
+        *,
+        is_guess: bool = False,
+    ) -> None:
         self._fetcher, self._manners, self._source, self._units = fetcher, manners, source, units
-        self._pieces = pieces
+        self._pieces, self._is_guess = pieces, is_guess
+        self.others: Units | None = None
         length = Stripes(source.k, sum(unit.stored_bytes for unit in units)).fragment_bytes
         self._wanted: dict[int, tuple[int, int]] = {}
         for piece in pieces:
@@ -95,8 +110,9 @@ class Race:
         self._have: dict[int, _Have] = {}
         self._tasks: dict[asyncio.Task[tuple[Facts, int, memoryview]], Fetch] = {}
         self._errors: dict[int, EdgeStoreError] = {}
-        """By shard, the last of them. It is not asked for any more, or once more: see `_asked_again`."""
-        self._asked_again: set[int] = set()
+        """By shard. It is not asked for any more, except once more where `_refused` says so."""
+        self._refused: set[int] = set()
+        """Shards whose nodes said at once that they could not answer, and have not been asked again."""
         self._last: list[int] = []
         self._spare = sorted(range(source.count), key=lambda one: fetcher.preference(source, one))
 
@@ -109,7 +125,7 @@ class Race:
         while not self._is_direct():
             if len(self._whole()) >= self._source.k:
                 return await self._decoded()
-            if not (self._tasks or self._may_ask_again()):
+            if not (self._tasks or self._refused):
                 raise worst(self._errors.values(), self._source, is_anybody_away=self._fetcher.is_anybody_away())
             done = await self._wait(look_s)
             waited_s = 0.0 if done else waited_s + look_s
@@ -140,17 +156,12 @@ class Race:
             self._judge(task)
         return bool(done)
 
-    def _may_ask_again(self) -> list[int]:
-        """Shards whose nodes could not answer: one that has just started refuses, and is needed a moment later."""
-        is_refused = {shard for shard, error in self._errors.items() if isinstance(error, Unavailable)}
-        return sorted(is_refused - self._asked_again)
-
     def _ask_again(self) -> None:
-        """Once each, where as many as are needed are not on their way."""
-        lacking = self._lacking()
-        for shard in self._may_ask_again()[: max(0, lacking)]:
-            self._asked_again.add(shard)
-            self._begin(Fetch(shard, *self._hull, is_patient=True))
+        """A node that has just started refuses, and is needed a moment later: once each, where too few are on their
+        way."""
+        for shard in sorted(self._refused)[: max(0, self._lacking())]:
+            self._refused.remove(shard)
+            self._begin(Fetch(shard, *self._hull, is_patient=True, is_again=True))
 
     def _leave_the_slow(self) -> bool:
         """Whether a node was found slow, or is suspected, since it was asked. Not to wait for it costs no hedge."""
@@ -178,7 +189,9 @@ class Race:
             self._recover()
 
     def _begin(self, fetch: Fetch) -> None:
-        task = asyncio.get_running_loop().create_task(self._fetcher.fetch(self._source, fetch))
+        loop = asyncio.get_running_loop()
+        fetch.begun_s = loop.time()
+        task = loop.create_task(self._fetcher.fetch(self._source, fetch))
         task.add_done_callback(_looked_at)
         self._tasks[task] = fetch
 
@@ -200,18 +213,25 @@ class Race:
         error = task.exception()
         if error is None:
             facts, start, data = task.result()
-            if facts.units != self._units:
-                raise OtherUnits(facts.units)
-            known = self._have.get(fetch.shard)
-            if known is None or len(known.data) < len(data):
-                self._have[fetch.shard] = _Have(start, data)
-            return
+            if facts.units == self._units:
+                known = self._have.get(fetch.shard)
+                if known is None or len(known.data) < len(data):
+                    self._have[fetch.shard] = _Have(start, data)
+                return
+            if sum(unit.plain_bytes for unit in facts.units) == self._source.chunk.size_bytes:
+                if self._is_guess:
+                    raise OtherUnits(facts.units)
+                self.others = facts.units
+            error = Corrupt("a fragment is packed otherwise than the others of its chunk", shard=fetch.shard)
         if not isinstance(error, EdgeStoreError):
             raise error
         if isinstance(error, LeftForLast):  # it says nothing of the fragment, which is asked for if need be
             self._last.append(fetch.shard)
         else:
             self._errors[fetch.shard] = error
+            took_s = asyncio.get_running_loop().time() - fetch.begun_s
+            if isinstance(error, Unavailable) and not fetch.is_again and took_s <= self._manners.late_max_s:
+                self._refused.add(fetch.shard)
         self._recover()
 
     def _coming(self) -> set[int]:

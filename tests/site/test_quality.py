@@ -29,8 +29,7 @@ quality_flap_window_ms = 40000
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[SiteNode]]:
-    """Three of them; the sync of one can be made slow by a file of the name `slow`, and its reads can be made to fail by
-    one of the name `unreadable`."""
+    """Three of them; files of the names `slow` and `unreadable` make the syncs of one slow, and its reads fail."""
     library = tmp_path / "sync.so"
     source = Path(__file__).parents[1] / "faults" / "fail_sync.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)

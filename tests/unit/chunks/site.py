@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from edgestore.chunks import ChunkStore, Digests, StoredBody, bytes_body
+from edgestore.chunks.remote import ReadAnswer
 from edgestore.config import ChunksConfig, DiskConfig
 from edgestore.disk import RocksIndex, Segments, SystemFiles
 from edgestore.errors import Denied, Unavailable
-from edgestore.net import Answer, Caller, Lane, Method, Outcome, Rights, Work
+from edgestore.net import Answer, Caller, Lane, Method, Outcome, Reply, Rights, Work
 from edgestore.placement import Placement, Scheme, scheme_for
 from edgestore.records import UNIT_BYTES, BucketRecord, LayoutNode, LayoutRecord, NodeState, SiteSettings
 
@@ -40,6 +41,7 @@ class Faults:
     denies: bool = False
     dies_after: int | None = None
     refuses: int = 0
+    lies_by_bytes: int = 0
     asked: list[Method] = field(default_factory=list)
 
 
@@ -131,10 +133,25 @@ class View:
                 reply = await self.site.views[int(member, 16)].handlers[method](caller, head, sent)
         except TimeoutError as error:
             raise Unavailable("no answer in time") from error
+        if faults.lies_by_bytes and method is Method.FRAGMENT_READ:
+            reply = _lie(reply, faults.lies_by_bytes)
         came = bytearray(b"".join(reply.payload))
         if faults.damage and came:
             came[len(came) // 2] ^= 1
         return Answer(reply.head, memoryview(bytes(came)))
+
+
+def _lie(reply: Reply, by_bytes: int) -> Reply:
+    """Says that units begin elsewhere."""
+    answer = msgspec.msgpack.decode(reply.head, type=ReadAnswer)
+    first, second, *rest = answer.facts.units
+    lie = (
+        msgspec.structs.replace(first, plain_bytes=first.plain_bytes + by_bytes),
+        msgspec.structs.replace(second, plain_bytes=second.plain_bytes - by_bytes),
+        *rest,
+    )
+    facts = msgspec.structs.replace(answer.facts, units=lie)
+    return Reply(msgspec.msgpack.encode(msgspec.structs.replace(answer, facts=facts)), reply.payload)
 
 
 @dataclass

@@ -147,3 +147,22 @@ async def test_sectors_that_nobody_can_read_cost_no_read(
         chunk_id = stored.placed[0].chunk.chunk_id
         shards = nodes.segments[broken].shards(chunk_id)
         assert any(nodes.segments[broken].is_damaged(chunk_id, shard) for shard in shards) == bool(refused)
+
+
+@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("liar", [1, 2, 3])
+async def test_who_says_that_a_chunk_is_packed_otherwise_is_not_believed_alone(
+    tmp_path: Path, liar: int, packs: bool
+) -> None:
+    data = mixed(CHUNK_MAX_BYTES) if packs else os.urandom(CHUNK_MAX_BYTES)
+    async with opened(tmp_path, 3) as nodes:
+        stored = await nodes.write(1, data)
+        nodes.site.faults[liar].lies_by_bytes = 1
+        for reader in {1, 2, 3} - {liar}:
+            for _ in range(2):
+                assert await nodes.read(reader, stored) == data
+        others = [faults for number, faults in nodes.site.faults.items() if number != liar]
+        for number, faults in enumerate(others, 2):
+            faults.lies_by_bytes = number
+        with pytest.raises(Corrupt):
+            await nodes.read(liar, stored)
