@@ -150,6 +150,7 @@ class Node:
             system_entropy,
             limits=limits,
             metrics=self._metrics,
+            site_time_ms=core.site_time_ms,
         )
         front = Front(core.chunks.pool, s3.handle, limits, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics)
         front.route("/-/", Admin(core, self._metrics).handle)

@@ -264,6 +264,10 @@ class Core:
             "scrubbed_ms": self.scrubber.state.finished_ms,
         }
 
+    def site_time_ms(self) -> int | None:
+        """Log time where several nodes have agreed on it; a lone node knows its own clock only."""
+        return self.meta.log_time_ms() if len(self.meta.status().voters) > 1 else None
+
     @property
     def s3_listen(self) -> str:
         """Where S3 listens as the site remembers it; empty on a lone node."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgestore.later import later
 from edgestore.security.chunked import ChunkedDecoder
 from edgestore.security.signer import presign_url, sign_headers
-from edgestore.security.sigv4 import SignedRequest, SigningLimits, Verified, read_plain_presign, verify_request
+from edgestore.security.sigv4 import Claim, SignedRequest, SigningLimits, Verified, read_plain_presign, verify_request
 
 if TYPE_CHECKING:
     from edgestore.security.authority import (
@@ -49,6 +49,7 @@ __all__ = [
     "Authority",
     "CertificateFacts",
     "ChunkedDecoder",
+    "Claim",
     "RequestFacts",
     "SignedRequest",
     "SigningLimits",

@@ -71,6 +71,7 @@ def test_a_node_that_starts_cold_with_a_wrong_clock_talks_to_its_site(tmp_path: 
         nodes[2].environment = wrong
         nodes[2].start()
         works(nodes[0], nodes[1], "among-the-others")
+        works(nodes[2], nodes[0], "through-it")
         until(lambda: {row["state"] for row in nodes[2].ask("node", "list")} == {"up"})
         assert nodes[2].ask("bucket", "list")
     finally:
