@@ -82,10 +82,8 @@ class _Have:
 
 
 class Race:
-    """One range of one chunk."""
-
-    """`is_guess`: whether OtherUnits is raised where a fragment says so; else that fragment is taken for damaged, and
-    `others` says how the last of them would have it."""
+    """One range of one chunk. `is_guess`: whether OtherUnits is raised where a fragment says so; else that fragment is
+    taken for damaged, and `others` says how the last of them would have it."""
 
     def __init__(
         self,

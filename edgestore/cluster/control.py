@@ -235,12 +235,7 @@ class Control:
     def _log_time(self, view: SiteView, now_ms: float) -> list[Decision]:
         if len(view.voters) < 2:
             return []
-        clocks = sorted(
-            seen.status.wall_ms + int(now_ms - seen.received_ms)
-            for member in view.voters
-            if (seen := view.statuses.get(member)) is not None and now_ms - seen.received_ms <= STATUS_AGE_MAX_MS
-        )
-        agreed_ms = agreed_time_ms(clocks, len(view.voters) // 2 + 1, self._config.clock_agreement_ms)
+        agreed_ms = time_of(view.voters, view.statuses, now_ms, self._config.clock_agreement_ms)
         if agreed_ms is not None and agreed_ms - view.log_time_ms >= self._config.log_time_step_min_ms:
             return [StepLogTime(agreed_ms)]
         return []
@@ -262,6 +257,16 @@ class Control:
         if any(1 < epoch < before and not extents for epoch, extents in view.layouts):
             return [commands.RetireLayouts(before)]
         return []
+
+
+def time_of(voters: Sequence[str], statuses: Mapping[str, SeenStatus], now_ms: float, agreement_ms: int) -> int | None:
+    """What the clocks of a majority of the voters show; None where they do not agree, or not enough were heard."""
+    clocks = sorted(
+        seen.status.wall_ms + int(now_ms - seen.received_ms)
+        for member in voters
+        if (seen := statuses.get(member)) is not None and now_ms - seen.received_ms <= STATUS_AGE_MAX_MS
+    )
+    return agreed_time_ms(clocks, len(voters) // 2 + 1, agreement_ms)
 
 
 def agreed_time_ms(clocks: Sequence[int], needed: int, agreement_ms: int) -> int | None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from edgestore.clock import Clock, Entropy
-from edgestore.cluster.control import SeenStatus
+from edgestore.cluster.control import SeenStatus, time_of
 from edgestore.cluster.members import Standing
 from edgestore.cluster.messages import NodeStatus, decode_message, decode_status, encode
 from edgestore.cluster.quality import Observer
@@ -122,6 +122,12 @@ class Detector:
     def contested(self) -> frozenset[str]:
         """Members whose identity two living nodes use."""
         return frozenset(self._swim.contested()) | self._peers.contested()
+
+    def time_ms(self, voters: Sequence[str]) -> int | None:
+        """See `time_of`; a single clock agrees with nobody."""
+        if len(voters) < 2:
+            return None
+        return time_of(voters, self._statuses, self.now_ms(), self._config.clock_agreement_ms)
 
     def statuses(self) -> dict[str, SeenStatus]:
         """What every node last said of itself, this one included."""

@@ -205,6 +205,10 @@ class Mesh:
             serves_clients=self._serves_clients() or core.pins.lowest(applied + 1) <= applied,
         )
 
+    def time_ms(self) -> int | None:
+        """What the clocks of a majority of the voters show, where they agree."""
+        return None if self._detector is None else self._detector.time_ms(self._core.meta.status().voters)
+
     def _serves_clients(self) -> bool:
         """Since this was last asked."""
         core, seen = self._core, self._operations

@@ -265,8 +265,15 @@ class Core:
         }
 
     def site_time_ms(self) -> int | None:
-        """Log time where several nodes have agreed on it; a lone node knows its own clock only."""
-        return self.meta.log_time_ms() if len(self.meta.status().voters) > 1 else None
+        """What the clocks of a majority of the voters show, where they agree; a lone node knows its own only. Raises
+        Unavailable where the others were not heard yet and the own contradicts the log's."""
+        if self.mesh is None or len(self.meta.status().voters) < 2:
+            return None
+        agreed_ms = self.mesh.time_ms()
+        apart_ms = abs(self.meta.log_time_ms() - self.clock.wall_ms())
+        if agreed_ms is None and apart_ms > self.config.s3.clock_skew_max_s * 1000:
+            raise Unavailable("this node does not know the time yet: its clock is not that of the site; try again")
+        return agreed_ms
 
     @property
     def s3_listen(self) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.faults.trial import cannot_run
 from tests.site.nodes import SiteNode, make_site, stop_all, until, voters
@@ -25,6 +26,17 @@ def works(through: SiteNode, other: SiteNode, name: str) -> None:
     """Written through one node, read through another."""
     through.client().put_object(Bucket="photos", Key=name, Body=BODY)
     assert other.client().get_object(Bucket="photos", Key=name)["Body"].read() == BODY
+
+
+def knows_the_time(node: SiteNode) -> bool:
+    """Whether it has heard the others; until then clients are told to try again."""
+    try:
+        node.client().list_buckets()
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 503:
+            raise
+        return False
+    return True
 
 
 def test_certificates_are_renewed_without_a_restart(tmp_path: Path) -> None:
@@ -71,6 +83,7 @@ def test_a_node_that_starts_cold_with_a_wrong_clock_talks_to_its_site(tmp_path: 
         nodes[2].environment = wrong
         nodes[2].start()
         works(nodes[0], nodes[1], "among-the-others")
+        until(lambda: knows_the_time(nodes[2]))
         works(nodes[2], nodes[0], "through-it")
         until(lambda: {row["state"] for row in nodes[2].ask("node", "list")} == {"up"})
         assert nodes[2].ask("bucket", "list")

@@ -214,8 +214,8 @@ class S3Protocol:
         return call, operation
 
     def _verify(self, request: SignedRequest, presign: Claim | None) -> Verified:
-        """By this node's clock, or where that is far off by the site's: a node whose clock is wrong serves all the
-        same."""
+        """By this node's clock, or by what the clocks of a majority show where that is far from it: a node whose clock
+        is wrong serves all the same."""
         verify = partial(
             verify_request,
             request,

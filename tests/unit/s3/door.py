@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from edgestore.chunks import bytes_body
-from edgestore.clock import SystemClock, system_entropy
+from edgestore.clock import Clock, SystemClock, system_entropy
 from edgestore.config import ChunksConfig, Config, DiskConfig, ObjectsConfig
 from edgestore.core import Core
 from edgestore.disk import SystemFiles
@@ -49,9 +49,18 @@ class Answer:
 class Door:
     """Signs as root."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(
+        self, core: Core, clock: Clock | None = None, site_time_ms: Callable[[], int | None] = lambda: None
+    ) -> None:
         self.core = core
-        self._protocol = S3Protocol(core.objects, core.tenants, core.config.s3, SystemClock(), system_entropy)
+        self._protocol = S3Protocol(
+            core.objects,
+            core.tenants,
+            core.config.s3,
+            clock or SystemClock(),
+            system_entropy,
+            site_time_ms=site_time_ms,
+        )
 
     async def send(
         self,
