@@ -28,18 +28,21 @@ Header = tuple[int, int, int, int]
 
 class Waiting(msgspec.Struct, eq=False):
     """One operation on its way. `raw`: as it goes into the entry; `until_s`: when its proposer is told that nothing is
-    known. Both only where there are peers."""
+    known; `unsent_until_s`: when it is told that nothing happened, where nobody leads who could be sent it. All only
+    where there are peers."""
 
     operation: commands.Operation
     done: Done
     size_bytes: int
     until_s: float = 0.0
+    unsent_until_s: float = 0.0
     raw: bytes = b""
     is_answered: bool = False
 
 
 class Batch(msgspec.Struct, eq=False):
-    """What goes into one entry. `sent_to`: the leader it was last sent to, empty where that has to be done again."""
+    """What goes into one entry. `sent_to`: the leader it was last sent to, empty where that has to be done again;
+    `sendings`: how often it was handed to anybody. At 0 it is in nobody's log."""
 
     ones: list[Waiting]
     left: int

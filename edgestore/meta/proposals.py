@@ -51,6 +51,8 @@ UNENCODABLE = (ValueError, OverflowError, TypeError)
 REFUSED = (TooBusy, StorageFull, BadRequest)
 """At the first sending it is known that the operations are in nobody's log, and why."""
 NOT_KNOWN = "the commit takes too long: whether it happened is not known yet; read, then decide"
+QUEUED = "too many operations wait for their commit, so this one was not begun and nothing was done: try again"
+NO_LEADER = "no leader is known, so nothing was done: a majority of the voters must be reachable; try again"
 
 
 class Proposals:
@@ -100,6 +102,7 @@ class Proposals:
         one = Waiting(operation, done, size_bytes(command))
         if self._port is not None:
             one.until_s = self._loop.time() + self._config.propose_timeout_s
+            one.unsent_until_s = min(one.until_s, self._loop.time() + self._limits.read_timeout_ms / 1000)
             self._watch()
         self._queue.append(one)
         if not self._scheduled and len(self._under_way) < self._limits.entries_in_flight_max:
@@ -205,9 +208,11 @@ class Proposals:
     def _dispatch(self, batch: Batch) -> None:
         """To whoever leads now; nobody: the timer does it again."""
         consensus = self._consensus
+        batch.sent_to = consensus.leader()
+        if not (batch.sent_to or consensus.is_leader):
+            return
         batch.sendings += 1
         batch.sent_s = self._loop.time()
-        batch.sent_to = consensus.leader()
         operations = [msgspec.Raw(one.raw) for one in batch.ones if not one.is_answered]
         sending = batch.sendings
         if consensus.is_leader:
@@ -217,7 +222,7 @@ class Proposals:
                     self._refused(batch, sending, error)
 
             consensus.propose(commands.splice_entry(*self._header(), operations), done)
-        elif batch.sent_to:
+        else:
             task = self._loop.create_task(self._forward(batch, sending, batch.sent_to, encode(operations)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -296,15 +301,18 @@ class Proposals:
                 self._dispatch(batch)
 
     def _expire(self) -> None:
+        """What was handed to nobody waits for a leader as long as a read does; the rest until nothing is known."""
         now_s = self._loop.time()
-        while self._queue and self._queue[0].until_s <= now_s:
+        is_led = bool(self._consensus.leader())
+        while self._queue and (self._queue[0].until_s if is_led else self._queue[0].unsent_until_s) <= now_s:
             one = self._queue.popleft()
             self.waiting -= 1
-            answer(one, None, Unavailable("the site has no leader: nothing happened, send it again later"))
+            answer(one, None, Unavailable(QUEUED if is_led else NO_LEADER))
         for batch in list(self._under_way):
+            is_unsent = batch.sendings == 0 and not is_led
             for one in batch.ones:
-                if not one.is_answered and one.until_s <= now_s:
-                    self._settle(one, batch, None, Unavailable(NOT_KNOWN))
+                if not one.is_answered and (one.unsent_until_s if is_unsent else one.until_s) <= now_s:
+                    self._settle(one, batch, None, Unavailable(NO_LEADER if is_unsent else NOT_KNOWN))
 
     async def _serve(self, member: str, request: Propose, payload: memoryview) -> Reply:
         """Another node's operations: taken or refused; their outcomes that node applies itself."""
