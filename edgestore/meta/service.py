@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any
 
 from edgestore.catalog import State, Table, commands
@@ -31,6 +32,8 @@ from edgestore.records import SITE_TENANT, Member
 log = logging.getLogger("edgestore.meta")
 
 ARRIVE_AGAIN_S = 0.05
+WORKER_S = 5.0
+"""So long an end waits for a flush that is under way: a disk that hangs holds it up no longer."""
 
 
 class Meta:
@@ -372,6 +375,9 @@ class Meta:
                 if self._failed is None:
                     await self.flush()
         finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WORKER_S):
+                    await self._worker.run(lambda: None)  # behind what still uses the store: it is closed next
             self._end()
 
     def _waits_for_answers(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgestore.disk import RocksIndex, SystemFiles
+from edgestore.disk.index import _translated
 from edgestore.errors import Closing, StoreDamaged
 
 ROWS = {b"key-%05d" % number: os.urandom(50) for number in range(5000)}
@@ -70,6 +71,11 @@ def test_a_store_that_does_not_open_is_damaged_and_a_closed_one_is_closed(tmp_pa
     max((tmp_path / "store").glob("*.sst")).unlink()
     with pytest.raises(StoreDamaged):
         open_store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["Already borrowed", "Already mutably borrowed"])
+def test_a_store_that_a_thread_uses_while_it_closes_is_not_called_damaged(text: str) -> None:
+    assert type(_translated(RuntimeError(text), "catalog")) is Closing
 
 
 def test_a_checkpoint_is_nobody_elses(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,23 @@ async def test_a_start_that_cannot_flush_goes_on(tmp_path: Path) -> None:
         again = await Life(tmp_path).open()
         assert again.meta.state.bucket("b")
         again.kill()
+
+
+async def test_an_end_waits_for_what_still_uses_the_store(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    events: list[str] = []
+    begun = threading.Event()
+
+    def flush() -> None:
+        begun.set()
+        time.sleep(0.2)
+        events.append("flushed")
+
+    life.meta._worker.submit(flush, lambda result, error: None)
+    begun.wait(5)
+    life.meta.fail(Unavailable("this node was removed"))
+    await life.meta.close()
+    events.append("closed")
+    assert events == ["flushed", "closed"]
+    await life.journal.close()
+    life.store.close()
