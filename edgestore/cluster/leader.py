@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from edgestore.catalog import State, Table, commands
 from edgestore.cluster.control import ChangeVoters, Control, Decision, SiteView, StepLogTime
 from edgestore.cluster.detector import Detector
@@ -31,6 +33,8 @@ AWAKE_RESTS = 3
 CONDEMNED_INTERVAL_MS = 1000
 CONDEMNED_MAX = 1024
 LAYOUTS_INTERVAL_MS = 60_000
+TOLD_MAX = 16
+"""Of a longer sequence the log says the length."""
 
 
 class GroupStatus(Protocol):
@@ -245,13 +249,24 @@ class Leader:
                     await self._group.step_log_time(decision.to_ms)
                 else:
                     await self._group.propose(SITE_TENANT, decision)
-            log.info("decided %s", decision)
+            log.info("decided %s", told(decision))
         except (EdgeStoreError, TimeoutError) as error:
-            log.info("not-decided decision=%s error=%s", decision, error)
+            log.info("not-decided decision=%s error=%s", told(decision), error)
 
     def _members(self, voters: tuple[str, ...]) -> tuple[Member, ...]:
         addresses = {node.member: node.address for node in self._group.state.nodes()}
         return tuple(Member(member, True, addresses.get(member, "")) for member in voters)
+
+
+def told(decision: Decision) -> str:
+    """As the log says it: of a long sequence how much it has."""
+    words = []
+    names = decision.__struct_fields__ if isinstance(decision, msgspec.Struct) else decision.__match_args__
+    for name in names:
+        value = getattr(decision, name)
+        is_long = isinstance(value, tuple | list) and len(value) > TOLD_MAX
+        words.append(f"{name}: {len(value)}" if is_long else f"{name}={value!r}")
+    return f"{type(decision).__name__}({', '.join(words)})"
 
 
 def subject(decision: Decision) -> object:

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from edgestore.catalog import commands
 from edgestore.cluster import Facts, Standing
+from edgestore.cluster.control import ChangeVoters
+from edgestore.cluster.leader import told
 from edgestore.net import Outcome, Topic, Work
 from edgestore.records import NodeState
 from tests.sim.loop import SimLoop
@@ -162,6 +164,12 @@ def test_every_node_hears_that_one_serves_clients_and_forgets_it_when_that_one_i
         assert not any(detectors[name].are_clients_served() for name in others)
 
     play(scene)
+
+
+def test_the_log_counts_the_chunks_of_a_decision_and_names_few_members() -> None:
+    chunk_ids = tuple(bytes([number]) * 16 for number in range(200))
+    assert told(commands.ReclaimedChunks(chunk_ids)) == "ReclaimedChunks(chunk_ids: 200)"
+    assert told(ChangeVoters(("one", "two"))) == "ChangeVoters(members=('one', 'two'))"
 
 
 def test_condemned_chunks_are_forgotten_when_all_have_reported() -> None:
