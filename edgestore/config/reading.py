@@ -161,7 +161,20 @@ def host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise ConfigError(f"{text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
+    host = host.strip("[]")
+    if not _is_host(host):
+        raise ConfigError(f"{text!r} is not HOST:PORT: no host can have this name; check it for a typing error")
+    return host, int(port)
+
+
+def _is_host(host: str) -> bool:
+    """Whether the system may be asked for it: for a name with an empty or a long label it raises UnicodeError."""
+    if not all(0 < len(label) < 64 and label.isprintable() for label in host.removesuffix(".").split(".")):
+        return False
+    try:
+        return host.isascii() or bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}

@@ -208,7 +208,7 @@ class SystemNetwork:
         except ssl.SSLError as error:
             speaks_tls = error.reason not in NO_TLS
             raise Unavailable(f"{host}:{port} cannot be reached: {error}", speaks_tls=speaks_tls) from error
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
             reason = str(error) or f"no answer within {config.dial_timeout_s} s"
             raise Unavailable(f"{host}:{port} cannot be reached: {reason}") from error
         finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgestore.config import Config, parse_config
+from edgestore.config import Config, host_and_port, parse_config
 from edgestore.errors import ConfigError
 
 
@@ -56,3 +56,15 @@ def test_what_is_no_setting_is_let_by() -> None:
 def test_a_wrong_value_in_the_environment_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"disk\.segment_bytes"):
         parse_config({}, {"EDGESTORE_DISK_SEGMENT_BYTES": "large"})
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "[]", "b\u00fccher..de", "a\0b"])
+def test_a_host_that_the_system_cannot_be_asked_for_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="is not HOST:PORT"):
+        host_and_port(f"{host}:9100")
+
+
+@pytest.mark.parametrize("host", ["a.b", "a.b.", "10.0.0.1", "b\u00fccher.de", "a" * 63, "node_1"])
+def test_a_host_may_be_a_name_or_an_address(host: str) -> None:
+    assert host_and_port(f"{host}:9100") == (host, 9100)
+    assert host_and_port("[fe80::1%eth0]:9100") == ("fe80::1%eth0", 9100)
