@@ -15,11 +15,19 @@ from dataclasses import dataclass
 import msgspec
 
 from edgestore.config import ClusterConfig
-from edgestore.errors import BadRequest, Denied, EdgeStoreError, Unavailable
+from edgestore.errors import BadRequest, Corrupt, Denied, EdgeStoreError, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Credentials, Method, Peers, Reply, Rights
 from edgestore.records import NodeRecord, NodeState
-from edgestore.security import Authority, CertificateFacts, RequestFacts, issue, make_request, read_request
+from edgestore.security import (
+    Authority,
+    CertificateFacts,
+    RequestFacts,
+    issue,
+    make_request,
+    read_certificate,
+    read_request,
+)
 
 log = logging.getLogger("edgestore.cluster")
 
@@ -174,9 +182,10 @@ class Renewal:
                     msgspec.msgpack.encode(RenewRequest(request)),
                     timeout_s=self.config.ask_timeout_s,
                 )
-                certificate = msgspec.msgpack.decode(answer.head, type=RenewAnswer).certificate
+                certificate = self._checked(answer.head)
                 break
             except (EdgeStoreError, TimeoutError) as error:
+                log.debug("renewal-refused member=%s error=%s", member, error)
                 failure = error
         if not certificate:
             if failure is not None and not self.meta.can_read_now():
@@ -185,3 +194,15 @@ class Renewal:
         self.save(certificate)
         self.credentials.replace(certificate)
         log.info("certificate-replaced left_ms=%d", self._left_ms())
+
+    def _checked(self, head: bytes) -> bytes:
+        """The certificate that a member sent: another one must not take the place of the one that is good. Raises
+        Corrupt."""
+        try:
+            certificate = msgspec.msgpack.decode(head, type=RenewAnswer).certificate
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise Corrupt(f"what a member answered is no certificate: {error}") from error
+        own, facts = self.credentials.facts, read_certificate(certificate)
+        if (facts.site_id, facts.member, facts.key_digest) != (own.site_id, own.member, own.key_digest):
+            raise Corrupt("a member answered with a certificate that is not this node's")
+        return certificate
