@@ -191,12 +191,13 @@ class Peer:
         if best is not None and self._dialling_bulk.locked():
             return best
         async with self._dialling_bulk:
+            self._bulk = [link for link in self._bulk if link.is_open]  # some may have been lost meanwhile
             if len(self._bulk) < self._config.bulk_connections:
                 link = await self._dial(Lane.BULK)
                 self._bulk.append(link)
                 self._begin_task(self._watch_bulk(link))
                 return link
-        return min(self._bulk, key=lambda link: link.waiting)
+            return min(self._bulk, key=lambda link: link.waiting)
 
     def redial(self) -> None:
         """Loses its connections; others are made at once."""

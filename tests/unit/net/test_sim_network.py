@@ -142,6 +142,24 @@ def test_a_bulk_connection_that_swallows_everything_is_replaced_while_the_others
     simulate(work)
 
 
+def test_a_bulk_connection_that_was_lost_while_another_was_dialled_is_not_chosen() -> None:
+    async def work(network: SimNetwork, members: Members) -> None:
+        one, most = members[ONE][0], NetConfig().bulk_connections
+        await one.call(TWO, Method.STATUS, b"", timeout_s=1, lane=Lane.BULK)
+        peer = one._peers[TWO]
+        lost, peer._bulk = peer._bulk, []
+        assert peer._dialling_bulk is not None
+        async with peer._dialling_bulk:
+            call = one.call(TWO, Method.STATUS, b"", timeout_s=1, lane=Lane.BULK)
+            waiting = asyncio.get_running_loop().create_task(call)
+            await asyncio.sleep(0.01)
+            lost[0].close()
+            peer._bulk = lost * most
+        await waiting
+
+    simulate(work)
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     async def work(network: SimNetwork, members: Members) -> None:
         network.weather = Weather(lost=0.1, doubled=0.1, overtaken=0.2)
