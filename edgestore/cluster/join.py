@@ -101,10 +101,11 @@ class JoinServer:
 async def ask_to_join(
     peers: Peers, config: ClusterConfig, token: Token, addresses: tuple[str, ...], request: JoinRequest
 ) -> JoinAnswer:
-    """Asks one member after the other until one answers. Raises what a member refuses with, or the last of them that
-    turned out to be none of this site; Unavailable when the time is up. `peers` need not listen."""
+    """Asks one member after the other until one answers. Raises InvalidToken, or what the last of them
+    refused with: it was none of this site, or no member at all; Unavailable when the time is up. `peers` need not
+    listen."""
     refusal: EdgeStoreError | TimeoutError = Unavailable("no member was asked")
-    asked = list(addresses)
+    asked, told = list(addresses), dict[str, str]()
     try:
         async with asyncio.timeout(config.join_timeout_s):
             while asked:
@@ -113,13 +114,15 @@ async def ask_to_join(
                         return await _ask(peers, config, token, address, request)
                     except InvalidToken:
                         raise
-                    except Denied as error:
+                    except (Denied, BadRequest) as error:
                         refusal = error
                         asked.remove(address)
                         log.warning("join-refused address=%s reason=%s", address, error)
                     except (Unavailable, TimeoutError) as error:
                         refusal = error
-                        log.info("join-postponed address=%s reason=%s", address, error)
+                        if told.get(address) != str(error):
+                            told[address] = str(error)
+                            log.info("join-postponed address=%s reason=%s", address, error)
                 await asyncio.sleep(ASK_AGAIN_S if asked else 0)
             raise refusal
     except TimeoutError as error:
