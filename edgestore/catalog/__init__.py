@@ -7,6 +7,7 @@ from edgestore.catalog.listing import ObjectPage, UploadPage, VersionPage, list_
 from edgestore.catalog.repair import GapApplier
 from edgestore.catalog.site_state import ExtentPage
 from edgestore.catalog.state import State
+from edgestore.catalog.tokens import check_policy
 
 __all__ = [
     "WATCHED",
@@ -18,6 +19,7 @@ __all__ = [
     "Table",
     "UploadPage",
     "VersionPage",
+    "check_policy",
     "commands",
     "list_objects",
     "list_uploads",

@@ -20,6 +20,7 @@ from edgestore.cli.target import Target, run
 from edgestore.config import host_and_port, load_config
 from edgestore.errors import ConfigError, EdgeStoreError
 from edgestore.observe import start_logging
+from edgestore.placement import TOLERATE_MAX
 
 PIECE_BYTES = 1024 * 1024
 
@@ -95,7 +96,7 @@ def redundant(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a bucket's redundancy."""
     for option in (
         click.option("--scheme", help="Fragments, such as 4+2; `default`: by the site's size."),
-        click.option("--tolerate", type=click.IntRange(0, 8), help="How many nodes may be lost at once."),
+        click.option("--tolerate", type=click.IntRange(0, TOLERATE_MAX), help="How many nodes may be lost at once."),
     ):
         command = option(command)
     return command
@@ -111,7 +112,7 @@ def bucket_create(
     """Creates a bucket."""
     question = {"name": name, **_policy(tolerate, scheme)}
     found = run(folder, url, lambda target: target.ask("PUT", "buckets", question), founds=True)
-    show(found, [found["name"]], as_json=as_json)
+    show(found, [_redundancy(found) if "now" in found else found["name"]], as_json=as_json)
 
 
 def _redundancy(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from edgestore.catalog import (
     ObjectPage,
     UploadPage,
     VersionPage,
+    check_policy,
     commands,
     list_objects,
     list_uploads,
@@ -81,14 +82,16 @@ class Buckets:
             await self.barrier()
         return self._meta.state.buckets(None if principal.is_root else principal.tenant_id)
 
-    async def create_bucket(self, principal: Principal, name: str) -> BucketRecord:
-        """Raises InvalidName, BucketExists, TooLarge."""
+    async def create_bucket(self, principal: Principal, name: str, policy: BucketPolicy | None = None) -> BucketRecord:
+        """Nothing is created where the policy cannot be. Raises InvalidName, BucketExists, TooLarge, BadRequest."""
         check_bucket_name(name)
+        if policy is not None:
+            check_policy(policy.tolerate, policy.scheme)
         command = commands.CreateBucket(
             name, principal.tenant_id, self._clock.wall_ms(), self._region, self._config.buckets_per_owner_max
         )
         found: BucketRecord = await self._meta.propose(principal.tenant_id, command)
-        return found
+        return found if policy is None else await self.set_policy(principal, name, policy)
 
     async def delete_bucket(self, principal: Principal, name: str) -> None:
         """Raises BucketNotEmpty."""

@@ -71,7 +71,7 @@ def test_a_node_that_was_down_writes_again(three: list[SiteNode]) -> None:
 
 
 def test_the_redundancy_of_a_bucket_is_set_and_seen(three: list[SiteNode]) -> None:
-    three[0].ask("bucket", "create", "wide", "--tolerate", "2")
+    assert three[0].ask("bucket", "create", "wide", "--tolerate", "2")["now"][:3] == "1+2"
     three[0].ask("bucket", "create", "plain")
     three[1].ask("bucket", "set", "plain", "--scheme", "1+2")
     seen = {row["name"]: row for row in three[2].ask("bucket", "list")}

@@ -227,10 +227,8 @@ class Admin:
 
     async def _create_bucket(self, question: Question) -> Any:
         policy = policy_of(question)
-        bucket = await self._core.objects.create_bucket(self._core.tenants.root(), _field(question, "name"))
-        if policy is not None:
-            await self._core.objects.set_policy(self._core.tenants.root(), bucket.name, policy)
-        return {"name": bucket.name}
+        bucket = await self._core.objects.create_bucket(self._core.tenants.root(), _field(question, "name"), policy)
+        return {"name": bucket.name, **(redundancy_of(bucket, self._core.site) if policy is not None else {})}
 
     async def _set_policy(self, question: Question) -> Any:
         policy = policy_of(question)

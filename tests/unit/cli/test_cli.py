@@ -83,6 +83,7 @@ def test_a_day_with_the_command_line(target: list[str], tmp_path: Path) -> None:
         ("serve",),
         ("serve", "--log-level", "FOO"),
         ("key", "create"),
+        ("bucket", "create", "photos", "--tolerate", "5", "--data", "."),
         ("status", "--node", "foo"),
         ("status", "--node", "http://127.0.0.1:99999"),
         ("status", "--node", "http://127.0.0.1:9", "--data", "."),
@@ -109,6 +110,14 @@ def test_only_what_begins_a_store_begins_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     edgestore("bucket", "create", "photos", *target)
     assert edgestore("ls", *target).stdout == "photos\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--scheme", "4x2"), ("--scheme", "0+0"), ("--scheme", "40+20"), ("--scheme", "2+1", "--tolerate", "2")]
+)
+def test_a_redundancy_that_cannot_be_leaves_no_bucket_behind(wrong: tuple[str, ...], tmp_path: Path) -> None:
+    edgestore("bucket", "create", "photos", *wrong, "--data", str(tmp_path), expect=1)
+    assert edgestore("bucket", "list", "--data", str(tmp_path)).stdout == ""
 
 
 def test_an_error_names_the_object_and_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
