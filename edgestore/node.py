@@ -77,6 +77,7 @@ class Node:
         self._mesh, self._joining = mesh, joining
         self._stop: asyncio.Event
         self._stopped_at: float | None = None
+        self._was_ready = False
         self._metrics = Metrics()
 
     async def run(self) -> int:
@@ -99,6 +100,10 @@ class Node:
         if core.failed is not None:
             log.critical("node-stopped reason=%s", core.failed)
             return 1
+        if self._joining is not None and not self._was_ready:
+            raise Closing(
+                f"joined the site, and stopped before it served: go on with `edgestore serve --data {self._folder}`"
+            )
         return 0
 
     async def _open(self, files: Files, root_keys: RootKeys | None) -> Core:
@@ -167,6 +172,7 @@ class Node:
                 mesh = f" mesh={core.mesh.address}" if core.mesh is not None else ""
                 sys.stdout.write(f"edgestore ready s3={'https' if tls else 'http'}://{host}:{port}{mesh}\n")
                 sys.stdout.flush()
+                self._was_ready = True
                 await self._stop.wait()
             self._stopped_at = asyncio.get_running_loop().time()
             log.info("node-stopping")

@@ -244,6 +244,22 @@ def test_a_join_that_nobody_answers_ends_when_it_is_told_to(tmp_path: Path, firs
     assert second.stop() == 0
 
 
+def test_a_join_that_is_stopped_after_it_was_admitted_says_how_to_go_on(tmp_path: Path, first: SiteNode) -> None:
+    token, second = first.token(), SiteNode(tmp_path / "second")
+    stopped = (
+        "import os; from edgestore.core import membership; write = membership.write_site; "
+        "membership.write_site = lambda *a: (write(*a), os.kill(os.getpid(), 2))"
+    )
+    whole, second.program = second.program, [sys.executable, "-c", f"{stopped}; from edgestore.cli import main; main()"]
+    with pytest.raises(NodeRefusedError) as found:
+        second.join(token, first)
+    assert found.value.code == 1
+    assert f"go on with `edgestore serve --data {second.data}`" in found.value.log
+    second.program = whole
+    second.start()
+    assert second.stop() == 0
+
+
 def test_a_join_through_an_s3_address_is_refused_at_once(tmp_path: Path, first: SiteNode) -> None:
     second, begun = SiteNode(tmp_path / "second"), time.monotonic()
     with pytest.raises(NodeRefusedError) as found:
