@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import Config, HttpConfig, host_and_port
-from edgestore.core import Core, read_site, root_keys_of_environment
+from edgestore.core import SITE_FILE, Core, read_site, root_keys_of_environment
 from edgestore.disk import Files, SystemFiles
 from edgestore.errors import Closing, ConfigError
 from edgestore.observe import Metrics
@@ -88,7 +88,9 @@ class Node:
         tls, root_keys = self._tls(), root_keys_of_environment()
         credentials = os.path.join(self._folder, CREDENTIALS)
         is_first = not os.path.exists(credentials)
-        files = SystemFiles(self._folder)
+        if is_first and self._joining is None and not os.path.exists(os.path.join(self._folder, SITE_FILE)):
+            self._check_addresses()
+        files = self._files()
         core = await self._open(files, root_keys)
         core.on_failure = lambda error: self._stop.set()
         if is_first and not files.exists("config.toml"):
@@ -105,6 +107,22 @@ class Node:
                 f"joined the site, and stopped before it served: go on with `edgestore serve --data {self._folder}`"
             )
         return 0
+
+    def _check_addresses(self) -> None:
+        """Before a store is founded: with it in the folder, the node could not join a site any more."""
+        from edgestore.core import check_free
+
+        check_free(self._listen.address or self._config.http.listen, "--s3")
+        if self._mesh is not None and self._mesh.listen:
+            check_free(self._mesh.listen, "--mesh")
+
+    def _files(self) -> SystemFiles:
+        try:
+            return SystemFiles(self._folder)
+        except OSError as error:
+            raise ConfigError(
+                f"the data folder {self._folder} cannot be made or read ({error.strerror}): name another with --data"
+            ) from error
 
     async def _open(self, files: Files, root_keys: RootKeys | None) -> Core:
         """A lone node, one of several as the folder says, or one that joins now."""
@@ -160,7 +178,10 @@ class Node:
         front = Front(core.chunks.pool, s3.handle, limits, wall_ms=core.clock.wall_ms, hot=s3, metrics=self._metrics)
         front.route("/-/", Admin(core, self._metrics).handle)
         host, port = host_and_port(core.s3_listen or self._listen.address or self._config.http.listen)
-        port = await front.start(host, port, tls)
+        try:
+            port = await front.start(host, port, tls)
+        except OSError as error:
+            raise ConfigError(f"{error.strerror}: choose another address for S3 with --s3") from error
         path = os.path.join(self._folder, SOCKET_NAME)
         await front.start_local(_bind_local(self._folder))
         _settle_interpreter()

@@ -6,28 +6,30 @@ disk. What only a node of several needs is loaded when a node is one.
 
 from typing import TYPE_CHECKING
 
-from edgestore.core.membership import read_site
+from edgestore.core.membership import SITE_FILE, read_site
 from edgestore.core.opening import INDEX_FOLDER, Core, OpenStore, root_keys_of_environment
 from edgestore.later import later
 
 if TYPE_CHECKING:
-    from edgestore.core.joining import Joining, MeshOptions, join_site, open_in_site
+    from edgestore.core.joining import Joining, MeshOptions, check_free, join_site, open_in_site
     from edgestore.core.recovery import plan_recovery, recover_site
 else:
     __getattr__ = later(
         __name__,
         {
-            "joining": ("Joining", "MeshOptions", "join_site", "open_in_site"),
+            "joining": ("Joining", "MeshOptions", "check_free", "join_site", "open_in_site"),
             "recovery": ("plan_recovery", "recover_site"),
         },
     )
 
 __all__ = [
     "INDEX_FOLDER",
+    "SITE_FILE",
     "Core",
     "Joining",
     "MeshOptions",
     "OpenStore",
+    "check_free",
     "join_site",
     "open_in_site",
     "plan_recovery",

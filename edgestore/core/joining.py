@@ -115,8 +115,8 @@ async def join_site(files: Files, config: Config, options: MeshOptions, joining:
         if files.list("journal"):
             raise ConfigError("the data folder holds a store, and stores do not merge: join with an empty folder")
         listen, s3 = options.listen or _free_address(joining.peers[0]), s3 or config.http.listen
-        for taken in (listen, s3):
-            _check_free(taken)
+        check_free(s3, "--s3")
+        check_free(listen, "--mesh")
         member = open_identity(files, system_entropy).member_id.hex()
         asked = SiteFile(
             "",
@@ -203,17 +203,24 @@ def _free_address(toward: str) -> str:
     for port in range(MESH_PORT, MESH_PORT + MESH_PORTS):
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            _check_free(address)
+            check_free(address, "--mesh")
         except ConfigError:
             continue
         return address
     raise ConfigError(f"no port from {MESH_PORT} to {MESH_PORT + MESH_PORTS - 1} is free: name one with --mesh")
 
 
-def _check_free(address: str) -> None:
+def check_free(address: str, option: str) -> None:
     """Raises ConfigError where something listens there already, or the address is not this machine's."""
     host, port = host_and_port(address)
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen()
     except OSError as error:
-        raise ConfigError(f"{address} cannot be listened on ({error.strerror or error}): choose another") from error
+        raise ConfigError(
+            f"{address} cannot be listened on ({error.strerror or error}): choose another address with {option}"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,28 @@ def test_an_error_names_the_object_and_text_that_is_no_utf_8_is_refused(tmp_path
     failed = edgestore("ls", "s3://photos/\udcff", "--data", str(tmp_path), expect=1)
     assert "UTF-8" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_no_store_is_founded_where_the_address_is_taken_or_another_machine_s(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for option, others in (("--s3", ()), ("--mesh", ("--s3", "127.0.0.1:0"))):
+            failed = edgestore("serve", "--data", str(folder), option, address, *others, expect=1)
+            assert f"{address} cannot be listened on" in failed.stderr
+            assert f"with {option}" in failed.stderr
+    assert not folder.exists()
+    folder.mkdir()
+    edgestore("bucket", "create", "photos", "--data", str(folder))
+    failed = edgestore("serve", "--data", str(folder), "--s3", "192.0.2.1:9000", expect=1)
+    assert "with --s3" in failed.stderr
+    assert "Errno" not in failed.stderr
+
+
+def test_a_data_folder_that_cannot_be_made_is_said_plainly() -> None:
+    failed = edgestore("serve", "--data", "/proc/nothing", "--s3", "127.0.0.1:0", expect=1)
+    assert "with --data" in failed.stderr
+    assert "Errno" not in failed.stderr
 
 
 def test_other_root_keys_at_a_later_start_are_refused(tmp_path: Path) -> None:
