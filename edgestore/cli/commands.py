@@ -45,7 +45,7 @@ for _command in (of_sites.token, of_sites.join, of_sites.node, of_sites.site):
 @click.option("--s3-key", type=click.Path(exists=True, dir_okay=False), help="Its key, PEM (http.key).")
 @click.option("--mesh", help="Where this node listens for others, HOST:PORT: it becomes the first of a site.")
 @click.option("--zone", default="", help="What fails together: a rack, a room, a power feed (with --mesh).")
-@click.option("--capacity", "capacity_bytes", type=Bytes(), default=0, help="What the node may hold (the whole disk).")
+@click.option("--capacity", "capacity_bytes", type=Bytes(), help="What the node may hold (the whole disk).")
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
@@ -60,15 +60,17 @@ def serve(
     s3_key: str | None,
     mesh: str | None,
     zone: str,
-    capacity_bytes: int,
+    capacity_bytes: int | None,
     log_level: str,
 ) -> None:
     """Runs a node in the foreground."""
-    from edgestore.core import MeshOptions
+    from edgestore.core import SITE_FILE, MeshOptions
     from edgestore.node import Listen, serve
 
     if s3_key and not s3_cert:
         raise click.UsageError("--s3-key needs --s3-cert: without a certificate S3 would be served in the clear")
+    if (zone or capacity_bytes) and not mesh and not os.path.exists(os.path.join(folder, SITE_FILE)):
+        raise click.UsageError("--zone and --capacity are for a node of a site, and this one is alone: give --mesh too")
     start_logging(log_level)
     try:
         for given in (address, mesh):
@@ -77,7 +79,7 @@ def serve(
         raise click.BadParameter(str(error)) from error
     config = load_config(folder, file)
     pair = (s3_cert, s3_key or "") if s3_cert else (config.http.certificate, config.http.key)
-    options = MeshOptions(mesh or "", zone, capacity_bytes)
+    options = MeshOptions(mesh or "", zone, capacity_bytes or 0)
     sys.exit(serve(folder, config, Listen(address or "", *pair), options))
 
 

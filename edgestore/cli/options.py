@@ -45,7 +45,10 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no size such as 2TB or 500GiB", param, ctx)
         unit = found[2].lower()
         factor = 1024 ** "kmgtp".index(unit) * 1024 if found[3] else _UNITS_BYTES[unit]
-        return int(float(found[1]) * factor)
+        size_bytes = int(float(found[1]) * factor)
+        if not size_bytes:
+            self.fail(f"{value!r} is less than one byte: give a size such as 2TB", param, ctx)
+        return size_bytes
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

@@ -39,7 +39,7 @@ def token_create(ttl_ms: int, folder: str | None, url: str | None, as_json: bool
 @click.option("--s3", "address", help="Where S3 listens, HOST:PORT (http.listen, 127.0.0.1:9000).")
 @click.option("--mesh", help="Where this node listens for the others, HOST:PORT.")
 @click.option("--zone", default="", help="What fails together: a rack, a room, a power feed.")
-@click.option("--capacity", "capacity_bytes", type=Bytes(), default=0, help="What the node may hold (the whole disk).")
+@click.option("--capacity", "capacity_bytes", type=Bytes(), help="What the node may hold (the whole disk).")
 @click.option("--witness", is_flag=True, help="Votes and holds the catalog, no content.")
 @click.option("--config", "file", type=click.Path(exists=True, dir_okay=False), help="A TOML file.")
 @click.option(
@@ -55,7 +55,7 @@ def join(
     address: str | None,
     mesh: str | None,
     zone: str,
-    capacity_bytes: int,
+    capacity_bytes: int | None,
     witness: bool,
     file: str | None,
     log_level: str,
@@ -73,7 +73,7 @@ def join(
         raise click.BadParameter(str(error)) from error
     config = load_config(folder, file)
     listen = Listen(address or "", config.http.certificate, config.http.key)
-    options = MeshOptions(mesh or "", zone, capacity_bytes, witness)
+    options = MeshOptions(mesh or "", zone, capacity_bytes or 0, witness)
     sys.exit(join(folder, config, listen, options, Joining(parse_token(text), peers)))
 
 

@@ -16,7 +16,7 @@ def test_sizes(text: str, size_bytes: int) -> None:
     assert Bytes().convert(text, None, None) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "TB", "2XB", "-1GB", "1iB", "1.GB", "2TBs"])
+@pytest.mark.parametrize("text", ["", "TB", "2XB", "-1GB", "1iB", "1.GB", "2TBs", "0", "0TB", "0.1"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Bytes().convert(text, None, None)
