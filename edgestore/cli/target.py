@@ -45,9 +45,15 @@ class NodeTarget:
     """A running node, over its socket or its endpoint."""
 
     def __init__(
-        self, url: str, keys: tuple[str, str], region: str, connector: aiohttp.UnixConnector | None = None
+        self,
+        url: str,
+        keys: tuple[str, str],
+        region: str,
+        connector: aiohttp.UnixConnector | None = None,
+        folder: str = "",
     ) -> None:
         self._url, self._keys, self._connector = url.rstrip("/"), keys, connector
+        self._folder = folder
         self._backend = RemoteBackend(self._url, *keys, region=region, connector=connector)
         self.store = Store(self._backend)
 
@@ -86,6 +92,10 @@ class NodeTarget:
             ):
                 return _answer(self._url, response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
+            if self._folder:
+                raise Unavailable(
+                    f"the node of {self._folder} does not answer: where it is starting or stopping, try again shortly"
+                ) from error
             raise Unavailable(f"{self._url} does not answer: {error}") from error
 
 
@@ -197,13 +207,13 @@ async def _running(folder: str) -> NodeTarget | None:
         return None
     writer.close()
     keys, connector = read_keys(folder), aiohttp.UnixConnector(path=short)
-    node = NodeTarget("http://localhost", keys, DEFAULT_REGION, connector)
+    node = NodeTarget("http://localhost", keys, DEFAULT_REGION, connector, folder)
     try:
         region = (await node.ask("GET", "status", {})).get("region", DEFAULT_REGION)
     except EdgeStoreError:
         await node.store.close()
         raise
-    return node if region == DEFAULT_REGION else NodeTarget("http://localhost", keys, region, connector)
+    return node if region == DEFAULT_REGION else NodeTarget("http://localhost", keys, region, connector, folder)
 
 
 def run(folder: str | None, url: str | None, work: Callable[[Any], Awaitable[Any]], *, founds: bool = False) -> Any:

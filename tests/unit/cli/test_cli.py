@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,37 @@ def test_a_missing_folder_and_a_missing_node_are_said_plainly(tmp_path: Path) ->
     assert "is no folder" in edgestore("ls", "--data", str(tmp_path / "nothing"), expect=1).stderr
     assert "--data DIR" in edgestore("ls", expect=2).stderr
     assert "does not answer" in edgestore("status", "--node", "http://127.0.0.1:9", expect=1).stderr
+
+
+def test_a_node_that_stops_while_it_is_asked_is_named_by_its_folder(tmp_path: Path) -> None:
+    edgestore("bucket", "create", "photos", "--data", str(tmp_path))
+
+    def accept_and_close() -> None:
+        with suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "node.sock"))
+        listening.listen()
+        threading.Thread(target=accept_and_close, daemon=True).start()
+        failed = edgestore("status", "--data", str(tmp_path), expect=1)
+        listening.shutdown(socket.SHUT_RDWR)
+    assert f"the node of {tmp_path} does not answer" in failed.stderr
+    assert "localhost" not in failed.stderr
+
+
+def test_an_interrupt_while_the_command_is_loaded_is_silent() -> None:
+    program = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'edgestore.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "runpy.run_module('edgestore', run_name='__main__')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (130, "")
 
 
 def test_only_what_begins_a_store_begins_one(tmp_path: Path) -> None:
