@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from edgestore.cli.site import CLOCK_ADVICE, clock_apart
 from edgestore.cli.target import read_keys, run
 from edgestore.clock import system_entropy
 from edgestore.config import Config, load_config
@@ -47,6 +48,8 @@ def _node(folder: str | None, url: str | None) -> Iterator[Check]:
     serves = status["serves"] or (status.get("site") is not None and status["site"]["leader"] > 0)
     advice = "" if serves else "look at the other nodes: too few of them answer for a decision"
     yield Check("node", serves, "serves" if serves else "has no leader: reads and writes wait", advice)
+    if apart := clock_apart(status):
+        yield Check("clock of the node", False, apart, CLOCK_ADVICE)
     damaged, quarantined = status["damaged_fragments"], status["quarantined_segments"]
     scrubbed = status["scrubbed_ms"]
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scrubbed // 1000)) if scrubbed else "not yet"

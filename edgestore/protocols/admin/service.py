@@ -198,6 +198,7 @@ class Admin:
             "applied_index": status.applied_index,
             "last_index": status.last_index,
             "log_time_ms": self._core.meta.log_time_ms(),
+            "clock_ms": self._core.clock.wall_ms(),
             "free_bytes": self._core.free_bytes,
             **self._core.disk_health,
             "kernel": active_kernel,
