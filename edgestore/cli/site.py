@@ -16,7 +16,7 @@ from edgestore.errors import ConfigError
 from edgestore.observe import start_logging
 
 CLOCK_APART_MAX_S = 60
-CLOCK_ADVICE = "set it (NTP): with 15 minutes S3 clients are refused here with 403 RequestTimeTooSkewed"
+CLOCK_ADVICE = "set it (NTP): alone this node would refuse S3 clients from 15 minutes on, 403 RequestTimeTooSkewed"
 VOTERS_LEAST = 3
 
 
