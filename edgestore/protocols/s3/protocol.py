@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgestore.clock import Clock, Entropy
 from edgestore.config import HttpConfig, S3Config
-from edgestore.errors import Denied, EdgeStoreError, NotFound, NotSupported
+from edgestore.errors import Denied, EdgeStoreError, NotFound, NotSupported, Unavailable
 from edgestore.objects import Body
 from edgestore.observe import NO_METRICS, Metrics
 from edgestore.protocols.http import HotReply, Plan, RequestHead, Response
@@ -268,12 +268,13 @@ class S3Protocol:
         status = faults.CODES[code][0]
         if status >= 500 and status != 501:
             logger.warning(
-                "request_refused method=%s path=%s code=%s id=%s",
+                "request_refused method=%s path=%s code=%s id=%s reason=%s",
                 head.method,
                 head.path,
                 code,
                 request_id,
-                exc_info=error,
+                error,
+                exc_info=None if isinstance(error, Unavailable) else error,  # which passes, and is nobody's mistake
             )
         headers = faults.fault_headers(error, code)
         if head.method == "HEAD" or status == 304:

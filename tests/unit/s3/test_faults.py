@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from edgestore import errors
 from edgestore.protocols.s3 import faults
 from edgestore.protocols.s3.faults import Fault, code_of, fault_headers, fault_xml, status_of
+from tests.unit.s3.door import opened
 
 
 def every_error() -> list[type[errors.EdgeStoreError]]:
@@ -103,3 +105,20 @@ def test_error_headers() -> None:
 
 def test_error_documents_are_well_formed_whatever_the_key_holds() -> None:
     assert answer(errors.NoSuchKey(key="a\x00\x1f\ufffeb\n"))["Key"] == "a\ufffd\ufffd\ufffdb\n"
+
+
+async def test_what_cannot_be_done_now_is_logged_in_one_line_and_a_fault_with_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as door:
+        for error, is_traced in ((errors.Unavailable("no leader is known"), False), (errors.DiskFailed("gone"), True)):
+            caplog.clear()
+
+            async def refuse(*_: object, error: Exception = error, **__: object) -> None:
+                raise error
+
+            monkeypatch.setattr(door.core.objects, "create_bucket", refuse)
+            assert (await door.send("PUT", "/other")).status >= 500
+            (record,) = [record for record in caplog.records if "request_refused" in record.getMessage()]
+            assert str(error) in record.getMessage()
+            assert (record.exc_info is not None) is is_traced
