@@ -115,6 +115,10 @@ class Mesh:
         for member, address in self._settings.peers.items():
             self.peers.know(member, address)
 
+    def is_reached(self, member: str) -> bool:
+        """Whether it is this node, or one that answers it."""
+        return member == self._member or self.peers.is_connected(member)
+
     async def meet(self) -> None:
         """The catalog is open: what it says of the others counts from now on."""
         core, config = self._core, self._core.config.cluster

@@ -35,6 +35,7 @@ log = logging.getLogger("edgestore.node")
 
 INDEX_FOLDER = "index"
 ARRIVE_AGAIN_S = 0.2
+WAITING_TOLD_S = 5.0
 
 
 class OpenStore(Protocol):
@@ -120,7 +121,7 @@ class Core:
         assert self.mesh is not None
         while True:
             try:
-                await self.meta.ready()
+                await self._ready()
                 await self.mesh.arrive()
                 await self._arrive(root_keys)
                 break
@@ -134,6 +135,23 @@ class Core:
                 return
         for housekeeping in self.mesh.housekeeping():
             self._keep(housekeeping)
+
+    async def _ready(self) -> None:
+        """A start that waits for long says for whom."""
+        telling = asyncio.get_running_loop().call_later(WAITING_TOLD_S, self._tell_waiting)
+        try:
+            await self.meta.ready()
+        finally:
+            telling.cancel()
+
+    def _tell_waiting(self) -> None:
+        assert self.mesh is not None
+        voters = self.meta.status().voters
+        answering = sum(self.mesh.is_reached(voter) for voter in voters)
+        if 2 * answering > len(voters):
+            log.warning("waiting for the state of the site: %d of %d voters answer", answering, len(voters))
+        else:
+            log.warning("waiting for a majority of the voters: %d of %d answer", answering, len(voters))
 
     async def renew_writer(self) -> None:
         """A writer of its own for what is written from now on; the earlier ones of this node are closed (rule 6)."""

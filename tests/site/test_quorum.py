@@ -132,3 +132,16 @@ def test_the_survivor_of_a_lost_quorum_goes_on_by_hand(tmp_path: Path) -> None:
         for node in nodes:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
+
+
+def test_a_start_without_a_quorum_says_what_it_waits_for(tmp_path: Path) -> None:
+    nodes = make_site(tmp_path, 3)
+    first = nodes[0]
+    try:
+        until(lambda: voters(first) == [1, 2, 3])
+        for node in nodes:
+            node.kill()
+        first.launch()
+        until(lambda: "waiting for a majority of the voters: 1 of 3 answer" in first.log.read_text())
+    finally:
+        first.kill()
