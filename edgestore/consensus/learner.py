@@ -93,6 +93,8 @@ class Learner:
         if answer.first_index > index + 1:
             await self._install(source)
             return
+        if answer.first_index <= index:
+            raise Unavailable("it answered another question")
         if context.raft_journal.term_at(index) != term:
             self._verified_index = context.applying.applied_index
             return  # a snapshot or a stop-sign came in between

@@ -7,8 +7,9 @@ overtaken, one way and both; and never anything between lives that are not both 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class Wires:
     ends: dict[str, WirePeers] = field(default_factory=dict)
     held: dict[tuple[str, str], list[Late]] = field(default_factory=dict)
     carried: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of calls, each once: a connection ends with the life that dialled it, and no answer outlives it."""
     _last_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _told_s: dict[tuple[str, str], float] = field(default_factory=dict)
 
@@ -152,7 +155,6 @@ class WirePeers:
         self._on_connected: list[Callable[[str], None]] = []
         self._on_disconnected: list[Callable[[str], None]] = []
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
-        self._numbers = 0
 
     def hear(self, member: str, connected: bool) -> None:
         """A connection is there, or has gone."""
@@ -219,8 +221,7 @@ class WirePeers:
         """See net.Peers."""
         if member not in self.connected:
             raise Unavailable(f"{member} is not reachable")
-        self._numbers += 1
-        number, caller = self._numbers, Caller(self.member, Rights.MEMBER, self.life.name)
+        number, caller = next(self.wires.numbers), Caller(self.member, Rights.MEMBER, self.life.name)
         parts = b"".join(bytes(part) for part in ((payload,) if isinstance(payload, bytes) else payload))
         outcome = self._waiting[number] = asyncio.get_running_loop().create_future()
         request = (caller, number, method, bytes(head), parts)
