@@ -92,7 +92,7 @@ static PyObject *py_page_crcs(PyObject *self, PyObject *const *args, Py_ssize_t 
     }
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    PyObject *result = PyBytes_FromStringAndSize(NULL, (view.len + page_bytes - 1) / page_bytes * 4);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (view.len / page_bytes + (view.len % page_bytes != 0)) * 4);
     if (result) {
         uint8_t *out = (uint8_t *)PyBytes_AsString(result);
         if (view.len > release_bytes) {

@@ -140,6 +140,11 @@ def test_combine_takes_any_length(kernel: Any) -> None:
             assert combine(0x1234567, 0x89, length) == getattr(reference, name + "_combine")(0x1234567, 0x89, length)
 
 
+def test_a_page_may_be_of_any_size(kernel: Any) -> None:
+    for page_bytes in (2**63 - 1, 2**63 - 2, 2**62, 6, 5):
+        assert kernel.page_crcs(b"x" * 5, page_bytes) == kernel.page_crcs(b"x" * 5)
+
+
 def test_arguments_are_checked(kernel: Any) -> None:
     with pytest.raises(TypeError):
         kernel.crc32c()
