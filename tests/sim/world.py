@@ -10,8 +10,6 @@ import asyncio
 import gc
 import hashlib
 import random
-import sys
-import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -25,7 +23,7 @@ from tests.sim.checks import Check, check_chunks, check_damage_is_found, check_f
 from tests.sim.clients import BUCKETS, Bodies, Client
 from tests.sim.disk import UNLIMITED_BYTES, Disk, SimFiles
 from tests.sim.index import SimIndex
-from tests.sim.loop import Crash, SimClock, SimLoop
+from tests.sim.loop import Crash, SimClock, SimLoop, silence
 from tests.sim.model import Crashed, Damaged, Miscounted, Refused, Violation
 
 CLIENTS = 4
@@ -160,13 +158,8 @@ class World:
     def _bury(loop: SimLoop) -> None:
         """What was running never runs again: not even its clean-up may reach the disk."""
         loop.abandon()
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                gc.collect()
-        finally:
-            sys.unraisablehook = hook
+        with silence():
+            gc.collect()
 
     @staticmethod
     def _check_failures(loop: SimLoop) -> None:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from tests.sim.loop import Crash, SimLoop, Stuck
+from tests.sim.loop import Crash, SimLoop, Stuck, silence
 
 T = TypeVar("T")
 
@@ -220,22 +217,17 @@ class SiteLoop(SimLoop):
 
     def abandon(self) -> None:
         """The run is over: whatever still waits is closed here, silently, and not by a collector some time later."""
-        tasks = [*asyncio.all_tasks(self), *(one for one in self.graveyard if isinstance(one, asyncio.Task))]
-        super().abandon()
         asyncio.events._set_running_loop(self)
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for task in tasks:
-                    with suppress(BaseException):
-                        task.get_coro().close()  # type: ignore[union-attr]
+            super().abandon()
+            with silence():
                 self.graveyard.clear()
-                tasks.clear()
                 gc.collect()
         finally:
             asyncio.events._set_running_loop(None)
-            sys.unraisablehook = hook
+
+    def _unfinished(self) -> list[asyncio.Task[Any]]:
+        return [*super()._unfinished(), *(one for one in self.graveyard if isinstance(one, asyncio.Task))]
 
 
 class NodeClock:
