@@ -4,6 +4,7 @@ a whole site; or one again."""
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import logging
 import os
@@ -33,6 +34,7 @@ def main() -> None:
     seeds = (
         [arguments.seed] if arguments.seed is not None else [random.randrange(1 << 31) for _ in range(arguments.seeds)]
     )
+    faulthandler.enable()  # where the interpreter itself dies, it says in which line
     if arguments.seed is None:
         logging.disable()  # planned faults are logged by the hundred; a seed that is run again tells what it met
     run_seed: Any = run_cores if arguments.cores else run_group if arguments.site else run_node
