@@ -27,6 +27,7 @@ from edgestore.placement import NOBODY
 from edgestore.records import UNIT_BYTES, NodeState
 
 PRESENT = (NodeState.UP, NodeState.DRAINING)
+GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
 TABLES_KEPT = 4096
 TABLES_TRIED_MAX = 3
 """Of one chunk: what was guessed, what a fragment says, and what the others say where that one lies."""
@@ -89,8 +90,13 @@ class Gather:
         return shard in source.missing, is_bad, is_far, shard
 
     def is_anybody_away(self) -> bool:
-        """Whether a node that is down may have what nobody else has."""
-        return any(node.state is NodeState.DOWN for node in self._tools.sites.layout().nodes)
+        """Whether a node that is down may have what nobody else has, or this one is no member any more: then the
+        others drop what only its readers still need."""
+        sites = self._tools.sites
+        return any(
+            node.state is NodeState.DOWN or (node.number == sites.own_number and node.state in GONE)
+            for node in sites.layout().nodes
+        )
 
     # --- reading ---------------------------------------------------------------------------------------
 

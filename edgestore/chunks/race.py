@@ -53,7 +53,7 @@ class Fetcher(Protocol):
         ...
 
     def is_anybody_away(self) -> bool:
-        """Whether a node that is down may have what nobody else has."""
+        """Whether some may be there nevertheless, on a node that is down or where this node may not look any more."""
         ...
 
     async def fetch(self, source: Source, fetch: Fetch) -> tuple[Facts, int, memoryview]:

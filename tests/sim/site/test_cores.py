@@ -27,7 +27,11 @@ print([loop() is None for loop in loops])
 """
 
 
-@pytest.mark.parametrize("seed", range(12))
+MET_BEFORE = (938347220,)
+"""A reader on a node that was removed under it."""
+
+
+@pytest.mark.parametrize("seed", [*range(12), *MET_BEFORE])
 def test_nothing_acknowledged_is_lost_whatever_goes_wrong(seed: int) -> None:
     assert run_seed(seed).acknowledged > 0
 

@@ -81,6 +81,22 @@ def test_who_is_refused_by_the_others_does_not_say_that_bytes_are_gone() -> None
     assert isinstance(worst([gone, refused], source, is_anybody_away=False), Unavailable)
 
 
+@pytest.mark.parametrize("state", [NodeState.REMOVED, NodeState.QUARANTINED])
+async def test_a_reader_on_a_node_that_is_no_member_any_more_does_not_say_that_bytes_are_gone(
+    tmp_path: Path, state: NodeState
+) -> None:
+    """Nobody waits for it any more, so what it reads may be deleted under it."""
+    async with opened(tmp_path, 4) as nodes:
+        stored = await nodes.put_small(1, os.urandom(50_000))
+        reader = next(number for number in range(1, 5) if number not in stored.placed[0].holders)
+        nodes.sweep()
+        with pytest.raises(Corrupt):
+            await nodes.read(reader, stored)
+        nodes.site.change(reader, state)
+        with pytest.raises(Unavailable):
+            await nodes.read(reader, stored)
+
+
 def test_what_nobody_has_is_lost_only_where_nobody_is_away() -> None:
     source = Source(ChunkRef(1, 1, 1000), 2, 1)
     gone, bad = NotFound("the fragment is not here"), Corrupt("the fragment does not check out")
