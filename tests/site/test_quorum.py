@@ -143,5 +143,7 @@ def test_a_start_without_a_quorum_says_what_it_waits_for(tmp_path: Path) -> None
             node.kill()
         first.launch()
         until(lambda: "waiting for a majority of the voters: 1 of 3 answer" in first.log.read_text())
+        assert first.process is not None
+        assert first.process.poll() is None
     finally:
         first.kill()

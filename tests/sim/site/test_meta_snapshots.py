@@ -14,7 +14,7 @@ from tests.sim.disk import SimFiles
 from tests.sim.model import Violation
 from tests.sim.site.machines import Machine
 from tests.sim.site.metas import MetaSite, bucket, put
-from tests.sim.site.test_metas import AWAY_S, alike, followers, ready, run
+from tests.sim.site.test_metas import AWAY_S, alike, digest, followers, ready, run
 from tests.sim.site.wires import Weather
 
 
@@ -129,5 +129,6 @@ def test_a_snapshot_comes_over_bad_wires_and_from_sources_that_die(seed: int) ->
         await site.serve_all()
         await ready(site)
         await alike(site)
+        assert len({digest(site, machine) for machine in site.machines}) == 1
 
     run(MetaSite(200 + seed, 3), work)

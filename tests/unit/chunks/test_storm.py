@@ -83,8 +83,8 @@ class Machines:
             assert len(whole) >= placed.scheme.needed
         self.stored.append((stored, data))
 
-    async def read(self, number: int, *, must: bool) -> None:
-        """The right bytes, or none."""
+    async def read(self, number: int, *, must: bool) -> bool:
+        """The right bytes, or none. Whether all of them came."""
         stored, data = self.chance.choice(self.stored)
         offset = self.chance.randrange(len(data))
         length = self.chance.randint(1, len(data) - offset)
@@ -96,8 +96,9 @@ class Machines:
                 at += len(view)
         except (Unavailable, Corrupt):
             assert not must
-            return
+            return False
         assert len(got) == length
+        return True
 
 
 def simulate(seed: int, count: int, work: Callable[[Machines], Coroutine[Any, Any, None]]) -> Machines:
@@ -170,7 +171,7 @@ def test_flipped_bits_on_tolerated_disks_are_overcome(seed: int) -> None:
                 for _ in range(40 if size > 512 else 0):
                     disk.flip_bit(path, machines.chance.randrange(512, size))
         for _ in range(20):
-            await machines.read(machines.chance.randint(1, 6), must=True)
+            assert await machines.read(machines.chance.randint(1, 6), must=True)
 
     simulate(seed, 6, storm)
 
