@@ -265,6 +265,10 @@ class NodeState(IntEnum):
     QUARANTINED = 5
 
 
+SHUT_OUT = (NodeState.REMOVED, NodeState.QUARANTINED)
+"""No member, or a member that nobody talks to: what it has counts for nothing."""
+
+
 class LayoutNode(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What placement knows of a node. `weight`: any positive number, usually GiB; `quality`: 1 to 100 percent of it
     count for new data; an empty `zone`: the node is a zone of its own. `state_epoch`: since when it has its state."""

@@ -15,7 +15,7 @@ from edgestore.catalog.keys import PREFIX_BYTES, Table, number, read_number, row
 from edgestore.catalog.tokens import use_token
 from edgestore.catalog.writers import close_writers
 from edgestore.errors import BadRequest, Conflict, MemberRemoved, NoSuchNode, NotSupported
-from edgestore.records import SITE_TENANT, LayoutNode, LayoutRecord, NodeRecord, NodeState
+from edgestore.records import SHUT_OUT, SITE_TENANT, LayoutNode, LayoutRecord, NodeRecord, NodeState
 
 NODES_MAX = 64
 """Of one site, those that were removed not counted."""
@@ -25,13 +25,12 @@ LAYOUTS_RETIRED_AT_ONCE_MAX = 256
 WEIGHT_MAX = 1 << 32
 _GIB_BITS = 30
 _MEMBER_HEX = 32
-_GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
-_CLOSES_WRITERS = (NodeState.DOWN, *_GONE)
+_CLOSES_WRITERS = (NodeState.DOWN, *SHUT_OUT)
 
 _NEXT: dict[NodeState, frozenset[NodeState]] = {
-    NodeState.UP: frozenset((NodeState.DOWN, NodeState.DRAINING, *_GONE)),
-    NodeState.DOWN: frozenset((NodeState.UP, NodeState.DRAINING, *_GONE)),
-    NodeState.DRAINING: frozenset((NodeState.UP, NodeState.DOWN, *_GONE)),
+    NodeState.UP: frozenset((NodeState.DOWN, NodeState.DRAINING, *SHUT_OUT)),
+    NodeState.DOWN: frozenset((NodeState.UP, NodeState.DRAINING, *SHUT_OUT)),
+    NodeState.DRAINING: frozenset((NodeState.UP, NodeState.DOWN, *SHUT_OUT)),
     NodeState.QUARANTINED: frozenset((NodeState.REMOVED,)),
     NodeState.REMOVED: frozenset(),
 }
@@ -109,7 +108,7 @@ def _check_level(context: Context, level: int) -> None:
 
 
 def _check_stays(record: NodeRecord) -> None:
-    if record.state in _GONE:
+    if record.state in SHUT_OUT:
         raise MemberRemoved(
             f"node {record.number} was removed or put in quarantine: join again with an empty data folder",
             node=record.number,
@@ -166,7 +165,7 @@ def _move_to(context: Context, record: NodeRecord, state: NodeState) -> NodeReco
 
 
 def _check_others_stay(context: Context, record: NodeRecord) -> None:
-    others = (node for node in context.state.nodes() if node.number != record.number and node.state not in _GONE)
+    others = (node for node in context.state.nodes() if node.number != record.number and node.state not in SHUT_OUT)
     if not record.witness and all(node.witness for node in others):
         raise Conflict("the last storage node of a site cannot be removed", node=record.number)
 
@@ -176,7 +175,7 @@ def quarantine_member(context: Context, command: commands.QuarantineMember) -> N
     record = context.state.node_of(command.member)
     if record is None:
         raise NoSuchNode("the member never joined this site", member=command.member)
-    if record.state in _GONE:
+    if record.state in SHUT_OUT:
         return record
     return _move_to(context, record, NodeState.QUARANTINED)
 
@@ -186,7 +185,7 @@ def set_node_weight(context: Context, command: commands.SetNodeWeight) -> NodeRe
     if not 0 < command.weight <= WEIGHT_MAX:
         raise BadRequest("a weight is a positive number of 32 bits", weight=command.weight)
     record = context.state.node(command.number)
-    if record.state in _GONE:
+    if record.state in SHUT_OUT:
         raise Conflict(f"node {record.number} is {record.state.name}, and has no share any more", node=record.number)
     return _change(context, record, replace(record, weight=command.weight), balances=not record.witness)
 
@@ -259,7 +258,7 @@ def retire_layouts(context: Context, command: commands.RetireLayouts) -> list[in
 def raise_feature_level(context: Context, command: commands.RaiseFeatureLevel) -> int:
     """Only when every node knows it, those that are down too."""
     if command.level > context.site.feature_level:
-        nodes = [node for node in context.state.nodes() if node.state not in _GONE]
+        nodes = [node for node in context.state.nodes() if node.state not in SHUT_OUT]
         behind = [node.number for node in nodes if node.feature_level < command.level]
         if behind or not nodes:
             raise Conflict(f"not every node knows feature level {command.level}: upgrade {behind}")

@@ -24,10 +24,9 @@ from edgestore.chunks.stripes import Stripes
 from edgestore.disk import FragmentUnit, Worker
 from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
 from edgestore.placement import NOBODY
-from edgestore.records import UNIT_BYTES, NodeState
+from edgestore.records import SHUT_OUT, UNIT_BYTES, NodeState
 
 PRESENT = (NodeState.UP, NodeState.DRAINING)
-GONE = (NodeState.REMOVED, NodeState.QUARANTINED)
 TABLES_KEPT = 4096
 TABLES_TRIED_MAX = 3
 """Of one chunk: what was guessed, what a fragment says, and what the others say where that one lies."""
@@ -94,7 +93,7 @@ class Gather:
         others drop what only its readers still need."""
         sites = self._tools.sites
         return any(
-            node.state is NodeState.DOWN or (node.number == sites.own_number and node.state in GONE)
+            node.state is NodeState.DOWN or (node.number == sites.own_number and node.state in SHUT_OUT)
             for node in sites.layout().nodes
         )
 

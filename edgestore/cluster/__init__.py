@@ -1,7 +1,7 @@
 """What makes several nodes one site: joining and certificates, who is alive and how well each does, and what the leader
 makes of it."""
 
-from edgestore.cluster.certificates import SHUT_OUT, Admission, Certifier, Renewal
+from edgestore.cluster.certificates import Admission, Certifier, Renewal
 from edgestore.cluster.control import ChangeVoters, Control, SeenStatus, SiteView, StepLogTime
 from edgestore.cluster.detector import Detector, Facts
 from edgestore.cluster.join import JoinAnswer, JoinRequest, JoinServer, ask_to_join
@@ -15,7 +15,6 @@ from edgestore.cluster.swim import Swim
 from edgestore.cluster.tokens import Token, parse_token
 
 __all__ = [
-    "SHUT_OUT",
     "Admission",
     "Certifier",
     "ChangeVoters",

@@ -18,7 +18,7 @@ from edgestore.config import ClusterConfig
 from edgestore.errors import BadRequest, Corrupt, Denied, EdgeStoreError, Unavailable
 from edgestore.meta import Meta
 from edgestore.net import Caller, Credentials, Method, Peers, Reply, Rights
-from edgestore.records import NodeRecord, NodeState
+from edgestore.records import SHUT_OUT, NodeRecord
 from edgestore.security import (
     Authority,
     CertificateFacts,
@@ -32,7 +32,6 @@ from edgestore.security import (
 log = logging.getLogger("edgestore.cluster")
 
 BARRIER_S = 1.0
-SHUT_OUT = (NodeState.REMOVED, NodeState.QUARANTINED)
 
 
 def is_shut_out(node: NodeRecord, meta: Meta) -> bool:

@@ -16,7 +16,7 @@ from edgestore.cluster.messages import NodeStatus
 from edgestore.cluster.quality import Scores
 from edgestore.cluster.voters import next_voters
 from edgestore.config import ClusterConfig
-from edgestore.records import NodeRecord, NodeState, SiteSettings
+from edgestore.records import SHUT_OUT, NodeRecord, NodeState, SiteSettings
 
 STATUS_AGE_MAX_MS = 10_000
 """An older status tells nothing about now."""
@@ -109,7 +109,7 @@ class Control:
         decisions += [
             commands.QuarantineMember(node.member)
             for node in view.nodes
-            if node.member in view.contested and node.state not in (NodeState.REMOVED, NodeState.QUARANTINED)
+            if node.member in view.contested and node.state not in SHUT_OUT
         ]
         decisions += self._quality(view, now_ms)
         decisions += self._voters(view, now_ms)
@@ -225,9 +225,7 @@ class Control:
         return status is not None and view.applied_index - status.applied_index <= VOTER_LAG_MAX
 
     def _feature_level(self, view: SiteView) -> list[Decision]:
-        levels = [
-            node.feature_level for node in view.nodes if node.state not in (NodeState.REMOVED, NodeState.QUARANTINED)
-        ]
+        levels = [node.feature_level for node in view.nodes if node.state not in SHUT_OUT]
         if levels and min(levels) > view.feature_level:
             return [commands.RaiseFeatureLevel(min(levels))]
         return []

@@ -21,7 +21,7 @@ from edgestore.cluster.members import Standing
 from edgestore.config import ClusterConfig
 from edgestore.errors import EdgeStoreError
 from edgestore.observe import Metrics
-from edgestore.records import SITE_TENANT, Member, NodeRecord, NodeState
+from edgestore.records import SHUT_OUT, SITE_TENANT, Member, NodeRecord
 
 log = logging.getLogger("edgestore.cluster")
 
@@ -184,9 +184,8 @@ class Leader:
         status = self._group.status()
         if self._watched != status.voters:
             self._watched = status.voters
-            shut_out = (NodeState.REMOVED, NodeState.QUARANTINED)
             self._detector.set_members(
-                node.member for node in self._nodes if node.state not in shut_out or node.member in status.voters
+                node.member for node in self._nodes if node.state not in SHUT_OUT or node.member in status.voters
             )
         if not status.is_leader:
             self._control = None

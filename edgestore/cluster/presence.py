@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edgestore.catalog import Table, commands
-from edgestore.cluster.certificates import SHUT_OUT, is_shut_out
+from edgestore.cluster.certificates import is_shut_out
 from edgestore.config import ClusterConfig
 from edgestore.errors import ConfigError, Denied, EdgeStoreError
 from edgestore.meta import Meta
 from edgestore.net import Caller, Method, Peers, Reply, Rights
-from edgestore.records import SITE_TENANT, NodeRecord, NodeState
+from edgestore.records import SHUT_OUT, SITE_TENANT, NodeRecord, NodeState
 
 log = logging.getLogger("edgestore.cluster")
 

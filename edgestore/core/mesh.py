@@ -16,7 +16,6 @@ import msgspec
 from edgestore.catalog import commands
 from edgestore.clock import Entropy
 from edgestore.cluster import (
-    SHUT_OUT,
     Admission,
     Certifier,
     Detector,
@@ -34,7 +33,7 @@ from edgestore.core.site_view import MetaSites
 from edgestore.core.upkeep import Upkeep
 from edgestore.errors import EdgeStoreError
 from edgestore.net import Credentials, Network, Peers
-from edgestore.records import SITE_TENANT, Member, NodeState
+from edgestore.records import SHUT_OUT, SITE_TENANT, Member, NodeState
 from edgestore.security import (
     authority_digest,
     load_key,

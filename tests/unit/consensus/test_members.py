@@ -12,12 +12,14 @@ import pytest
 
 from edgestore.config import ConsensusConfig, DiskConfig
 from edgestore.consensus.journal import RaftJournal
-from edgestore.consensus.messages import Fetch
+from edgestore.consensus.messages import Fetch, Fetched
+from edgestore.consensus.transport import RaftPort
 from edgestore.disk import Journal, JournalRecord, RecordKind, SystemFiles
 from edgestore.disk.journal_recovery import FrameReader, recover
 from edgestore.errors import Corrupt
 from edgestore.records import Member, MembersRecord, SnapshotRecord
 from tests.unit.consensus.group import DISK, Group
+from tests.unit.consensus.several import Several
 from tests.unit.disk.test_journal import append, open_journal
 
 ONE = (Member("one"),)
@@ -130,3 +132,32 @@ async def test_who_has_fetched_is_known_of_as_many_members_as_the_setting_says(t
         await fetches.serve(name, Fetch(0, group.consensus.incarnation, 0, 0))
     assert list(fetches.fetched) == [*names[10:20], *names[21:], names[20]]
     group.kill()
+
+
+def test_an_answer_to_another_question_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for the next one it would append entries that are there already, under other indices."""
+    site, whole, earlier, again = Several(), RaftPort.fetch, list[Fetched](), [3]
+
+    async def fetch(self: RaftPort, member: str, asked: Fetch, timeout_s: float) -> Fetched:
+        if earlier and again[0]:
+            again[0] -= 1
+            return earlier[0]
+        answer = await whole(self, member, asked, timeout_s)
+        earlier.extend([answer] if answer.entries else [])
+        return answer
+
+    async def main() -> None:
+        monkeypatch.setattr(RaftPort, "fetch", fetch)
+        await site.add("a", "b", "c")
+        leader = await site.leader()
+        await site.propose(leader, b"first")
+        await site.add("d", founders=("a", "b", "c"))
+        learner = site.members["d"]
+        await learner.groups[0].read_barrier()
+        await site.propose(leader, b"second")
+        await site.until(lambda: len(learner.machines[0].payloads) == 2)
+        assert learner.machines[0].payloads == [b"first", b"second"]
+        assert learner.groups[0].status().last_index == leader.groups[0].status().last_index
+        assert again == [0]
+
+    site.run(main())
