@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.servers import free_port, wait_for_port
+from benchmarks.servers import wait_for_port
 from edgestore.clock import SystemClock, system_entropy
 from edgestore.config import DiskConfig, NetConfig
 from edgestore.consensus import RaftConsensus
@@ -29,6 +29,7 @@ from edgestore.errors import NotLeader
 from edgestore.net import Caller, Credentials, Method, Peers, Reply, Rights, SystemNetwork
 from edgestore.records import Member
 from edgestore.security import issue, load_key, new_authority, new_key
+from tests.ports import free_port
 
 MEMBERS = 3
 REQUESTS_IN_FLIGHT = 2

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.servers import free_port, wait_for_port
+from benchmarks.servers import wait_for_port
+from tests.ports import free_port
 
 MEMBERS = 3
 PUT = "/etcdserverpb.KV/Put"

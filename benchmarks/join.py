@@ -22,6 +22,7 @@ import boto3
 from botocore.client import Config
 
 from benchmarks import report, servers
+from tests.ports import free_port
 
 ROUNDS = 5
 LIMIT_S = 60.0
@@ -70,8 +71,8 @@ def token(folder: Path) -> str:
 
 def joined_s(python: str, first: Path, peer: str, folder: Path, key: str, *, begun: float | None = None) -> float:
     """Seconds until the new node has served an object that it did not take in itself."""
-    words = ["join", "--token", token(first), "--peer", peer, "--mesh", f"127.0.0.1:{servers.free_port()}"]
-    port = servers.free_port()
+    words = ["join", "--token", token(first), "--peer", peer, "--mesh", f"127.0.0.1:{free_port()}"]
+    port = free_port()
     with node(python, words, folder, port) as started:
         if client(port).get_object(Bucket="join", Key=key)["Body"].read() != BODY:
             raise RuntimeError("the new node serves something else")
@@ -120,7 +121,7 @@ def measure(wheels: Path | None) -> list[report.Row]:
     """A founder, then joiners one after the other."""
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        first, port, peer = temporary / "first", servers.free_port(), f"127.0.0.1:{servers.free_port()}"
+        first, port, peer = temporary / "first", free_port(), f"127.0.0.1:{free_port()}"
         with node(sys.executable, ["serve", "--mesh", peer], first, port):
             client(port).create_bucket(Bucket="join")
             client(port).put_object(Bucket="join", Key="object", Body=BODY)

@@ -110,11 +110,10 @@ class Node:
 
     def _check_addresses(self) -> None:
         """Before a store is founded: with it in the folder, the node could not join a site any more."""
-        from edgestore.core import check_free
+        from edgestore.core import check_addresses
 
-        check_free(self._listen.address or self._config.http.listen, "--s3")
-        if self._mesh is not None and self._mesh.listen:
-            check_free(self._mesh.listen, "--mesh")
+        mesh = self._mesh.listen if self._mesh is not None else ""
+        check_addresses(self._listen.address or self._config.http.listen, mesh)
 
     def _files(self) -> SystemFiles:
         try:

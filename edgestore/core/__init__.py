@@ -11,13 +11,13 @@ from edgestore.core.opening import INDEX_FOLDER, Core, OpenStore, root_keys_of_e
 from edgestore.later import later
 
 if TYPE_CHECKING:
-    from edgestore.core.joining import Joining, MeshOptions, check_free, join_site, open_in_site
+    from edgestore.core.joining import Joining, MeshOptions, check_addresses, join_site, open_in_site
     from edgestore.core.recovery import plan_recovery, recover_site
 else:
     __getattr__ = later(
         __name__,
         {
-            "joining": ("Joining", "MeshOptions", "check_free", "join_site", "open_in_site"),
+            "joining": ("Joining", "MeshOptions", "check_addresses", "join_site", "open_in_site"),
             "recovery": ("plan_recovery", "recover_site"),
         },
     )
@@ -29,7 +29,7 @@ __all__ = [
     "Joining",
     "MeshOptions",
     "OpenStore",
-    "check_free",
+    "check_addresses",
     "join_site",
     "open_in_site",
     "plan_recovery",

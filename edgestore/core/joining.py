@@ -115,8 +115,7 @@ async def join_site(files: Files, config: Config, options: MeshOptions, joining:
         if files.list("journal"):
             raise ConfigError("the data folder holds a store, and stores do not merge: join with an empty folder")
         listen, s3 = options.listen or _free_address(joining.peers[0]), s3 or config.http.listen
-        check_free(s3, "--s3")
-        check_free(listen, "--mesh")
+        check_addresses(s3, listen)
         member = open_identity(files, system_entropy).member_id.hex()
         asked = SiteFile(
             "",
@@ -203,14 +202,24 @@ def _free_address(toward: str) -> str:
     for port in range(MESH_PORT, MESH_PORT + MESH_PORTS):
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            check_free(address, "--mesh")
+            _check_free(address, "--mesh")
         except ConfigError:
             continue
         return address
     raise ConfigError(f"no port from {MESH_PORT} to {MESH_PORT + MESH_PORTS - 1} is free: name one with --mesh")
 
 
-def check_free(address: str, option: str) -> None:
+def check_addresses(s3: str, mesh: str) -> None:
+    """`mesh`: empty where nobody listens for other nodes. Raises ConfigError where S3 and the mesh share an address, or
+    one of them cannot be listened on."""
+    if mesh and host_and_port(mesh)[1] and host_and_port(mesh) == host_and_port(s3):
+        raise ConfigError(f"{mesh} is named for S3 and for other nodes: choose another address with --mesh")
+    _check_free(s3, "--s3")
+    if mesh:
+        _check_free(mesh, "--mesh")
+
+
+def _check_free(address: str, option: str) -> None:
     """Raises ConfigError where something listens there already, or the address is not this machine's."""
     host, port = host_and_port(address)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import boto3
 from botocore.client import Config
+
+from tests.ports import free_port
 
 ACCESS_KEY = "AKFAULTS0000000000001"
 SECRET_KEY = "faults-secret-key-000000000000000000001"
@@ -25,9 +26,7 @@ class NodeProcess:
     def __init__(self, data: Path, *, configuration: str = "") -> None:
         self.data = data
         self.log = data.parent / f"{data.name}.log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.arguments: list[str] = []
         self.environment: dict[str, str] = {}
         self.program = [sys.executable, "-m", "edgestore"]

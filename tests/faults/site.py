@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from botocore.client import Config
 from edgestore.security import sign_headers
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeRefusedError
 from tests.faults.proxy import Cuts, NoCuts, Proxies
+from tests.ports import free_port
 
 KEYS = {"EDGESTORE_ACCESS_KEY": ACCESS_KEY, "EDGESTORE_SECRET_KEY": SECRET_KEY}
 READY_LIMIT_S = 60.0
@@ -33,12 +33,6 @@ SAID = ("error", "leader", "term", "incarnation", "epoch", "applied_index", "rep
 COMPLAINT = re.compile(r"\S+ \S+ (ERROR|CRITICAL) ")
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 class SiteNode:
     """One node: `serve` or `join` in a process. Address and ports are kept over restarts."""
 
@@ -47,7 +41,7 @@ class SiteNode:
         self.host = f"127.0.1.{number + 1}"
         self.data = folder / f"node-{number}"
         self.log = folder / f"node-{number}.log"
-        self.s3, self.mesh = _free_port(self.host), _free_port(self.host)
+        self.s3, self.mesh = free_port(self.host), free_port(self.host)
         self.advertised = f"{self.host}:{self.mesh}"
         self.program = [sys.executable, "-m", "edgestore"]
         self.environment: dict[str, str] = {}
@@ -207,7 +201,7 @@ class Site:
         node = SiteNode(self.folder, len(self.nodes))
         if self.proxies is not None:
             host = f"127.0.2.{node.number + 1}"
-            node.advertised = f"{host}:{_free_port(host)}"
+            node.advertised = f"{host}:{free_port(host)}"
             self.proxies.add((host, int(node.advertised.rpartition(":")[2])), (node.host, node.mesh))
         self.nodes.append(node)
         return node

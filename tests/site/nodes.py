@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,15 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.process import ACCESS_KEY, SECRET_KEY, NodeProcess
+from tests.ports import free_port
 
 COMMAND_LIMIT_S = 60
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def edgestore(

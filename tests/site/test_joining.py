@@ -24,7 +24,8 @@ from edgestore.errors import BadRequest, InvalidToken, TooBusy
 from edgestore.net import Credentials, Method, Peers, Rights, SystemNetwork
 from edgestore.security import load_key, make_request, new_key
 from tests.faults.process import NodeRefusedError
-from tests.site.nodes import SiteNode, edgestore, free_port, make_site, stop_all, until
+from tests.ports import free_port
+from tests.site.nodes import SiteNode, edgestore, make_site, stop_all, until
 
 BODY = os.urandom(4000)
 

@@ -174,6 +174,8 @@ def test_no_store_is_founded_where_the_address_is_taken_or_another_machine_s(tmp
             failed = edgestore("serve", "--data", str(folder), option, address, *others, expect=1)
             assert f"{address} cannot be listened on" in failed.stderr
             assert f"with {option}" in failed.stderr
+        failed = edgestore("serve", "--data", str(folder), "--s3", address, "--mesh", address, expect=1)
+        assert f"{address} is named for S3 and for other nodes" in failed.stderr
     assert not folder.exists()
     folder.mkdir()
     edgestore("bucket", "create", "photos", "--data", str(folder))
