@@ -32,6 +32,12 @@ from edgestore.errors import NotLeader, RetryOperation
 log = logging.getLogger("edgestore.consensus")
 
 
+def next_beat_s(now_s: float, period_ms: int) -> float:
+    """A multiple of the period: heartbeats of all groups leave together. Exactly a whole millisecond: a loop whose
+    clock counts these wakes too early for a time that is a bit beyond one, and goes round until the next."""
+    return (round(now_s * 1000) // period_ms + 1) * period_ms / 1000
+
+
 class Voter:
     """See the module. It ends with its incarnation."""
 
@@ -109,12 +115,10 @@ class Voter:
     def tick(self) -> float:
         """Does what is due. Returns the loop's time at which to come back."""
         now_s = self._context.loop.time()
-        heartbeat_s = self._config.heartbeat_ms / 1000
         if not self.others:
             return now_s + 3600.0
         if (self.core.is_leader or self.core.is_candidate) and now_s >= self._next_heartbeat_s:
-            # A multiple of the period: heartbeats of all groups leave together.
-            self._next_heartbeat_s = (int(now_s / heartbeat_s + 0.001) + 1) * heartbeat_s
+            self._next_heartbeat_s = next_beat_s(now_s, self._config.heartbeat_ms)
             self._beat()
         if not self.core.is_leader:
             self.elections.tick()

@@ -12,6 +12,7 @@ from edgestore.consensus import Role
 from edgestore.consensus.interface import Snapshot
 from edgestore.consensus.journal import RaftJournal
 from edgestore.consensus.messages import Behind
+from edgestore.consensus.voter import next_beat_s
 from edgestore.errors import NotLeader, RetryOperation, TooBusy, Unavailable
 from edgestore.records import Member
 from tests.unit.consensus.several import CONFIG, Several
@@ -247,6 +248,15 @@ def test_four_groups_share_a_journal_and_a_beat() -> None:
             assert len(beats) <= 21 + answers, "heartbeats of all groups leave together"
 
     site.run(main())
+
+
+@pytest.mark.parametrize("period_ms", [100, 150, 30])
+def test_a_clock_of_whole_milliseconds_reaches_every_beat_exactly(period_ms: int) -> None:
+    beat_s = 0.0
+    for number in range(1, 20_000):
+        beat_s = next_beat_s(beat_s, period_ms)
+        assert beat_s == number * period_ms / 1000
+    assert all(next_beat_s(at_ms / 1000, 100) == (at_ms // 100 + 1) / 10 for at_ms in range(20_000))
 
 
 def test_entries_of_four_groups_are_durable_with_one_sync() -> None:
