@@ -9,7 +9,7 @@ from edgestore.chunks.encoder import Encoded
 from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.placed import PlacedChunk
 from edgestore.chunks.spread import Spread, SpreadTools
-from edgestore.errors import Unavailable
+from edgestore.errors import StorageFull, Unavailable
 from edgestore.placement import NOBODY, Scheme, copies_for
 from edgestore.records import ChunkRef
 
@@ -48,9 +48,10 @@ class Sender:
             try:
                 holders = await spread.run()
                 return PlacedChunk(chunk, scheme, placement.epoch, holders)
-            except Unavailable:
+            except Unavailable as error:
                 self._drop(chunk, placement.ranking(chunk.chunk_id))
-                if loop.time() >= until_s:
+                is_full = encoded.k == 1 and isinstance(error, StorageFull)  # that passes not so soon
+                if is_full or loop.time() >= until_s:
                     raise
             except BaseException:
                 self._drop(chunk, placement.ranking(chunk.chunk_id))

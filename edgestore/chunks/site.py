@@ -47,6 +47,10 @@ class Sites(Protocol):
         """Whether the failure detector doubts that the node answers."""
         ...
 
+    def has_room(self) -> bool:
+        """Whether a majority of the voters takes content: their journals hold every command."""
+        ...
+
     def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
         """How a call to another node went: its quality is made of that."""
         ...

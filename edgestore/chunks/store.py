@@ -24,7 +24,7 @@ from edgestore.chunks.site import Sites
 from edgestore.chunks.upload import Tools, Upload
 from edgestore.config import ChunksConfig
 from edgestore.disk import Files, FragmentInfo, FragmentUnit, Segments
-from edgestore.errors import Corrupt, EdgeStoreError, NotFound, Unavailable
+from edgestore.errors import Corrupt, EdgeStoreError, NotFound, StorageFull, Unavailable
 from edgestore.records import CHUNK_MAX_BYTES, UNIT_BYTES, BucketRecord
 
 if TYPE_CHECKING:  # a lone node loads none of it
@@ -138,8 +138,15 @@ class ChunkStore:
 
     def check_room(self, size_bytes: int) -> None:
         """Raises StorageFull where content would eat into the disk's reserve. On a site of several nodes others may
-        have room: there it is about the command alone."""
-        self._segments.check_room(size_bytes if self.site is None or self.site.is_lone else 0)
+        have room: there it is about the command alone, and so about the voters."""
+        if self.site is None or self.site.is_lone:
+            self._segments.check_room(size_bytes)
+        elif not self.site.sites.has_room():
+            raise StorageFull(
+                "a majority of the voters has no room left beside its reserve (disk.reserve_bytes): delete something "
+                "or add space; reading and deleting work",
+                retry_after_s=30,
+            )
 
     def put_small(self, data: bytes, done: SmallDone, bucket: BucketRecord | None = None) -> None:
         """A body of at most one unit, in one write; `done` after the sync. Raises StorageFull at once."""

@@ -43,6 +43,7 @@ class Facts:
     damaged_fragments: int = 0
     feature_level: int = 0
     serves_clients: bool = False
+    is_full: bool = False
 
 
 class Detector:
@@ -65,6 +66,7 @@ class Detector:
         self._swim = Swim(config, peers.member, int.from_bytes(start_nonce[:NONCE_BYTES], "big"), _below(entropy))
         self._swim.answered = self._probe_answered
         self._statuses: dict[str, SeenStatus] = {}
+        self._full: set[str] = set()
         self._version = clock.wall_ms()
         self._watchers: list[Callable[[str, Standing], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +96,7 @@ class Detector:
         self._swim.set_members(watched, self.now_ms())
         self.observer.keep(watched)
         self._statuses = {member: seen for member, seen in self._statuses.items() if member in watched}
+        self._full &= watched
         self._done([])
 
     # -- what others ask --------------------------------------------------------------------------------------
@@ -146,6 +149,17 @@ class Detector:
         since_ms = self.now_ms() - STATUS_COUNTS_FOR * self._config.status_interval_ms
         return any(seen.status.serves_clients and seen.received_ms >= since_ms for seen in self._statuses.values())
 
+    def has_room(self, voters: Callable[[], Sequence[str]]) -> bool:
+        """Whether a majority of the voters is there and takes content: every command of it goes into their journals,
+        and what lets a full site be emptied must find room there too."""
+        if not self._full:
+            return True
+        names = voters()
+        able = sum(
+            name not in self._full and (name == self.member or self.standing(name) is Standing.ALIVE) for name in names
+        )
+        return 2 * able > len(names)
+
     def on_changed(self, callback: Callable[[str, Standing], None]) -> None:
         """Called with each change of a standing, in order, on the loop."""
         self._watchers.append(callback)
@@ -182,11 +196,17 @@ class Detector:
         for word in self._swim.statuses.drain():
             status = decode_status(word.body)
             if status is not None:
-                self._statuses[word.member] = SeenStatus(status, self.now_ms())
+                self._learn(word.member, status)
         for member, standing in self._swim.take_changes():
             self._note(member, standing)
         if not self._closed:
             self._plan()
+
+    def _learn(self, member: str, status: NodeStatus) -> None:
+        self._statuses[member] = SeenStatus(status, self.now_ms())
+        if status.is_full != (member in self._full):
+            log.warning("node-%s member=%s", "full" if status.is_full else "has-room", member)
+            self._full ^= {member}
 
     def _note(self, member: str, standing: Standing) -> None:
         if standing is Standing.FAILED:
@@ -228,13 +248,14 @@ class Detector:
             feature_level=facts.feature_level,
             views=self.observer.views(self.now_ms()),
             serves_clients=facts.serves_clients,
+            is_full=facts.is_full,
         )
         body = encode(status)
         if len(body) > self._config.status_bytes_max:
             status = msgspec.structs.replace(status, views=())
             body = encode(status)
         self._swim.set_status(body, self._version)
-        self._statuses[self.member] = SeenStatus(status, self.now_ms())
+        self._learn(self.member, status)
         loop = asyncio.get_running_loop()
         self._status_timer = loop.call_later(self._config.status_interval_ms / 1000, self._say_status)
 

@@ -90,6 +90,8 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     views: tuple[PeerView, ...] = ()
     serves_clients: bool = False
     """It did so lately."""
+    is_full: bool = False
+    """Its disk takes deletes, and no more content."""
 
 
 _message_decoder = msgspec.msgpack.Decoder(SwimMessage)

@@ -15,7 +15,8 @@ class DiskConfig:
     """`[disk]`: journal, segments, index, and the space kept free for them."""
 
     reserve_bytes: int = 256 * 1024 * 1024
-    """Kept for journal, flushes and deletes: writes of content are refused (507) below it."""
+    """Kept for journal, flushes and deletes: writes of content are refused (507) below it; on a
+    site, where that is so on a majority of the voters."""
     journal_file_bytes: int = 64 * 1024 * 1024
     """Allocated whole, one file ahead of need."""
     journal_idle_mark_ms: int = 1000

@@ -142,7 +142,8 @@ class Mesh:
             metrics=core.metrics,
         )
         self._detector.start(node.member for node in core.meta.state.nodes() if node.state not in SHUT_OUT)
-        sites = MetaSites(core.meta, self._member, self._detector.is_suspected, self._detector.saw)
+        detector = self._detector
+        sites = MetaSites(core.meta, self._member, detector.is_suspected, detector.saw, detector.has_room)
         store = core.chunks.join_site(sites, self.peers)
         self._upkeep = Upkeep(core, store, self.peers, self._detector)
         digest = authority_digest(self.credentials.authority)
@@ -206,6 +207,7 @@ class Mesh:
             damaged_fragments=len(core.segments.damaged),
             feature_level=commands.FEATURE_LEVEL,
             serves_clients=self._serves_clients() or core.pins.lowest(applied + 1) <= applied,
+            is_full=core.is_full,
         )
 
     def time_ms(self) -> int | None:

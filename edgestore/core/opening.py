@@ -24,7 +24,7 @@ from edgestore.errors import AlreadyApplied, ConfigError, EdgeStoreError, InUse,
 from edgestore.meta import GroupSetup, Meta
 from edgestore.objects import ObjectService
 from edgestore.observe import NO_METRICS, Metrics
-from edgestore.records import SITE_TENANT, WriterRecord
+from edgestore.records import CHUNK_MAX_BYTES, SITE_TENANT, WriterRecord
 from edgestore.tenants import RootKeys, TenantService
 
 if TYPE_CHECKING:  # a lone node loads none of it
@@ -272,6 +272,11 @@ class Core:
     def free_bytes(self) -> int:
         """What the disk still takes."""
         return self.files.free_bytes()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk has no room for every fragment beside its reserve."""
+        return self.free_bytes - CHUNK_MAX_BYTES < self.config.disk.reserve_bytes
 
     @property
     def disk_health(self) -> dict[str, Any]:

@@ -15,6 +15,11 @@ def _unseen(member: str, work: Work, outcome: Outcome, seconds: float, size_byte
     """Where nobody judges the other nodes."""
 
 
+def _roomy(voters: Callable[[], Sequence[str]]) -> bool:
+    """Where nobody knows of the disks of the others."""
+    return True
+
+
 class MetaSites:
     """Reads the catalog as it is applied here; nothing is remembered but what the catalog keeps itself."""
 
@@ -24,8 +29,10 @@ class MetaSites:
         member: str,
         is_suspected: Callable[[str], bool],
         saw: Callable[[str, Work, Outcome, float, int], None] = _unseen,
+        has_room: Callable[[Callable[[], Sequence[str]]], bool] = _roomy,
     ) -> None:
         self._meta, self._member, self._is_suspected, self._saw = meta, member, is_suspected, saw
+        self._has_room = has_room
         self._members: dict[int, str] = {}
         self._members_epoch = -1
 
@@ -60,6 +67,10 @@ class MetaSites:
         """See Sites."""
         member = self.member(number)
         return bool(member) and member != self._member and self._is_suspected(member)
+
+    def has_room(self) -> bool:
+        """See Sites."""
+        return self._has_room(lambda: self._meta.status().voters)
 
     def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
         """See Sites."""

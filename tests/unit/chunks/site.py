@@ -57,6 +57,7 @@ class Site:
         self.stores: dict[int, ChunkStore] = {}
         self.views: dict[int, View] = {}
         self.suspected: set[int] = set()
+        self.is_full = False
         self.seen: list[tuple[int, int, Work, Outcome]] = []
 
     def change(self, number: int, state: NodeState, *, closes: bool = False) -> None:
@@ -93,6 +94,9 @@ class View:
 
     def is_suspected(self, number: int) -> bool:
         return number in self.site.suspected
+
+    def has_room(self) -> bool:
+        return not self.site.is_full
 
     def saw(self, number: int, work: Work, outcome: Outcome, seconds: float, size_bytes: int) -> None:
         self.site.seen.append((self.own_number, number, work, outcome))

@@ -232,10 +232,19 @@ async def test_a_full_disk_is_passed_over_and_all_full_is_said(tmp_path: Path) -
         stored = await nodes.write(1, data)
         assert is_safe(nodes, stored)
         assert 4 not in stored.placed[0].holders
-    full = dict.fromkeys(range(1, 4), 1 << 60)
-    async with opened(tmp_path / "full", 3, reserve_bytes=full) as nodes:
+    async with opened(tmp_path / "full", 3, reserve_bytes=dict.fromkeys(range(1, 4), 1 << 60)) as nodes:
+        async with asyncio.timeout(CONFIG.write_timeout_s / 2):
+            with pytest.raises(StorageFull):
+                await nodes.write(1, data)
+
+
+async def test_on_a_site_the_room_of_the_voters_counts_and_not_the_own(tmp_path: Path) -> None:
+    async with opened(tmp_path, 3, reserve_bytes={1: 1 << 60}) as nodes:
+        nodes.site.stores[1].check_room(8192)
+        assert 1 not in (await nodes.write(1, os.urandom(8192))).placed[0].holders
+        nodes.site.is_full = True
         with pytest.raises(StorageFull):
-            await nodes.write(1, data)
+            nodes.site.stores[2].check_room(8192)
 
 
 async def test_a_commit_that_came_too_late_is_mended(tmp_path: Path) -> None:
