@@ -2,7 +2,7 @@
 makes of it."""
 
 from edgestore.cluster.certificates import Admission, Certifier, Renewal
-from edgestore.cluster.control import ChangeVoters, Control, SeenStatus, SiteView, StepLogTime
+from edgestore.cluster.control import ChangeVoters, Control, HandOver, SeenStatus, SiteView, StepLogTime
 from edgestore.cluster.detector import Detector, Facts
 from edgestore.cluster.join import JoinAnswer, JoinRequest, JoinServer, ask_to_join
 from edgestore.cluster.leader import GroupStatus, Leader, SiteGroup
@@ -22,6 +22,7 @@ __all__ = [
     "Detector",
     "Facts",
     "GroupStatus",
+    "HandOver",
     "JoinAnswer",
     "JoinRequest",
     "JoinServer",

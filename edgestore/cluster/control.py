@@ -69,6 +69,13 @@ class StepLogTime:
     to_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The disk of the leader is full, and each of these voters has room."""
+
+    to: tuple[str, ...]
+
+
 Decision = (
     commands.SetNodeState
     | commands.SetNodeQuality
@@ -78,6 +85,7 @@ Decision = (
     | commands.ReclaimedChunks
     | ChangeVoters
     | StepLogTime
+    | HandOver
 )
 
 
@@ -117,6 +125,7 @@ class Control:
         decisions += self._log_time(view, now_ms)
         decisions += self._reclaimed(view)
         decisions += self._layouts(view)
+        decisions += self._hand_over(view, now_ms)
         return decisions
 
     def _follow(self, view: SiteView, now_ms: float) -> None:
@@ -191,8 +200,28 @@ class Control:
             for member in view.statuses
             if (status := self._status(view, member, now_ms)) is not None
         }
-        changes = self._scores.judge({member: node.quality for member, node in judged.items()}, reports, now_ms)
+        full = {member for member in is_up if self._is_full(view, member, now_ms)}
+        qualities = {member: node.quality for member, node in judged.items()}
+        changes = self._scores.judge(qualities, reports, now_ms, full)
         return [commands.SetNodeQuality(judged[member].number, quality) for member, quality in changes.items()]
+
+    def _is_full(self, view: SiteView, member: str, now_ms: float) -> bool:
+        status = self._status(view, member, now_ms)
+        return status is not None and status.is_full
+
+    def _hand_over(self, view: SiteView, now_ms: float) -> list[Decision]:
+        """Before the journal of the leader takes no more: then nobody could delete, though a majority has room."""
+        if now_ms < self._settled_ms or not self._is_full(view, view.own, now_ms):
+            return []
+        able = tuple(
+            member
+            for member in view.voters
+            if member != view.own
+            and view.standings.get(member) is Standing.ALIVE
+            and (status := self._status(view, member, now_ms)) is not None
+            and not status.is_full
+        )
+        return [HandOver(able)] if able else []
 
     def _voters(self, view: SiteView, now_ms: float) -> list[Decision]:
         if now_ms - self._voters_changed_ms < self._config.voter_change_pause_ms or not view.nodes:

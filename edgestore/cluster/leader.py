@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edgestore.catalog import State, Table, commands
-from edgestore.cluster.control import ChangeVoters, Control, Decision, SiteView, StepLogTime
+from edgestore.cluster.control import ChangeVoters, Control, Decision, HandOver, SiteView, StepLogTime
 from edgestore.cluster.detector import Detector
 from edgestore.cluster.members import Standing
 from edgestore.config import ClusterConfig
@@ -104,6 +104,10 @@ class SiteGroup(Protocol):
 
     async def change_members(self, members: tuple[Member, ...]) -> None:
         """Names the next voters."""
+        ...
+
+    def yield_leadership(self, to: tuple[str, ...]) -> bool:
+        """Hands the leadership to one of these that has caught up; False where none has just now."""
         ...
 
 
@@ -246,6 +250,9 @@ class Leader:
                     await self._group.change_members(self._members(decision.members))
                 elif isinstance(decision, StepLogTime):
                     await self._group.step_log_time(decision.to_ms)
+                elif isinstance(decision, HandOver):
+                    if not self._group.yield_leadership(decision.to):
+                        return  # the next look tries it again
                 else:
                     await self._group.propose(SITE_TENANT, decision)
             log.info("decided %s", told(decision))

@@ -7,7 +7,7 @@ must behave for longer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, median_low
 
@@ -129,10 +129,14 @@ class Scores:
         score.flaps_ms = [*score.flaps_ms[-self._config.quality_flaps_max :], now_ms]
 
     def judge(
-        self, published: Mapping[str, int], reports: Mapping[str, Sequence[PeerView]], now_ms: float
+        self,
+        published: Mapping[str, int],
+        reports: Mapping[str, Sequence[PeerView]],
+        now_ms: float,
+        full: Container[str] = (),
     ) -> dict[str, int]:
-        """`published`: what the layout says of each node that is to be judged; `reports`: by observer. Returns what it
-        should say of those for whom it should change."""
+        """`published`: what the layout says of each node that is to be judged; `reports`: by observer; `full`: whose
+        disks take no content. Returns what it should say of those for whom it should change."""
         self._scores = {member: score for member, score in self._scores.items() if member in published}
         changes = {}
         for member, quality in published.items():
@@ -140,6 +144,8 @@ class Scores:
             if score.published != quality:
                 score.value = score.published = quality
             target = min(self._by_views(member, reports), self._by_flaps(score, now_ms))
+            if member in full:  # it says so itself: there is no doubt to wait for
+                target, score.bad_since_ms = self._config.quality_floor, now_ms - self._config.quality_fall_ms
             self._move(score, target, now_ms)
             wanted = round(score.value)
             ends = wanted != quality and wanted in (FULL, self._config.quality_floor)

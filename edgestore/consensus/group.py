@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from edgestore.consensus.applying import NotAppliedError
 from edgestore.consensus.interface import Done, Readable, SnapshotBase
@@ -125,11 +125,11 @@ class RaftConsensus(Running):
         except TimeoutError as error:
             raise Unavailable("the change of the members takes too long: whether it happens is not known") from error
 
-    def yield_leadership(self) -> bool:
+    def yield_leadership(self, to: Collection[str] = ()) -> bool:
         """See `Consensus.yield_leadership`."""
         if self._voter is None or self._closed:
             return False
-        was_handed_over = self._voter.hand_over()
+        was_handed_over = self._voter.hand_over(to)
         self._changed()
         return was_handed_over
 

@@ -5,7 +5,7 @@ Rule: whatever is called back (`done`, `on_role_changed`) is called on the event
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -159,8 +159,9 @@ class Consensus(Protocol):
         """
         ...
 
-    def yield_leadership(self) -> bool:
-        """Hands the leadership to the voter that has caught up furthest; False where there is none."""
+    def yield_leadership(self, to: Collection[str] = ()) -> bool:
+        """Hands the leadership to a voter that has caught up, one of `to` if any are named; False where there is
+        none."""
         ...
 
     async def snapshot(self, flush: Callable[[], Awaitable[None]]) -> None:

@@ -6,6 +6,7 @@ Rule 2: an acknowledgement says what is synced, and leaves after it. Rule 3: the
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from edgestore.consensus.applying import REGULAR
@@ -245,12 +246,13 @@ class Voter:
 
     # --- handing over ---------------------------------------------------------------------------------
 
-    def hand_over(self) -> bool:
-        """Stops leading, then asks the voter that has everything to stand: the lease ends before (rule 10)."""
+    def hand_over(self, to: Collection[str] = ()) -> bool:
+        """Stops leading, then asks the voter that has everything to stand: the lease ends before (rule 10). `to`: one
+        of these, if any are named."""
         if not self.core.is_leader or not self.others or self.is_stopping:
             return False
         last_index = self._context.raft_journal.last_index
-        able = [name for name in self.others if self.core.matched(name) == last_index]
+        able = [name for name in to or self.others if name in self.others and self.core.matched(name) == last_index]
         if not able:
             return False
         place = (self._context.group, self._context.incarnation, self.core.term)

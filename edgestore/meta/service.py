@@ -286,6 +286,10 @@ class Meta:
         """Names the next voters (rule 4). Raises NotLeader, Conflict, TooBusy, Unavailable."""
         await self._consensus.change_members(members)
 
+    def yield_leadership(self, to: tuple[str, ...]) -> bool:
+        """Hands the leadership to one of these that has caught up; False where none has just now."""
+        return self._consensus.yield_leadership(to)
+
     def can_read_now(self) -> bool:
         """Whether `state` may be read without waiting."""
         return self._failed is None and self._consensus.can_read_now()

@@ -166,6 +166,54 @@ def test_every_node_hears_that_one_serves_clients_and_forgets_it_when_that_one_i
     play(scene)
 
 
+def test_content_is_taken_while_a_majority_of_the_voters_is_there_and_has_room() -> None:
+    async def scene(village: Village) -> None:
+        detectors, names = village.detectors, village.names
+
+        def has_room() -> set[bool]:
+            return {detectors[name].has_room(lambda: names[:3]) for name in (*names[:2], *names[3:])}
+
+        village.facts[names[0]] = Facts(is_full=True)
+        await asyncio.sleep(5)
+        assert has_room() == {True}
+        await village.kill(names[2])
+        await asyncio.sleep(10)
+        assert has_room() == {False}
+        village.facts[names[0]] = Facts()
+        await asyncio.sleep(5)
+        assert has_room() == {True}
+
+    play(scene)
+
+
+def test_a_full_leader_hands_over_to_a_voter_that_has_room() -> None:
+    async def scene(village: Village) -> None:
+        await village.until(lambda: len(village.voters) == 5, 60)
+        full = {name: Facts(is_full=True) for name in (*village.names[:2], village.names[3])}
+        village.facts |= full
+        took_s = await village.until(lambda: village.leader not in full, 10)
+        assert took_s < 3
+        term = village.term
+        await asyncio.sleep(30)
+        assert village.term == term
+        qualities = [node.quality for node in village.site.state.nodes()]
+        assert qualities == [5, 5, 100, 5, 100]
+
+    play(scene)
+
+
+def test_where_all_are_full_nobody_hands_over() -> None:
+    async def scene(village: Village) -> None:
+        await village.until(lambda: len(village.voters) == 5, 60)
+        village.facts = {name: Facts(is_full=True) for name in village.names}
+        await asyncio.sleep(10)
+        term = village.term
+        await asyncio.sleep(60)
+        assert village.term == term <= 2, "the first to say it may hand over to one that has not said it yet"
+
+    play(scene)
+
+
 def test_the_log_counts_the_chunks_of_a_decision_and_names_few_members() -> None:
     chunk_ids = tuple(bytes([number]) * 16 for number in range(200))
     assert told(commands.ReclaimedChunks(chunk_ids)) == "ReclaimedChunks(chunk_ids: 200)"

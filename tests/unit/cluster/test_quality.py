@@ -27,6 +27,7 @@ class Site:
         self.slow = dict.fromkeys(names, 1.0)
         self.failing = dict.fromkeys(names, 0.0)
         self.damaging = dict.fromkeys(names, 0.0)
+        self.full: set[str] = set()
         self.loss = 0.0
         self.silent = False
         self.epochs = 0
@@ -39,7 +40,7 @@ class Site:
                 self._calls()
             if self.now_ms % CONFIG.quality_interval_ms == 0:
                 reports = {name: observer.views(self.now_ms) for name, observer in self.observers.items()}
-                changes = self.scores.judge(self.published, reports, self.now_ms)
+                changes = self.scores.judge(self.published, reports, self.now_ms, self.full)
                 self.epochs += bool(changes)
                 self.published |= changes
 
@@ -110,6 +111,18 @@ def test_a_short_hiccup_costs_nothing() -> None:
     site.run(4)
     site.slow["b"] = 1
     site.run(60)
+    assert site.published["b"] == 100
+
+
+def test_a_full_node_is_at_the_floor_until_it_has_had_room_for_a_while() -> None:
+    site = Site()
+    site.full = {"b"}
+    site.run(CONFIG.quality_interval_ms / 1000)
+    assert site.published == dict.fromkeys(NAMES, 100) | {"b": CONFIG.quality_floor}
+    site.full.clear()
+    site.run(CONFIG.quality_proof_ms / 1000 - 10)
+    assert site.published["b"] == CONFIG.quality_floor
+    site.run(400)
     assert site.published["b"] == 100
 
 

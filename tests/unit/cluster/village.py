@@ -79,6 +79,11 @@ class Group:
         self.village.incarnation += 1
         self.village.tell_roles()
 
+    def yield_leadership(self, to: tuple[str, ...]) -> bool:
+        self.village.term += 1
+        self.village.leader = to[0]
+        return True
+
 
 @dataclass
 class Village:

@@ -225,6 +225,24 @@ def test_leadership_is_handed_over_within_a_round_trip() -> None:
     site.run(main())
 
 
+def test_leadership_goes_to_one_of_those_that_are_named() -> None:
+    site = Several()
+
+    async def main() -> None:
+        await site.add(*THREE)
+        for _ in range(4):
+            leader = await site.leader()
+            group = leader.groups[0]
+            await site.propose(leader, b"x")
+            await site.until(lambda group=group: {group.status().last_index} == {*group.status().matched.values()})  # type: ignore[misc]
+            wanted = [name for name in THREE if name != leader.name][1]
+            assert not group.yield_leadership(("nobody",))
+            assert group.yield_leadership((wanted,))
+            assert (await site.leader()).name == wanted
+
+    site.run(main())
+
+
 def test_four_groups_share_a_journal_and_a_beat() -> None:
     site = Several()
 
