@@ -14,7 +14,17 @@ from msgspec.structs import replace
 
 from edgestore.config import RepairConfig
 from edgestore.errors import BadRequest, NoSuchBucket, Unavailable
-from edgestore.placement import NOBODY, Placement, Scheme, copies_for, is_counted, is_storage, may_hold, scheme_for
+from edgestore.placement import (
+    NOBODY,
+    QUALITY_POOR,
+    Placement,
+    Scheme,
+    copies_for,
+    is_counted,
+    is_storage,
+    may_hold,
+    scheme_for,
+)
 from edgestore.records import BucketRecord, ExtentRecord, LayoutRecord, NodeRecord, NodeState, SiteSettings
 
 _FULL_QUALITY = 100
@@ -80,6 +90,7 @@ class Assessor:
         self._settings, self._copies_max_bytes = facts.settings, copies_max_bytes
         self.newest = placements(layout.epoch)[-1]
         self.live = frozenset(node.number for node in layout.nodes if is_storage(node))
+        self._good = sum(node.quality > QUALITY_POOR for node in layout.nodes if is_storage(node))
         self.counted = frozenset(node.number for node in layout.nodes if is_counted(node))
         self.holding = frozenset(node.number for node in layout.nodes if may_hold(node))
         self.lazy, self.critical = _waited_for(facts, config)
@@ -172,8 +183,9 @@ class Assessor:
         return seen
 
     def _other_scheme(self, extent: ExtentRecord, *, is_pressed: bool = False) -> Scheme | None:
-        """The scheme it should have, where that is another and enough nodes are up for it. `is_pressed`: who has been
-        away for the lazy wait is not waited for."""
+        """The scheme it should have, where that is another and enough nodes are up for it, those of poor quality not
+        counted: a full one would refuse its fragments. `is_pressed`: who has been away for the lazy wait, or does
+        poorly, is not waited for."""
         key = (extent.bucket_id, is_pressed)
         if key not in self._schemes:
             if len(self._schemes) >= _SCHEMES_KEPT:
@@ -188,7 +200,7 @@ class Assessor:
         if has == wanted or (is_small and has == copies):
             return None
         wanted = copies if is_small else wanted
-        return wanted if wanted.count <= len(self.live) else None
+        return wanted if wanted.count <= (len(self.live) if is_pressed else self._good) else None
 
     def _wanted(self, bucket_id: int, layout: LayoutRecord) -> Scheme | None:
         try:

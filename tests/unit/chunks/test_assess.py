@@ -146,6 +146,17 @@ def test_another_scheme_is_taken_when_enough_nodes_are_up_for_it() -> None:
     assert site.need(site.named(Scheme(3, 2, 2))) is Need.NOTHING, "after a day it is a site of five"
 
 
+def test_no_scheme_is_taken_that_needs_a_node_of_poor_quality() -> None:
+    """A full one would refuse its fragment of each chunk, again and again."""
+    site = Judge(3)
+    copies = site.named(Scheme(1, 1, 1))
+    assert site.assessor().judge(copies).scheme == Scheme(2, 1, 1)
+    site.do(commands.SetNodeQuality(3, 5))
+    assert site.need(copies) is Need.NOTHING
+    site.do(commands.SetNodeQuality(3, 20))
+    assert site.assessor().judge(copies).scheme == Scheme(2, 1, 1)
+
+
 def test_a_fragment_that_no_node_can_take_is_no_work() -> None:
     """4+2 on five live nodes lacks one, and asks for nothing until a node comes."""
     site = Judge(6)
