@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgestore.placement import QUALITY_POOR
 from tests.faults.disks import SmallDisk, flip_bits
 from tests.faults.site import Site
 from tests.faults.trial import ROUNDS, Outcome, Trial, rounds_of
@@ -50,6 +52,56 @@ def test_a_node_with_a_full_disk_stops_nobody_else(tmp_path: Path) -> None:
             assert trial.outcome() == Outcome(rounds)
     finally:
         disk.close()
+
+
+@pytest.mark.needs_root
+def test_a_full_node_takes_any_request_and_another_leads(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "small", DISK_BYTES)
+
+    def put_and_delete(site: Site, about: str) -> None:
+        for node in site.nodes:
+            s3 = node.client()
+            for size in (4096, 64 * 1024, 8 * 1024 * 1024):
+                key, body = f"{about}-{node.number}-{size}", random.Random(size).randbytes(size)
+                s3.put_object(Bucket="bucket", Key=key, Body=body)
+                assert all(
+                    other.client().get_object(Bucket="bucket", Key=key)["Body"].read() == body for other in site.nodes
+                )
+            s3.delete_object(Bucket="bucket", Key=f"{about}-{node.number}-4096")
+
+    try:
+        with Site(tmp_path, 3) as site:
+            full = site.nodes[0]
+            full.data = disk.mount / "data"
+            full.environment.update(SMALL)
+            site.found()
+            site.wait_whole()
+            full.client().create_bucket(Bucket="bucket")
+            put_and_delete(site, "before")
+            disk.fill(32 * 1024 * 1024)
+            put_and_delete(site, "at-once")
+            site.wait_until(
+                lambda status: _leaders(status).isdisjoint({full.advertised}) and _poor(status) == [full.advertised]
+            )
+            assert site.leader() is not full
+            put_and_delete(site, "later")
+            held = sum(path.stat().st_blocks for path in (full.data / "segments").iterdir())
+            put_and_delete(site, "after")
+            assert sum(path.stat().st_blocks for path in (full.data / "segments").iterdir()) <= held
+            disk.empty()
+            put_and_delete(site, "room")
+            site.wait_whole()
+            assert [line for node in site.nodes for line in node.complaints()] == []
+    finally:
+        disk.close()
+
+
+def _leaders(status: dict[str, Any]) -> set[str]:
+    return {row["address"] for row in status["nodes"] if row["leader"]}
+
+
+def _poor(status: dict[str, Any]) -> list[str]:
+    return [row["address"] for row in status["nodes"] if row["quality"] <= QUALITY_POOR]
 
 
 def test_flipped_bits_of_one_node_are_never_served_and_are_mended(tmp_path: Path) -> None:
