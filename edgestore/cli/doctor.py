@@ -51,11 +51,12 @@ def _node(folder: str | None, url: str | None) -> Iterator[Check]:
     if apart := clock_apart(status):
         yield Check("clock of the node", False, apart, CLOCK_ADVICE)
     damaged, quarantined = status["damaged_fragments"], status["quarantined_segments"]
-    scrubbed = status["scrubbed_ms"]
+    unreadable, scrubbed = status["unreadable_segments"], status["scrubbed_ms"]
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scrubbed // 1000)) if scrubbed else "not yet"
-    advice = "restore the objects that fail to read from a copy, and replace the disk" if damaged or quarantined else ""
-    found = f"{damaged} damaged fragments, {quarantined} quarantined segments; read through: {when}"
-    yield Check("disk", not advice, found, advice)
+    is_well = not (damaged or quarantined or unreadable)
+    advice = "" if is_well else "restore the objects that fail to read from a copy, and replace the disk"
+    found = f"{damaged} damaged fragments, {quarantined} quarantined segments, {unreadable} that cannot be read whole"
+    yield Check("disk", is_well, f"{found}; read through: {when}", advice)
 
 
 def _store(folder: str) -> Iterator[Check]:

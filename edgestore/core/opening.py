@@ -284,6 +284,7 @@ class Core:
         return {
             "damaged_fragments": len(self.segments.damaged),
             "quarantined_segments": len(self.segments.quarantined),
+            "unreadable_segments": len(self.segments.unreadable),
             "scrubbed_ms": self.scrubber.state.finished_ms,
         }
 

@@ -33,6 +33,8 @@ BLOCK_BYTES = 16 * 1024
 INDEX_PARTITION_BYTES = 4096
 """One index block for a whole table is larger than a shard of the cache, so every get read it again: 260 us against
 2.6 us with a partitioned index, 32,000 rows with inline bodies."""
+UNREADABLE = ("IO error: While pread", "IO error: While read")
+"""How RocksDB names sectors that nobody can read: no better than wrong ones."""
 IN_USE = ("Already borrowed", "Already mutably borrowed")
 """What rocksdict says where one thread closes what another one uses."""
 
@@ -213,7 +215,7 @@ def _translated(error: Exception, folder: str) -> EdgeStoreError:
         return Closing(f"the store in {folder} is still in use while it closes: try again later")
     if "No space left" in text:
         return StorageFull(f"no space left for the store in {folder}: free space or add a disk", path=folder)
-    if text.startswith("IO error") and "No such file" not in text:
+    if text.startswith("IO error") and "No such file" not in text and not text.startswith(UNREADABLE):
         return DiskFailed(f"RocksDB in {folder}: {text}; check the disk", path=folder)
     return StoreDamaged(
         f"the store in {folder} does not check out: {text}; restore the data folder from a copy, or save what still "

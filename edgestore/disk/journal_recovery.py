@@ -1,7 +1,8 @@
 """Reading a journal at start: which frames count, where the torn tail begins, and what is damage (rule 5).
 
 Rule: what lies before a synced place that any frame records must be whole; behind it anything may be torn, and is cut.
-A file is read through a window: of its records only those stay in memory that somebody keeps.
+A sector that cannot be read may have held what was acknowledged, so a start goes round none. A file is read through a
+window: of its records only those stay in memory that somebody keeps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgestore.disk.journal_frames import (
     decode_frame,
     frame_bytes,
 )
+from edgestore.disk.readable import ReadableFile
 from edgestore.errors import Corrupt, DiskFailed
 
 log = logging.getLogger("edgestore.disk")
@@ -57,7 +59,7 @@ class Recovered:
 class FrameReader:
     """The frames of one file."""
 
-    def __init__(self, file: File, number: int, salt: bytes) -> None:
+    def __init__(self, file: File | ReadableFile, number: int, salt: bytes) -> None:
         self._file, self._number, self._salt = file, number, salt
         self._start, self._window = 0, b""
         self.size_bytes = file.size()
@@ -91,7 +93,7 @@ class FrameReader:
         """Whether these bytes are in the window, which is moved there where they are not."""
         if not (self._start <= offset and offset + length <= self._start + len(self._window)):
             self._window = b""
-            self._start, self._window = offset, self._file.read_at(offset, max(WINDOW_BYTES, length))
+            self._start, self._window = offset, _read(self._file, offset, max(WINDOW_BYTES, length))
         return length <= len(self._window) - (offset - self._start)
 
 
@@ -128,7 +130,7 @@ def journal_files(files: Files, folder: str) -> list[tuple[int, str]]:
 
 
 def _check_file(file: File, path: str, number: int, found: Recovered) -> RecoveredFile:
-    salt = decode_file_header(file.read_at(0, FILE_HEADER_BYTES), number)
+    salt = decode_file_header(_read(file, 0, FILE_HEADER_BYTES), number)
     if salt is None:
         raise damaged(path, 0, "its header does not check out")
     checked, reader = RecoveredFile(number, path, salt), FrameReader(file, number, salt)
@@ -171,7 +173,7 @@ def salvage_records(files: Files, folder: str, group: int) -> Iterator[JournalRe
         try:
             file = files.open(path, write=False)
             try:
-                for frame in _salvage_frames(file, number):
+                for frame in _salvage_frames(ReadableFile(file), number):
                     yield from (record for record in frame.records if record.group == group)
             finally:
                 file.close()
@@ -179,7 +181,7 @@ def salvage_records(files: Files, folder: str, group: int) -> Iterator[JournalRe
             log.warning("journal-rest-left-out path=%s reason=%s", path, error)
 
 
-def _salvage_frames(file: File, number: int) -> Iterator[Frame]:
+def _salvage_frames(file: ReadableFile, number: int) -> Iterator[Frame]:
     """Raises ValueError where nothing of the file can be told."""
     salt = decode_file_header(file.read_at(0, FILE_HEADER_BYTES), number)
     if salt is None:
@@ -196,15 +198,28 @@ def _salvage_frames(file: File, number: int) -> Iterator[Frame]:
         at = reader.find_magic(at + 1)
 
 
+def _read(file: File | ReadableFile, offset: int, length: int) -> bytes:
+    """Raises Corrupt that names the first page which cannot be read."""
+    try:
+        return file.read_at(offset, length)
+    except DiskFailed as error:
+        readable = ReadableFile(file)
+        readable.read_at(offset, length)
+        raise _refusal("cannot be read", file.path, next(iter(readable.unreadable), offset), str(error)) from error
+
+
 def _note_synced(found: Recovered, place: Place) -> None:
     found.synced[place.file] = max(found.synced.get(place.file, 0), place.offset)
 
 
 def damaged(path: str, offset: int, what: str) -> Corrupt:
     """The refusal of rule 5."""
+    return _refusal("is damaged in its synced part", path, offset, what)
+
+
+def _refusal(state: str, path: str, offset: int, what: str) -> Corrupt:
     message = (
-        f"the journal is damaged in its synced part: {path} at offset {offset} ({what}). Acknowledged writes may be "
-        "lost, so the node does not start. Restore the file from a copy, or save what still checks out with "
-        "`edgestore doctor --salvage`"
+        f"the journal {state}: {path} at offset {offset} ({what}). Acknowledged writes may be lost, so the node does "
+        "not start. Restore the file from a copy, or save what still checks out with `edgestore doctor --salvage`"
     )
     return Corrupt(message, path=path, offset=offset)

@@ -51,13 +51,15 @@ class SegmentRows:
 
 
 class SegmentKeeper(SegmentWriter):
-    """The part of `Segments` that housekeeping uses. `damaged`: what was found and is not deleted yet, by row key."""
+    """The part of `Segments` that housekeeping uses. `damaged`: what was found and is not deleted yet, by row key.
+    `unreadable`: segments that may hold fragments which the start could not read and no row names."""
 
     def __init__(
         self, files: Files, folder: str, index: OrderedStore, config: DiskConfig, entropy: Entropy, metrics: Metrics
     ) -> None:
         super().__init__(files, folder, index, config, entropy, metrics)
         self.damaged: dict[bytes, str] = {}
+        self.unreadable: set[int] = set()
         self._left_alone: dict[int, int] = {}
 
     def names(self, info: FragmentInfo) -> bool:
@@ -68,7 +70,7 @@ class SegmentKeeper(SegmentWriter):
         """Sealed segments where nothing seems to live, and of those that are mostly dead the emptiest. The active one
         is retired where it is dead."""
         self._retire_active()
-        busy = {writer.segment.number for writer in self._in_progress}
+        busy = self.unreadable | {writer.segment.number for writer in self._in_progress}
         dead, sparse = [], []
         for segment in self._segments.values():
             if segment is self._active or segment is self._ahead or segment.number in busy:

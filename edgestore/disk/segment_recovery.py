@@ -13,6 +13,7 @@ from edgestore.clock import Entropy
 from edgestore.disk.files import Files
 from edgestore.disk.fragments import SALT_BYTES, SEGMENT_HEADER_BYTES, FragmentInfo, encode_segment_header
 from edgestore.disk.index import OrderedStore
+from edgestore.disk.readable import ReadableFile
 from edgestore.disk.segment_files import (
     UNFINISHED,
     Descriptors,
@@ -41,11 +42,12 @@ log = logging.getLogger("edgestore.disk")
 
 @dataclass(slots=True)
 class Recovered:
-    """What was found. `ahead`: an empty segment for what is written first. `checkpoint`: what lies from there on may
-    have a row, or a block, without its bytes."""
+    """What was found. `unreadable`: how many pages of a segment the disk did not give. `ahead`: an empty segment for
+    what is written first. `checkpoint`: what lies from there on may have a row, or a block, without its bytes."""
 
     segments: dict[int, Segment] = field(default_factory=dict)
     quarantined: set[int] = field(default_factory=set)
+    unreadable: dict[int, int] = field(default_factory=dict)
     last_number: int = 0
     ahead: Segment | None = None
     checkpoint: tuple[int, int] = (0, 0)
@@ -100,13 +102,29 @@ class Recovery:
         if number < checkpoint[0] and not whole:
             return
         start = checkpoint[1] if number == checkpoint[0] and not whole else SEGMENT_HEADER_BYTES
+        self._found.checkpoint = min(self._found.checkpoint, (number, start))
         file.sync()
         file.forget_cached(start)
-        for info in scan_segment(file, number, salt, start):
+        readable = ReadableFile(file)
+        for info in scan_segment(readable, number, salt, start):
             if self._counts(info):
                 self._index.write([row_of(info, salt)])
-        if whole:
+        if readable.unreadable:
+            self._note_unreadable(segment, readable.unreadable)
+        elif whole:
             self._index.write([(rescan, None)])
+
+    def _note_unreadable(self, segment: Segment, pages: list[int]) -> None:
+        """Fragments may begin there that no row names: the segment stays, and the next start looks again."""
+        self._found.unreadable[segment.number] = len(pages)
+        self._index.write([(rescan_key(segment.number), b"")])
+        log.error(
+            "segment-unreadable path=%s offset=%d pages=%d reason=the disk cannot read them: a fragment that begins "
+            "there and has no row is taken for lost, all others are served; check the disk",
+            segment.path,
+            pages[0],
+            len(pages),
+        )
 
     def _counts(self, info: FragmentInfo) -> bool:
         """Of a fragment that compaction was moving the later copy counts, if it is whole."""

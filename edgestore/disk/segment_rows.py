@@ -1,7 +1,8 @@
 """The rows of the segment index: where each fragment lies, and what the segments remember beside it.
 
 `"f" chunk_id shard -> place, block`; `"checkpoint"`: everything before that place is in the index; `"last-number"`: of
-all segments that were ever begun; `"rescan" number`: a segment that could not be opened; `"scrub"`: the last pass.
+all segments that were ever begun; `"rescan" number`: a segment that could not be read, or not all of it; `"scrub"`: the
+last pass.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def row_shard(key: bytes) -> int:
 
 
 def rescan_key(number: int) -> bytes:
-    """The key that asks for a whole scan of a segment once its header reads again."""
+    """The key that asks the next start for a whole scan of a segment."""
     return RESCAN + NUMBER.pack(number)
 
 

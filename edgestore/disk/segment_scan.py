@@ -13,16 +13,17 @@ from edgestore.disk.fragments import (
     FragmentInfo,
     decode_block,
 )
+from edgestore.disk.readable import ReadableFile
 from edgestore.disk.segment_files import read_salt, segment_numbers, segment_path
-from edgestore.errors import Corrupt
+from edgestore.errors import Corrupt, DiskFailed
 from edgestore.kernels import page_crcs
 
 WINDOW_BYTES = 1 << 20
 
 
-def scan_segment(file: File, number: int, salt: bytes, start: int) -> Iterator[FragmentInfo]:
+def scan_segment(file: ReadableFile, number: int, salt: bytes, start: int) -> Iterator[FragmentInfo]:
     """Every fragment with a valid block from `start` on. A place without one (an upload that never ended) is passed
-    over."""
+    over, and so is one that cannot be read."""
     at, end = start, file.size()
     while at + BLOCK_BYTES <= end:
         fragment = decode_block(file.read_at(at, BLOCK_BYTES), number, at, salt)
@@ -33,7 +34,7 @@ def scan_segment(file: File, number: int, salt: bytes, start: int) -> Iterator[F
             at = _next_magic(file, at + ALIGNMENT_BYTES, end)
 
 
-def _next_magic(file: File, at: int, end: int) -> int:
+def _next_magic(file: ReadableFile, at: int, end: int) -> int:
     """The next aligned offset where a block may begin."""
     while at < end:
         window = file.read_at(at, WINDOW_BYTES)
@@ -48,7 +49,10 @@ def _next_magic(file: File, at: int, end: int) -> int:
 
 def is_whole(file: File, info: FragmentInfo) -> bool:
     """Whether all stored bytes of a fragment are there and check out."""
-    data = file.read_at(info.data_offset, info.fragment.stored_bytes)
+    try:
+        data = file.read_at(info.data_offset, info.fragment.stored_bytes)
+    except DiskFailed:
+        return False
     return len(data) == info.fragment.stored_bytes and page_crcs(data) == info.fragment.page_crcs
 
 
@@ -60,7 +64,7 @@ class SegmentFile:
 
     def scan(self) -> Iterator[FragmentInfo]:
         """Its fragments."""
-        return scan_segment(self._file, self._number, self._salt, SEGMENT_HEADER_BYTES)
+        return scan_segment(ReadableFile(self._file), self._number, self._salt, SEGMENT_HEADER_BYTES)
 
     def read(self, info: FragmentInfo) -> memoryview:
         """All stored bytes of a fragment, checked. Raises Corrupt."""

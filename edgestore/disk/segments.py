@@ -58,6 +58,8 @@ class Segments(SegmentKeeper):
             segments.abandon()
             raise
         segments._segments, segments.quarantined = found.segments, found.quarantined
+        segments.unreadable = set(found.unreadable)
+        metrics.count("disk_corrupt_pages_total", sum(found.unreadable.values()))
         segments._last_number, segments._ahead = found.last_number, found.ahead
         written = found.last_number if found.ahead is None else found.ahead.number - 1
         segments._unproved = found.checkpoint, written

@@ -21,6 +21,7 @@ def status_of(*, ahead_ms: int, voters: int = 3, serves: bool = True) -> dict[st
         "clock_ms": 100 * HOUR_MS + ahead_ms,
         "damaged_fragments": 0,
         "quarantined_segments": 0,
+        "unreadable_segments": 0,
         "scrubbed_ms": 0,
         "site": {
             "distance": "",

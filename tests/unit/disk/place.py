@@ -10,8 +10,9 @@ from pathlib import Path
 from edgestore.config import DiskConfig
 from edgestore.disk import FragmentInfo, FragmentUnit, RocksIndex, Segments, SystemFiles, compact
 from edgestore.disk.files import Buffer
+from edgestore.disk.readable import UNREADABLE_BYTES
 from edgestore.disk.system_files import SystemFile
-from edgestore.errors import EdgeStoreError
+from edgestore.errors import DiskFailed, EdgeStoreError
 from edgestore.kernels import page_crcs
 
 CONFIG = DiskConfig(segment_bytes=1 << 20, reserve_bytes=0, compaction_bytes_per_s=1 << 30, scrub_bytes_per_s=1 << 30)
@@ -90,6 +91,11 @@ def segment_file(folder: Path, number: int) -> Path:
     return folder / "segments" / f"{number:016d}.segment"
 
 
+def page_of(offset: int) -> int:
+    """The page that a byte lies in."""
+    return offset - offset % UNREADABLE_BYTES
+
+
 def flip(path: Path, offset: int) -> None:
     """One bit of a file."""
     with path.open("r+b") as file:
@@ -106,6 +112,8 @@ class FaultyFiles(SystemFiles):
         super().__init__(root)
         self.fault: Callable[[str, str, int], EdgeStoreError | None] = lambda call, path, offset: None
         self.synced: list[str] = []
+        self.unreadable: set[tuple[str, int]] = set()
+        """(path, offset of a page) that the disk cannot read."""
 
     def ask(self, call: str, path: str, offset: int = 0) -> None:
         """Before each call."""
@@ -123,6 +131,9 @@ class FaultyFiles(SystemFiles):
             def read_at(self, offset: int, length: int) -> bytes:
                 """Asks first."""
                 files.ask("read", path, offset)
+                for bad, page in files.unreadable:
+                    if bad == path and page < offset + length and offset < page + UNREADABLE_BYTES:
+                        raise DiskFailed("Input/output error (EIO)", path=path)
                 return super().read_at(offset, length)
 
             def write_at(self, offset: int, *parts: Buffer) -> None:

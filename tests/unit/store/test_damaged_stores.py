@@ -63,7 +63,12 @@ def test_a_damaged_catalog_is_refused_with_what_to_do(tmp_path: Path, at: str) -
 async def test_the_core_scrubs_and_tells_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgestore.disk.scrubber.AFTER_START_S", 0.0)
     core = await Core.open(SystemFiles(str(tmp_path)), Config())
-    assert core.disk_health == {"damaged_fragments": 0, "quarantined_segments": 0, "scrubbed_ms": 0}
+    assert core.disk_health == {
+        "damaged_fragments": 0,
+        "quarantined_segments": 0,
+        "unreadable_segments": 0,
+        "scrubbed_ms": 0,
+    }
     async with asyncio.timeout(10):
         while not core.disk_health["scrubbed_ms"]:
             await asyncio.sleep(0.005)
