@@ -97,18 +97,19 @@ class Check:
             return entries[0].body if entries else None  # judged as a version already
 
 
-async def check_chunks(core: Core) -> None:
-    """When reclaim and sweep have nothing left to do, disk and catalog name the same chunks."""
+async def check_chunks(core: Core, victims: set[bytes]) -> None:
+    """When reclaim and sweep have nothing left to do, disk and catalog name the same chunks, but for those `victims`
+    whose block cannot be read."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + SETTLING_S
     while True:
         prefix = row(0, Table.CHUNKS, SITE_TENANT)
         named = {key[PREFIX_BYTES:] for key, _ in core.catalog_store.scan(prefix, successor(prefix))}
         stored = set(core.segments.chunk_ids())
-        if missing := named - stored:
+        if missing := named - stored - victims:
             raise Lost(f"no fragment of {len(missing)} named chunks: {sorted(missing)[0].hex()}")
         condemned = core.meta.state.condemned(1)
-        if named == stored and not condemned:
+        if named - stored <= victims and stored <= named and not condemned:
             return
         if loop.time() > deadline_s:
             raise Leaked(f"{len(stored - named)} fragments that nothing names, condemned {condemned}")
@@ -118,7 +119,7 @@ async def check_chunks(core: Core) -> None:
 async def check_damage_is_found(core: Core, victims: set[bytes]) -> None:
     """A scrub finds what reads have met, and nothing else."""
     report = await scrub(core.segments, core.config.disk)
-    if not core.disk_health["damaged_fragments"]:
+    if not (core.disk_health["damaged_fragments"] or core.disk_health["unreadable_segments"]):
         raise Damaged("a damaged fragment was met, and the node does not report it")
     for line in report.corrupt:
         if not any(victim.hex() in line for victim in victims):

@@ -2,7 +2,7 @@
 
 Rule: nothing here is kinder than a real disk. Unsynced writes vanish, survive or tear at 512-byte sectors, in any
 order; so do new lengths, and each change of a folder that was not synced; a full disk refuses; after a failed sync the
-page cache takes for written what is not on the platter.
+page cache takes for written what is not on the platter; of a page with a bad sector nothing can be read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from edgestore.errors import DiskFailed, EdgeStoreError, InUse, StorageFull
 from tests.sim.loop import Crash, SimLoop
-from tests.sim.platter import ROWS_FILE, Content, EntryChange, Store
+from tests.sim.platter import ROWS_FILE, Content, EntryChange, Store, overlaps
 
 T = TypeVar("T")
 
@@ -107,8 +107,10 @@ class SimFile:
         self.files, self.path, self.content = files, path, content
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """From the page cache."""
+        """From the page cache, where the platter gives it."""
         self.files.touch()
+        if any(overlaps(page, offset, length) for page in self.content.unreadable):
+            raise DiskFailed("the simulated disk has a bad sector there (EIO)", path=self.path)
         return bytes(self.content.cached[offset : offset + length])
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
@@ -119,7 +121,12 @@ class SimFile:
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """The seed decides whether the page cache has it."""
-        return self.read_at(offset, length) if self.files.disk.rng.random() < 0.5 else None
+        if self.files.disk.rng.random() >= 0.5:
+            return None
+        try:
+            return self.read_at(offset, length)
+        except DiskFailed:
+            return None
 
     def read_cached_into(self, offset: int, buffer: memoryview) -> bool:
         """The same."""

@@ -49,7 +49,7 @@ def close_all(tasks: list[asyncio.Task[Any]]) -> None:
     none (`_PyGen_yf` does not ask whether the frame runs; 3.12 does), and dies now and then.
     """
     for _ in range(CLOSINGS_MAX):
-        left = [coroutine for task in tasks if (coroutine := task.get_coro()).cr_frame is not None]  # type: ignore[union-attr]
+        left = [coroutine for task in tasks if getattr(coroutine := task.get_coro(), "cr_frame", None) is not None]
         if not left:
             return
         for coroutine in left:

@@ -78,6 +78,8 @@ class Flip:
         """Turns the bit, or turns it back."""
         disk.flip_bit(self.path, self.offset, self.bit)
 
+    turn_back = apply
+
 
 def flip_in_the_journal(disk: Disk) -> Flip | None:
     """Anywhere in what was written to a file of it."""

@@ -16,8 +16,12 @@ from edgestore.chunks.numbers import ChunkNumbers
 from edgestore.chunks.reclaim import Pins
 from edgestore.consensus import core as consensus_core
 from edgestore.disk import Segments, journal_frames, journal_recovery, segment_recovery
+from edgestore.disk.files import File
+from edgestore.disk.readable import ReadableFile
 from edgestore.disk.segment_keeper import SegmentKeeper
+from edgestore.disk.segment_recovery import Recovery
 from edgestore.errors import DiskFailed
+from tests.sim import world
 from tests.sim.disk import SimFile
 from tests.sim.index import SimIndex
 from tests.sim.model import Damaged, Lost, Miscounted, Refused, Violation
@@ -181,6 +185,24 @@ def pages_are_not_checked() -> Iterator[None]:
 
 
 @contextmanager
+def unread_sectors_forgotten() -> Iterator[None]:
+    """Rule 8: what a start could not read is never looked for again, and its segment goes. Aims at bad sectors."""
+    with mock.patch.object(Recovery, "_note_unreadable", lambda *_: None), mock.patch.object(world, "BAD_SECTORS", 1.0):
+        yield
+
+
+@contextmanager
+def unread_journal_taken_for_empty() -> Iterator[None]:
+    """Rule 5: a start goes round the sectors of the journal that cannot be read."""
+
+    def planted(file: File, offset: int, length: int) -> bytes:
+        return ReadableFile(file).read_at(offset, length)
+
+    with mock.patch.object(journal_recovery, "_read", planted):
+        yield
+
+
+@contextmanager
 def failed_sync_acknowledged() -> Iterator[None]:
     """Rule 5: a sync that failed counts."""
     sync = SimFile.sync
@@ -209,5 +231,7 @@ BUGS: dict[Callable[[], Any], tuple[type[Violation], ...]] = {
     damage_taken_for_a_torn_tail: (Lost, Refused),
     pages_are_not_checked: (Lost,),
     failed_sync_acknowledged: (Lost, Damaged, Refused),
+    unread_sectors_forgotten: (Lost, Damaged),
+    unread_journal_taken_for_empty: (Lost, Damaged),
 }
 """Each with what it must be caught as: a plant that merely breaks the code is not one."""

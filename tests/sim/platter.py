@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 from sortedcontainers import SortedDict
 
+from edgestore.disk.readable import UNREADABLE_BYTES
 from edgestore.errors import StoreDamaged
 
 SECTOR_BYTES = 512
@@ -19,16 +20,18 @@ ROWS_FILE = "rows"
 @dataclass
 class Content:
     """The bytes of one file: as the page cache has them, and as the platter has them. `unsynced`: writes in order, and
-    new lengths (no data)."""
+    new lengths (no data). `unreadable`: offsets of the pages with a sector that the platter does not give."""
 
     cached: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     unsynced: list[tuple[int, bytes | None]] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Into the page cache."""
+        """Into the page cache. A page that is written has another sector in the place of the bad one."""
         _put(self.cached, offset, data)
         self.unsynced.append((offset, data))
+        self.unreadable = {page for page in self.unreadable if not overlaps(page, offset, len(data))}
 
     def resize(self, length: int) -> None:
         """Cuts, or adds zeroes."""
@@ -65,6 +68,11 @@ class Content:
                 if fate < 0.5 or rng.random() < 0.5:
                     _put(self.durable, offset + start, data[start : start + SECTOR_BYTES])
         self.unsynced.clear()
+
+
+def overlaps(page: int, offset: int, length: int) -> bool:
+    """Whether something of these bytes lies in the page."""
+    return page < offset + length and offset < page + UNREADABLE_BYTES
 
 
 def _put(content: bytearray, offset: int, data: bytes) -> None:

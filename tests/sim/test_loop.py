@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
@@ -44,6 +44,28 @@ def test_what_waits_again_while_it_is_closed_is_closed_again() -> None:
         loop.run(crash())
     loop.abandon()
     assert waited == [0, 1, 2, 3]
+
+
+def test_a_generator_that_the_loop_was_just_closing_is_left_as_it_is() -> None:
+    """What asyncio makes a task of, where a generator was dropped, has no frame."""
+    loop = SimLoop()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await loop.create_future()
+
+    async def crash() -> None:
+        async for _ in numbers():
+            break
+        gc.collect()
+        await asyncio.sleep(0.001)
+        raise Crash
+
+    with pytest.raises(Crash):
+        loop.run(crash())
+    loop.abandon()
 
 
 async def _crash(ends: list[str]) -> None:

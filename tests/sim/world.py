@@ -25,10 +25,14 @@ from tests.sim.disk import UNLIMITED_BYTES, Disk, SimFiles
 from tests.sim.index import SimIndex
 from tests.sim.loop import Crash, SimClock, SimLoop, silence
 from tests.sim.model import Crashed, Damaged, Miscounted, Refused, Violation
+from tests.sim.sectors import BadSector, bad_sector_in_a_segment, bad_sector_in_the_journal
 
 CLIENTS = 4
 ROUNDING_MS = 10
 """Of the clocks, a millisecond a life."""
+
+BAD_SECTORS = 0.4
+"""In how many pauses between two lives a sector goes bad."""
 
 CONFIG = Config(
     disk=DiskConfig(
@@ -70,8 +74,9 @@ class World:
         self.log_time_ms = 0
         self.failed: BaseException | None = None
         self.sync_may_fail = self.refused = self.damage_seen = False
-        self.journal_flip: plans.Flip | None = None
-        self.victims: set[bytes] = set()
+        self.journal_damage: plans.Flip | BadSector | None = None
+        self.flipped: set[bytes] = set()
+        self.bad_sectors: list[BadSector] = []
         for client in self.clients:
             client.may_be_damaged = lambda error: bool(self.victims)
 
@@ -97,6 +102,7 @@ class World:
             loop.run(self._life(files, loop, last=last))
         except Crash:
             self.disk.lose_power()
+            self._spoil()
         except (DiskFailed, Unavailable) as error:
             self.failed = error
             self._end_failed(loop)
@@ -108,6 +114,7 @@ class World:
             elif not last:
                 self._check_failures(loop)
                 self._damage()
+                self._spoil()
             else:
                 self._check_failures(loop)
         finally:
@@ -140,19 +147,37 @@ class World:
     def _damage(self) -> None:
         """After a life that ended well, which has put its mark behind everything in the journal."""
         kind = self.rng.random()
-        if kind < 0.3 and (flip := plans.flip_in_the_journal(self.disk)) is not None:
-            self.journal_flip = flip
-            flip.apply(self.disk)
-        elif kind < 0.6 and (flip := plans.flip_in_a_segment(self.disk)) is not None:
-            self.victims.add(flip.chunk_id)
-            flip.apply(self.disk)
+        damage: plans.Flip | BadSector | None
+        if kind < 0.3 and (damage := plans.flip_in_the_journal(self.disk)) is not None:
+            self.journal_damage = damage
+            damage.apply(self.disk)
+        elif kind < 0.6 and (damage := plans.flip_in_a_segment(self.disk)) is not None:
+            self.flipped.add(damage.chunk_id)
+            damage.apply(self.disk)
+        elif kind < 0.7 and (damage := bad_sector_in_the_journal(self.disk, self.rng)) is not None:
+            self.journal_damage = damage
+            damage.apply(self.disk)
+
+    def _spoil(self) -> None:
+        """Also after a crash, when a start scans what was written last. Some sectors can be read again: then everything
+        is there again."""
+        while self.bad_sectors and self.rng.random() < 0.4:
+            self.bad_sectors.pop(self.rng.randrange(len(self.bad_sectors))).turn_back(self.disk)
+        if self.rng.random() < BAD_SECTORS and (bad := bad_sector_in_a_segment(self.disk, self.rng)) is not None:
+            self.bad_sectors.append(bad)
+            bad.apply(self.disk)
+
+    @property
+    def victims(self) -> set[bytes]:
+        """The chunks that were damaged on purpose."""
+        return self.flipped.union(*(bad.chunk_ids for bad in self.bad_sectors))
 
     def _turn_back(self, loop: SimLoop) -> None:
         """The node has refused a damaged journal, as it should: the operator brings the file back."""
-        if self.journal_flip is None:
+        if self.journal_damage is None:
             raise
-        self.journal_flip.apply(self.disk)
-        self.journal_flip, self.refused = None, True
+        self.journal_damage.turn_back(self.disk)
+        self.journal_damage, self.refused = None, True
 
     @staticmethod
     def _bury(loop: SimLoop) -> None:
@@ -169,7 +194,9 @@ class World:
     async def _life(self, files: SimFiles, loop: SimLoop, *, last: bool) -> None:
         self.failed = None
         core = await self._open(files)
-        self.journal_flip = None
+        if isinstance(self.journal_damage, BadSector):
+            raise Damaged("the node went on without a part of its journal that it could not read")
+        self.journal_damage = None
         root = core.tenants.root()
         faults = [loop.create_task(work) for work in self._faults()]
         try:
@@ -223,7 +250,7 @@ class World:
         if last:
             if self.damage_seen:
                 await check_damage_is_found(core, self.victims)
-            await check_chunks(core)
+            await check_chunks(core, self.victims)
 
     def log_time_max_ms(self) -> int:
         """It runs with the time that a node ran, whatever the wall clock says (rule 9)."""

@@ -1,5 +1,5 @@
-"""What else goes wrong where nodes keep bytes: a bit on a platter; and what operators do: nodes are drained, removed,
-replaced, and leaders hand over."""
+"""What else goes wrong where nodes keep bytes: a bit or a sector of a platter; and what operators do: nodes are
+drained, removed, replaced, and leaders hand over."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgestore.core import INDEX_FOLDER
 from edgestore.disk.segment_files import segment_path
 from edgestore.disk.segment_rows import CHUNK_ID_BYTES, FRAGMENTS, FRAGMENTS_END, PLACE
 from edgestore.errors import EdgeStoreError
+from tests.sim.sectors import bad_sector_in_a_segment
 from tests.sim.site.core_clients import Ledger
 from tests.sim.site.cores import CoreSite
 from tests.sim.site.faults import Fault, Faults
@@ -20,10 +21,13 @@ from tests.sim.site.machines import Machine
 NODES_TO_SPARE = 3
 """A machine is replaced only where so many are left to vote and to make its fragments anew."""
 
+TRIES = 20
+"""Until a page is found all of whose fragments may be damaged."""
+
 
 class CoreFaults(Faults):
-    """Faults and turns of one run. A run either flips bits or loses a disk: both at once may be more than was promised
-    to be survived."""
+    """Faults and turns of one run. A run either damages fragments or loses a disk: both at once may be more than was
+    promised to be survived."""
 
     def __init__(
         self, site: CoreSite, ledger: Ledger, kinds: tuple[Fault, ...] = (), turns: tuple[str, ...] | None = None
@@ -36,7 +40,7 @@ class CoreFaults(Faults):
         """Operators that have not done yet what they began."""
         known = {
             "yield": self.yield_leadership,
-            "flip": self.flip_a_bit,
+            "flip": self.damage_a_fragment,
             "replace": self.replace_one,
             "drain": self.drain_one,
         }
@@ -51,13 +55,40 @@ class CoreFaults(Faults):
             assert leader.life is not None
             leader.life.call(leader.service.core.meta._consensus.yield_leadership)
 
-    async def flip_a_bit(self) -> None:
+    async def damage_a_fragment(self) -> None:
         """On the platter, in one fragment of a chunk: never in two of one chunk."""
         machine = self.victim()
+        if len(self.site.machines) < 2:
+            return
+        if self.rng.random() < 0.5:
+            self._flip_a_bit(machine)
+        else:
+            self._spoil_a_sector(machine)
+
+    def _spoil_a_sector(self, machine: Machine) -> None:
+        """Or those that are bad can be read again, with what was made anew elsewhere meanwhile. Some machines lose
+        their power with it: the start has to go round."""
+        disk, now_s = machine.disk, self.site.loop.now_s
+        if self.rng.random() < 0.2:
+            self.log.append(f"{now_s:.4f} all sectors of {machine} can be read")
+            for content in disk.entries.values():
+                content.unreadable.clear()
+            return
+        found = (bad_sector_in_a_segment(disk, self.rng) for _ in range(TRIES))
+        bad = next((bad for bad in found if bad is not None and not bad.chunk_ids & self.ledger.flips), None)
+        if bad is None:
+            return
+        self.ledger.flips |= bad.chunk_ids
+        self.log.append(f"{now_s:.4f} on {machine} a sector is bad: {bad.path} at {bad.page}")
+        bad.apply(disk)
+        if self.rng.random() < 0.5:
+            machine.kill(power=True)
+
+    def _flip_a_bit(self, machine: Machine) -> None:
         disk, rng = machine.disk, self.rng
         store = disk.stores.get(INDEX_FOLDER)
         keys = list(store.flushed.irange(FRAGMENTS, FRAGMENTS_END)) if store is not None else []
-        if not keys or len(self.site.machines) < 2:
+        if not keys:
             return
         key = rng.choice(keys)
         number, offset, reserved = PLACE.unpack_from(store.flushed[key])  # type: ignore[union-attr]
