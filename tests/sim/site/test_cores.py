@@ -9,7 +9,7 @@ import pytest
 
 from tests.sim.catching import check_caught
 from tests.sim.site.core_planted import BUGS, Planted
-from tests.sim.site.core_world import CoreWorld, run_seed
+from tests.sim.site.core_world import CoreAim, CoreWorld, run_seed
 
 LEFT_BEHIND = """
 import gc, logging, weakref
@@ -34,6 +34,12 @@ MET_BEFORE = (938347220,)
 @pytest.mark.parametrize("seed", [*range(12), *MET_BEFORE])
 def test_nothing_acknowledged_is_lost_whatever_goes_wrong(seed: int) -> None:
     assert run_seed(seed).acknowledged > 0
+
+
+@pytest.mark.parametrize("seed", range(500, 503))
+def test_damage_is_made_good_and_a_start_goes_round_it(seed: int) -> None:
+    """Whatever else goes wrong; of what operators do nothing."""
+    assert run_seed(seed, CoreAim(turns=("flip",))).acknowledged > 0
 
 
 def test_a_seed_replays_exactly() -> None:
