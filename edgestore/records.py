@@ -135,7 +135,8 @@ class ListedVersion(msgspec.Struct, frozen=True, array_like=True):
 
 
 class VersionRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One version of one key. `etag` without quotes. Inline bodies lie in a row of their own (`inline`)."""
+    """One version of one key. `etag` without quotes. Inline bodies lie in a row of their own (`inline`).
+    `upload_id`: of the multipart upload that was completed as this version."""
 
     kind: VersionKind
     size_bytes: int
@@ -158,6 +159,7 @@ class VersionRecord(msgspec.Struct, frozen=True, array_like=True):
     base_etag: str = ""
     cloud_version_id: str = ""
     key_id: str = ""
+    upload_id: str = ""
 
     @property
     def version_id(self) -> str:

@@ -96,6 +96,7 @@ def complete_upload(context: Context, command: commands.CompleteUpload) -> Versi
         parts=tuple(PartSpan(part.number, part.size_bytes, part.checksums, part.etag) for part in parts),
         headers=upload.headers,
         metadata=upload.metadata,
+        upload_id=command.upload_id,
     )
     end_upload(context, bucket, command.key, command.upload_id, kept=tuple(part.number for part in parts))
     install(context, bucket, command.key, record, current)

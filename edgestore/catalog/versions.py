@@ -162,6 +162,7 @@ def copy_object(context: Context, command: commands.CopyObject) -> VersionRecord
         log_time_ms=context.log_time_ms,
         headers=source.headers if command.headers is None else command.headers,
         metadata=source.metadata if command.metadata is None else command.metadata,
+        upload_id="",
     )
     if source.inline:
         _put_inline(context, bucket, record, context.state.inline(source_bucket, source))

@@ -19,6 +19,7 @@ from edgestore.errors import (
     InvalidPart,
     InvalidPartOrder,
     NoSuchKey,
+    NoSuchUpload,
     StaleFragments,
     TooLarge,
     TooSmall,
@@ -211,9 +212,23 @@ class Uploads(Buckets):
             reader.close()
 
     async def complete_upload(self, principal: Principal, request: CompleteRequest) -> VersionRecord:
-        """Makes the named parts the current version. Raises InvalidPart, InvalidPartOrder, TooSmall, BadDigest."""
-        await self.barrier()
-        bucket = self.bucket(principal, request.bucket)
+        """Makes the named parts the current version. Raises InvalidPart, InvalidPartOrder, TooSmall, BadDigest.
+
+        Who had no answer asks again, through another node maybe: what this upload has become is the answer as long as
+        it is the current version.
+        """
+        try:
+            await self.barrier()
+            return await self._complete(self.bucket(principal, request.bucket), request)
+        except NoSuchUpload:
+            await self.barrier()
+            record = self._meta.state.head(self.bucket(principal, request.bucket), request.key)
+            if record is None or record.upload_id != request.upload_id or not _is_made_of(record, request.parts):
+                raise
+            return record
+
+    async def _complete(self, bucket: BucketRecord, request: CompleteRequest) -> VersionRecord:
+        """Raises NoSuchUpload, and what `complete_upload` raises."""
         upload = self._meta.state.upload(bucket, request.key, request.upload_id)
         stored = {part.number: part for part in self._meta.state.parts(bucket, request.upload_id)}
         parts = _match_parts(request.parts, stored, self._config.part_min_bytes)
@@ -254,6 +269,11 @@ def _with_algorithm(expected: Expected, algorithm: str) -> Expected:
     if not algorithm or algorithm in named:
         return expected
     return Expected(expected.md5, expected.sha256, expected.checksums, (*expected.algorithms, algorithm))
+
+
+def _is_made_of(record: VersionRecord, named: tuple[NamedPart, ...]) -> bool:
+    asked = [(part.number, part.etag.strip('"')) for part in named]
+    return asked == [(part.number, part.etag) for part in record.parts]
 
 
 def _match_parts(named: tuple[NamedPart, ...], stored: dict[int, PartRecord], part_min_bytes: int) -> list[PartRecord]:

@@ -256,6 +256,30 @@ async def test_garbage_of_an_earlier_start_is_swept(tmp_path: Path) -> None:
         assert len(await get(core, root, "key")) == 100_000
 
 
+async def test_a_completion_that_is_sent_again_is_answered_again_while_its_version_is_the_current_one(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as (core, root):
+        await core.objects.create_bucket(root, "bucket")
+        upload = await core.objects.create_upload(root, UploadRequest("bucket", "key"))
+        for number in (1, 2):
+            request = PartRequest("bucket", "key", upload.upload_id, number)
+            part = await core.objects.put_part(root, request, bytes_body(core.chunks.pool, b"part"))
+        complete = CompleteRequest("bucket", "key", upload.upload_id, (NamedPart(2, part.etag),), IfAbsent())
+        record = await core.objects.complete_upload(root, complete)
+        assert await core.objects.complete_upload(root, complete) == record
+        for other in (
+            msgspec.structs.replace(complete, parts=(NamedPart(1, part.etag),)),
+            msgspec.structs.replace(complete, upload_id="0" * 32),
+            msgspec.structs.replace(complete, key="other"),
+        ):
+            with pytest.raises(NoSuchUpload):
+                await core.objects.complete_upload(root, other)
+        await put(core, root, "key", b"another")
+        with pytest.raises(NoSuchUpload):
+            await core.objects.complete_upload(root, complete)
+
+
 async def test_multipart_in_any_order_with_leftovers(tmp_path: Path) -> None:
     rng = random.Random(9)
     async with opened(tmp_path) as (core, root):
@@ -287,8 +311,6 @@ async def test_multipart_in_any_order_with_leftovers(tmp_path: Path) -> None:
         assert await get(core, root, "key") == whole
         assert await get(core, root, "key", 299_990, 300_020) == whole[299_990:600_010]
         await until(lambda: len(list(core.segments.chunk_ids())) == 3 and not core.meta.state.drop_jobs(1))
-        with pytest.raises(NoSuchUpload):
-            await core.objects.complete_upload(root, complete)
         source = await core.objects.head(root, "bucket", "key")
         again = await core.objects.create_upload(root, UploadRequest("bucket", "copy"))
         copied = await core.objects.copy_part(
