@@ -352,16 +352,15 @@ class Meta:
         self._journal.on_failure(error)
 
     def fail(self, error: BaseException) -> None:
-        """The disk failed: nothing that waits is acknowledged, and nothing more is taken."""
+        """The disk failed, or the node may not go on: nothing that waits is acknowledged, and nothing more is taken."""
         if self._failed is not None:
             return
         self._failed = error
         self._stopped.set_result(None)
         refusal = Unavailable("the node is stopping: send it to another or try again later")
         refusal.__cause__ = error
-        self._proposals.fail(
-            refusal, Unavailable("the disk failed and the node stops: whether the operation happened is not known")
-        )
+        unknown = Unavailable(f"the node stops, and whether the operation happened is not known: {error}")
+        self._proposals.fail(refusal, unknown)
 
     @property
     def store(self) -> OrderedStore:

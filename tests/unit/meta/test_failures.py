@@ -15,7 +15,7 @@ import pytest
 from edgestore.config import ConsensusConfig, DiskConfig
 from edgestore.disk import RocksIndex
 from edgestore.disk.system_files import SystemFile
-from edgestore.errors import BadRequest, Closing, EdgeStoreError, StorageFull, TooBusy, Unavailable
+from edgestore.errors import BadRequest, Closing, Denied, EdgeStoreError, StorageFull, TooBusy, Unavailable
 from tests.unit.disk.test_journal_full import FullFiles
 from tests.unit.meta.life import CONFIG, Life, bucket, put
 
@@ -63,6 +63,16 @@ async def test_an_entry_that_cannot_be_applied_stops_the_node_and_answers_what_w
         await life.meta.propose(1, bucket("later"))
     assert not life.meta.can_read_now()
     assert len(failures) == 1
+    life.kill()
+
+
+async def test_who_waits_hears_why_the_node_stops(tmp_path: Path) -> None:
+    life = await Life(tmp_path).open()
+    answers: list[BaseException | None] = []
+    life.meta.submit(1, bucket("b"), lambda value, error: answers.append(error))
+    life.meta.fail(Denied("node 3 was removed from the site"))
+    assert isinstance(answers[0], Unavailable)
+    assert "not known: node 3 was removed" in str(answers[0])
     life.kill()
 
 
