@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,11 +30,20 @@ TAKEN_MAX = 3
 """A row that was taken this often within one life is not a late message of an earlier start."""
 
 
+class StandingQuestion(msgspec.Struct, frozen=True, array_like=True):
+    """Where the caller is reached. The catalog cannot say so of one that moved before it has arrived, which takes a
+    leader that reaches it."""
+
+    address: str = ""
+
+
 class StandingAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What the caller is to hear of itself: its number and state where it was shut out, else zeros."""
+    """What the caller is to hear of itself: its number and state where it was shut out, else zeros. `addresses`: where
+    the members are that this node is connected to."""
 
     number: int = 0
     state: int = 0
+    addresses: dict[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -50,6 +60,8 @@ class Presence:
     stop: Callable[[EdgeStoreError], None]
     _announced: bool = False
     _doubts: asyncio.Event = field(default_factory=asyncio.Event)
+    _moved: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By member: the address in its row, and the one that it told instead."""
     _taken: int = 0
     _waited: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,12 +80,17 @@ class Presence:
                 continue
             if is_shut_out(node, self.meta):
                 self.peers.forget(node.member)
-            elif known.get(node.member) != node.address:
+            elif known.get(node.member) != (address := self._address(node)):
                 try:
-                    self.peers.know(node.member, node.address)
+                    self.peers.know(node.member, address)
                 except ConfigError as error:  # what one member says of itself must not stop the others
                     log.warning("address-refused member=%s error=%s", node.member, error)
         self.peers.review()
+
+    def _address(self, node: NodeRecord) -> str:
+        """What a member told of itself counts until its row changes."""
+        before, told = self._moved.get(node.member, ("", ""))
+        return told if before == node.address else node.address
 
     async def acquaint(self) -> None:
         """Until cancelled, from the first moment: whom the log names before this node has arrived may be the leader,
@@ -104,7 +121,8 @@ class Presence:
 
     async def doubt(self) -> None:
         """Until cancelled: who loses its connections, or knows no leader, asks whether it still is a member. One that
-        was shut out cannot learn it from the log."""
+        was shut out cannot learn it from the log; nor can one that moved, whom the leader looks for where it was."""
+        question = msgspec.msgpack.encode(StandingQuestion(self.announcement(self.start_nonce).address or ""))
         self.peers.on_disconnected(lambda _: self._doubts.set())
         while True:
             await asyncio.sleep(self.config.doubt_ms / 1000)
@@ -113,18 +131,36 @@ class Presence:
             self._doubts.clear()
             for member in self.peers.known():
                 try:
-                    answer = await self.peers.call(member, Method.STATUS, b"", timeout_s=self.config.ask_timeout_s)
+                    answer = await self.peers.call(member, Method.STATUS, question, timeout_s=self.config.ask_timeout_s)
                     standing = msgspec.msgpack.decode(answer.head, type=StandingAnswer)
                     state = NodeState(standing.state) if standing.state else None
                 except (EdgeStoreError, ValueError):
                     continue
                 self._judge(standing.number, state)
+                for other, address in standing.addresses.items():
+                    if not self.peers.is_connected(other):
+                        self._heard(self.meta.state.node_of(other), address)
 
     async def _tell_standing(self, caller: Caller, head: bytes, payload: memoryview) -> Reply:
         row = self.meta.state.node_of(caller.member) if caller.member else None
-        shut_out = row is not None and is_shut_out(row, self.meta)
-        answer = StandingAnswer(row.number, row.state) if row is not None and shut_out else StandingAnswer()
+        answer = StandingAnswer()
+        if row is not None and is_shut_out(row, self.meta):
+            answer = StandingAnswer(row.number, row.state)
+        elif row is not None and caller.rights is Rights.MEMBER:
+            with suppress(ValueError):
+                self._heard(row, msgspec.msgpack.decode(head, type=StandingQuestion).address)
+            known = self.peers.known().items()
+            answer = StandingAnswer(
+                addresses={member: address for member, address in known if self.peers.is_connected(member)}
+            )
         return Reply(msgspec.msgpack.encode(answer))
+
+    def _heard(self, row: NodeRecord | None, address: str) -> None:
+        if row is None or row.member == self.member or not address or address == self._address(row):
+            return
+        log.info("peer-moved member=%s from=%s to=%s", row.member, row.address, address)
+        self._moved[row.member] = (row.address, address)
+        self.follow()
 
     def _is_leaving(self) -> bool:
         """A member that was shut out votes until the next incarnation begins without it."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.faults.process import ACCESS_KEY
+from tests.ports import free_port
 from tests.site.nodes import SiteNode, edgestore, make_site, rows, stop_all, until, voters
 
 BODY = os.urandom(3000)
@@ -68,6 +70,24 @@ def test_a_node_that_was_down_writes_again(three: list[SiteNode]) -> None:
         three[2].client().put_object(Bucket="photos", Key=f"back-{number}", Body=LARGE if number % 2 else BODY)
     assert read(three[0], "photos", "back-19") == LARGE
     assert read(three[2], "photos", "meanwhile") == LARGE
+
+
+def test_nodes_that_moved_are_found_where_they_are(three: list[SiteNode]) -> None:
+    """A voter, then the leader, whose catalog may not know yet where the first went, then two at once."""
+    until(lambda: voters(three[0]) == [1, 2, 3])
+    three[0].client().create_bucket(Bucket="photos")
+    for moved in ([1], [0], [0, 1]):
+        for at in moved:
+            three[at].kill()
+        for at in moved:
+            three[at].mesh = f"127.0.0.1:{free_port()}"
+            three[at].place = ["--mesh", three[at].mesh]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda at: three[at].start("serve", *three[at].place), moved))
+        until(lambda: all(row["state"] == "up" for row in rows(three[2]).values()))
+        three[moved[0]].client().put_object(Bucket="photos", Key="moved", Body=LARGE)
+        assert read(three[2], "photos", "moved") == LARGE
+        assert [rows(three[2])[at + 1]["address"] for at in moved] == [three[at].mesh for at in moved]
 
 
 def test_the_redundancy_of_a_bucket_is_set_and_seen(three: list[SiteNode]) -> None:
