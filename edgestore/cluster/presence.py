@@ -90,7 +90,10 @@ class Presence:
     def _address(self, node: NodeRecord) -> str:
         """What a member told of itself counts until its row changes."""
         before, told = self._moved.get(node.member, ("", ""))
-        return told if before == node.address else node.address
+        if before == node.address:
+            return told
+        self._moved.pop(node.member, None)  # the row may come back to where it was
+        return node.address
 
     async def acquaint(self) -> None:
         """Until cancelled, from the first moment: whom the log names before this node has arrived may be the leader,

@@ -115,9 +115,9 @@ class CoreClient:
         return start + rest
 
     async def ask(self, machine: Machine, work: Callable[[Core, Any], Coroutine[Any, Any, Any]]) -> Any:
-        """Inside the node. Raises NodeDied, TimeoutError and what it raises."""
+        """Inside the node; one that joins anew serves nobody yet. Raises NodeDied, TimeoutError and what it raises."""
         service, life = machine.service, machine.life
-        if service is None or life is None:
+        if service is None or life is None or not service.core.arrived.is_set():
             raise NodeDied(machine.name)
         core = service.core
         try:
