@@ -185,6 +185,10 @@ class LocalShelf:
 
     async def drop(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
         """See Shelf."""
+        self.forget(chunk_id, shards)
+
+    def forget(self, chunk_id: bytes, shards: Sequence[int] = ()) -> None:
+        """`drop` without a wait. Raises DiskFailed."""
         for shard in shards or self._segments.shards(chunk_id):
             self._segments.delete(chunk_id, shard)
 

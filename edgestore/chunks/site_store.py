@@ -222,8 +222,16 @@ class SiteStore:
         """At once here; elsewhere where there is room for another job, else the sweep finds it."""
         self._numbers.settle(chunk.number)
         for node in () if self._is_closed else nodes:
-            if node == self.sites.own_number or len(self._jobs) < self._config.drops_max:
+            if node == self.sites.own_number:
+                self._forget(chunk.chunk_id)
+            elif len(self._jobs) < self._config.drops_max:
                 self._begin(self._drop(chunk.chunk_id, node))
+
+    def _forget(self, chunk_id: bytes) -> None:
+        try:
+            self.local.forget(chunk_id)
+        except EdgeStoreError as error:
+            log.info("fragment-not-dropped chunk=%s error=%s", chunk_id.hex(), error)
 
     async def _drop(self, chunk_id: bytes, node: int) -> None:
         try:

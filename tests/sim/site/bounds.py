@@ -85,7 +85,7 @@ def _of_chunks(core: Core) -> Iterator[Filled]:
     yield "chunks.intake_bytes", site.server.intake_bytes, config.intake_bytes
     yield "chunks.decode_bytes", site.gather._tools.budget.taken_bytes, config.decode_bytes
     own = sum(1 for task in site._jobs if not task.done())
-    yield "chunks.drops_max", own, config.drops_max + 1  # the own disk's is always begun
+    yield "chunks.drops_max", own, config.drops_max
 
 
 def _of_repair(core: Core) -> Iterator[Filled]:
