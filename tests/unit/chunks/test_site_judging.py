@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,21 +71,6 @@ async def test_a_slow_node_whose_bytes_are_bad_too_is_no_reason_to_try_again(tmp
                 site_store.manners.overtaken(number)
         with pytest.raises(Corrupt):
             await nodes.read(1, stored)
-
-
-async def test_drops_that_a_node_that_hangs_keeps_waiting_are_bounded_and_the_own_disk_waits_for_none(
-    tmp_path: Path,
-) -> None:
-    async with opened(tmp_path, 2, config=replace(CONFIG, drops_max=3)) as nodes:
-        stored = [await nodes.put_small(1, os.urandom(20_000)) for _ in range(8)]
-        nodes.site.faults[2].is_dead = True
-        for one in stored:
-            nodes.store(1).drop(one)
-        site = nodes.store(1).site
-        assert site is not None
-        assert len(site._jobs) == 3
-        assert list(nodes.segments[1].chunk_ids()) == []
-        assert len(list(nodes.segments[2].chunk_ids())) == 8
 
 
 def test_who_is_refused_by_the_others_does_not_say_that_bytes_are_gone() -> None:
