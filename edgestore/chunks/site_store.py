@@ -231,13 +231,17 @@ class SiteStore:
         try:
             self.local.forget(chunk_id)
         except EdgeStoreError as error:
-            log.info("fragment-not-dropped chunk=%s error=%s", chunk_id.hex(), error)
+            self._not_dropped(chunk_id, self.sites.own_number, error)
 
     async def _drop(self, chunk_id: bytes, node: int) -> None:
         try:
             await self.shelves.of(node).drop(chunk_id)
         except EdgeStoreError as error:
-            log.info("fragment-not-dropped node=%d chunk=%s error=%s", node, chunk_id.hex(), error)
+            self._not_dropped(chunk_id, node, error)
+
+    @staticmethod
+    def _not_dropped(chunk_id: bytes, node: int, error: EdgeStoreError) -> None:
+        log.info("fragment-not-dropped node=%d chunk=%s error=%s", node, chunk_id.hex(), error)
 
     def _begin(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
