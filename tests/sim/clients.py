@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from hashlib import md5
 
 from edgestore.chunks import bytes_body
 from edgestore.core import Core
@@ -39,16 +40,21 @@ VERSIONS_OF_A_KEY_MAX = 6
 
 
 class Bodies:
-    """Every body that was ever sent, by its name and by the ETag that it was stored under."""
+    """Every body that was ever sent, by its name and by the ETags that it may be stored under: a version may be found
+    damaged before anybody has read it, or heard of it."""
 
     def __init__(self) -> None:
         self.by_digest: dict[str, bytes] = {}
         self.by_etag: dict[str, str] = {}
 
-    def keep(self, body: bytes) -> str:
-        """Its name."""
+    def keep(self, *parts: bytes) -> str:
+        """The name of what they are together."""
+        body = b"".join(parts)
         name = digest(body)
         self.by_digest[name] = body
+        self.by_etag[md5(body).hexdigest()] = name
+        if len(parts) > 1:
+            self.by_etag[f"{md5(b''.join(md5(part).digest() for part in parts)).hexdigest()}-{len(parts)}"] = name
         return name
 
 
@@ -196,7 +202,7 @@ class Client:
         if self.rng.random() < 0.2:
             await core.objects.abort_upload(root, bucket, name, upload.upload_id)
             return
-        entry = key.begin(self.bodies.keep(b"".join(bodies)))
+        entry = key.begin(self.bodies.keep(*bodies))
         record = await core.objects.complete_upload(root, CompleteRequest(bucket, name, upload.upload_id, tuple(named)))
         self._stored(key, entry, record)
 
