@@ -127,7 +127,8 @@ class Outbox:
         """False where it is known to be lost."""
         if self._port is None:
             return False
-        if self._may_leave() and not self._held:
+        if self._may_leave():
+            self.release()  # a sync that somebody else asked for has made room: what waits leaves first
             return self._port.send(member, message)
         if len(self._held) >= HELD_MAX:
             return False

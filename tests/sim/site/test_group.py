@@ -9,8 +9,9 @@ from tests.sim.site.group_world import GroupWorld, run_seed
 from tests.sim.site.planted import BUGS, Planted
 from tests.sim.site.planted_hooks import HOOK_BUGS
 
-MET_BEFORE = (496228319, 444005550)
-"""Faults that ended between a failed sync and its answer; an answer to a call of an earlier life."""
+MET_BEFORE = (496228319, 444005550, 680081769)
+"""Faults that ended between a failed sync and its answer; an answer to a call of an earlier life; answers that were
+held for ever."""
 
 
 @pytest.mark.parametrize("seed", [*range(15), *MET_BEFORE])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgestore.consensus import messages
+from edgestore.consensus.transport import Outbox
 
 MESSAGES = [
     messages.PreVote(0, 1, 2, 3, 4, 5, 6),
@@ -61,3 +62,27 @@ def test_garbage_is_a_message_or_a_value_error(noise: bytes, message: messages.M
 def test_terms_of_a_later_incarnation_are_higher() -> None:
     assert messages.first_term(0) == 0
     assert messages.incarnation_of(messages.first_term(3) + 7) == 3
+
+
+class Wire:
+    """What left."""
+
+    def __init__(self) -> None:
+        self.sent: list[messages.Message] = []
+
+    def send(self, member: str, message: messages.Message) -> bool:
+        self.sent.append(message)
+        return True
+
+
+def test_what_waits_for_a_sync_leaves_with_the_next_message_whoever_asked_for_the_sync() -> None:
+    """That of a snapshot tells the outbox nothing: a follower held its answers for ever, and got no entry any more."""
+    wire, synced = Wire(), False
+    outbox = Outbox(wire, lambda: synced)  # type: ignore[arg-type]
+    first, second, third = (messages.Appended(0, 1, 2, number, number, 5, True) for number in range(3))
+    assert outbox.send("a", first)
+    assert outbox.send("a", second)
+    assert wire.sent == []
+    synced = True
+    assert outbox.send("a", third)
+    assert wire.sent == [first, second, third]
