@@ -109,10 +109,9 @@ def _check_level(context: Context, level: int) -> None:
 
 def _check_stays(record: NodeRecord) -> None:
     if record.state in SHUT_OUT:
-        raise MemberRemoved(
-            f"node {record.number} was removed or put in quarantine: join again with an empty data folder",
-            node=record.number,
-        )
+        is_copied = record.state is NodeState.QUARANTINED
+        why = "runs twice and is in quarantine: its folder was copied" if is_copied else "was removed"
+        raise MemberRemoved(f"node {record.number} {why}: join again with an empty data folder", node=record.number)
 
 
 def update_node(context: Context, command: commands.UpdateNode) -> NodeRecord:
